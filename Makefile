@@ -1,0 +1,68 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+# Needs only python3 (3.11 or later), pip and make. Everything is installed and cached inside this folder.
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+SUPPORTED := $(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)
+CONSTRAINTS := constraints/py$(if $(filter 3.11,$(PYVERSION)),311,312).txt
+VENV := .venv-$(PYVERSION)
+READY := $(VENV)/.ready
+
+# ArviZ and Matplotlib write to the home folder unless told otherwise; pip keeps its own cache.
+RUN := XDG_CACHE_HOME="$(CURDIR)/.cache" $(VENV)/bin/python
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint bench docs mutants clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "PYTHON=... picks the interpreter (default python3), WORKERS=... the test processes (default 2)."
+
+setup: $(READY) ## make the virtual environment with the pinned packages
+
+# Debian's python3 has no ensurepip of its own; there the pip beside it fills the environment.
+$(READY): pyproject.toml $(CONSTRAINTS)
+ifneq ($(SUPPORTED),True)
+	@echo "numpyro-scores needs Python 3.11 or later, but '$(PYTHON)' is" \
+		"$(if $(PYVERSION),Python $(PYVERSION),not an interpreter that runs)." \
+		"Pick another one: make PYTHON=python3.11 ..." >&2
+	@exit 1
+endif
+	$(PYTHON) -m venv --clear $(VENV) >/dev/null || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c $(CONSTRAINTS) -e '.[test,examples,lint]'
+	@touch $@
+
+demo: $(READY) ## train a prior on digits, deblur one, write demo/
+	$(RUN) examples/digits_deblurring.py --output demo
+
+test: $(READY) ## the quick tests
+	$(RUN) -m pytest -n $(WORKERS) -m "not slow"
+
+test-slow: $(READY) ## the slow tests
+	$(RUN) -m pytest -n $(WORKERS) -m slow
+
+lint: $(READY) ## ruff (rules and format) and ty (types)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ty check --python $(VENV)
+
+bench: $(READY) ## the kernels' overhead over a bare loop
+	$(RUN) benchmarks/overhead.py
+
+docs: $(READY) ## links between pages, and every public name in the index
+	$(RUN) docs/check.py
+
+mutants: $(READY) ## planted faults that the tests must notice
+	$(RUN) tests/mutants.py --jobs $(WORKERS)
+
+clean: ## remove the environments, the caches and the demo's output
+	rm -rf .venv-* .cache demo dist
+	find . -name __pycache__ -prune -exec rm -rf {} +

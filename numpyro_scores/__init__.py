@@ -1,0 +1,47 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Learned priors for NumPyro: energies, scores and diffusion models as distributions, Langevin kernels
+for `numpyro.infer.MCMC`, score-matching objectives to train them, and their diagnosis with ArviZ.
+"""
+
+from numpyro_scores import diagnostics, handlers, integrators, nn, objectives, processes, schedules
+from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
+from numpyro_scores.diagnostics import to_inference_data
+from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
+from numpyro_scores.infer import MALA, ULA, AnnealedLangevin, OverdampedLangevin
+from numpyro_scores.integrators import EulerMaruyama, LeimkuhlerMatthews
+from numpyro_scores.processes import VarianceExploding
+from numpyro_scores.stein import ExactTrace, HutchinsonTrace
+from numpyro_scores.training import FitResult, fit
+from numpyro_scores.version import __version__
+
+__all__ = [
+    "MALA",
+    "ULA",
+    "AnnealedLangevin",
+    "DiffusionPrior",
+    "EnergyDistribution",
+    "EulerMaruyama",
+    "ExactTrace",
+    "FitResult",
+    "HutchinsonTrace",
+    "LeimkuhlerMatthews",
+    "LineIntegral",
+    "NoisePathIntegral",
+    "OverdampedLangevin",
+    "ProbabilityFlow",
+    "ScoreDistribution",
+    "VarianceExploding",
+    "__version__",
+    "diagnostics",
+    "fit",
+    "handlers",
+    "integrators",
+    "nn",
+    "objectives",
+    "processes",
+    "schedules",
+    "to_inference_data",
+]

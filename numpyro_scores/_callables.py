@@ -1,0 +1,67 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Energies, scores and denoisers are *any callable*: here they become pytrees with known outputs.
+
+A distribution crosses ``jax.jit`` as a pytree. The weights of a callable must therefore be leaves,
+and its identity must be stable, or every call would compile again.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Energy: TypeAlias = Callable[[Array], Array]
+Score: TypeAlias = Callable[[Array], Array]
+Denoiser: TypeAlias = Callable[[Array, Array], Array]
+
+
+def as_pytree(name: str, f: Any) -> Any:
+    """
+    Return `f` as a callable pytree: a module that is a pytree already comes back unchanged, a
+    plain function (or `functools.partial`) as a `jax.tree_util.Partial`.
+
+    :raises TypeError: if `f` can't be called.
+    """
+    if not callable(f):
+        raise TypeError(f"{name} must be callable, got {type(f).__name__}.")
+    if isinstance(f, functools.partial) and not isinstance(f, jax.tree_util.Partial):
+        return jax.tree_util.Partial(f.func, *f.args, **f.keywords)
+    leaves = jax.tree.leaves(f)
+    is_its_own_leaf = len(leaves) == 1 and leaves[0] is f
+    return jax.tree_util.Partial(f) if is_its_own_leaf else f
+
+
+def as_score(f: Callable[[Array], Array], x: Array) -> Score:
+    """
+    The score of an energy or of a score, told apart by the shape of `f(x)`: `()` is an energy
+    :math:`E`, whose score is :math:`-\nabla E`; the shape of `x` is the score itself.
+
+    :param f: an energy or a score, on one unbatched point.
+    :param x: a point, only its shape and dtype matter.
+    :raises ValueError: if `f(x)` has another shape.
+    """
+    shape = jax.eval_shape(f, x).shape
+    if shape == jnp.shape(x):
+        return f
+    if shape == ():
+        return lambda x: -jax.grad(f)(x)
+    raise ValueError(
+        f"Expected an energy, x -> (), or a score, x -> {jnp.shape(x)}, for points of shape "
+        f"{jnp.shape(x)}, but the output has shape {shape}. The callable must take one unbatched "
+        "point; batches are mapped with jax.vmap."
+    )
+
+
+def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> None:
+    """Raise unless the vector field `f(x, *args)` has the shape of `x` (nothing is computed)."""
+    shape = jax.eval_shape(f, x, *args).shape
+    if shape != jnp.shape(x):
+        raise ValueError(
+            f"{name} must map one point to the same shape: it got shape {jnp.shape(x)} and "
+            f"returned shape {shape}."
+        )

@@ -1,0 +1,64 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checks of arguments, shared by every floor: each error says what came, what was wanted, what to do."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether `value` can be looked at now, that is, is not a tracer of a JAX transformation."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise unless `value` is a finite positive number (a tracer passes: it has no value yet)."""
+    if not is_concrete(value):
+        return
+    number = np.asarray(value)
+    if number.shape != () or not (number > 0 and math.isfinite(number)):
+        raise ValueError(f"{name} must be a finite positive number, got {value!r}.")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise unless `value` is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def check_decreasing(name: str, levels: Any) -> None:
+    """Raise unless `levels` is a strictly decreasing sequence of positive numbers."""
+    if not is_concrete(levels):
+        return
+    levels = np.asarray(levels)
+    if levels.ndim != 1 or levels.size == 0:
+        raise ValueError(f"{name} must be a one-dimensional sequence, got shape {levels.shape}.")
+    if not (np.all(np.isfinite(levels)) and np.all(levels > 0) and np.all(np.diff(levels) < 0)):
+        raise ValueError(
+            f"{name} must be finite, positive and strictly decreasing (from the largest noise "
+            f"level to the smallest), got {levels}."
+        )
+
+
+def check_event(name: str, x: Any, event_shape: Sequence[int]) -> None:
+    """Raise unless `x` is one unbatched point of `event_shape`."""
+    if jnp.shape(x) != tuple(event_shape):
+        raise ValueError(
+            f"{name} takes one unbatched point of shape {tuple(event_shape)}, got shape "
+            f"{jnp.shape(x)}. For a batch of points use jax.vmap."
+        )
+
+
+def check_batch(name: str, x: Any) -> None:
+    """Raise unless `x` is a batch of points, shape `(n, *event_shape)` with `n >= 1`."""
+    if jnp.ndim(x) < 2 or jnp.shape(x)[0] == 0:
+        raise ValueError(
+            f"{name} must be a batch of points of shape (n, *event_shape) with n >= 1 and at "
+            f"least one event axis, got shape {jnp.shape(x)}. Scalars are points of shape (1,)."
+        )

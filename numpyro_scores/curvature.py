@@ -1,0 +1,65 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The largest curvature of a potential energy, by power iteration with Hessian-vector products."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def hessian_vector_product(gradient: Callable[[Array], Array], x: Array, v: Array) -> Array:
+    r""":math:`\nabla^2 U(x)\, v`, forward over the gradient: about two gradients."""
+    return jax.jvp(gradient, (x,), (v,))[1]
+
+
+def largest_curvature(
+    gradient: Callable[[Array], Array], x: Array, directions: Array, num_iterations: int
+) -> tuple[Array, Array]:
+    r"""
+    The largest absolute eigenvalue of each diagonal block of :math:`\nabla^2 U(x)`, by power
+    iteration :math:`v \leftarrow \nabla^2 U(x) v / |\nabla^2 U(x) v|` within the block.
+
+    The estimate is the norm of the last product, a lower bound that grows with the iterations;
+    starting from the `directions` of a nearby point, one iteration is enough.
+
+    :param gradient: :math:`\nabla U`, of a flat point.
+    :param x: a point, shape `(d,)`.
+    :param directions: one start for each block, shape `(num_blocks, d)`, zero outside its block and
+        not zero within; see :func:`block_directions`.
+    :param num_iterations: number of Hessian-vector products for each block.
+    :return: the curvatures, shape `(num_blocks,)`, and the last directions, `(num_blocks, d)`.
+    """
+    blocks = directions != 0
+    product = jax.linearize(gradient, x)[1]
+
+    def iteration(_, carry):
+        directions, _ = carry
+        unit = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+        images = jnp.where(blocks, jax.vmap(product)(unit), 0)
+        norms = jnp.linalg.norm(images, axis=1)
+        # A flat or non-finite direction tells nothing: keep it for the next point.
+        usable = (norms > 0) & jnp.isfinite(norms)
+        return jnp.where(usable[:, None] & blocks, _nonzero(images), unit), norms
+
+    carry = (directions, jnp.zeros(len(directions), x.dtype))
+    directions, curvatures = lax.fori_loop(0, num_iterations, iteration, carry)
+    return curvatures, directions
+
+
+def block_directions(noise: Array, blocks: Array) -> Array:
+    """
+    Random starts of :func:`largest_curvature`.
+
+    :param noise: standard normals, shape `(d,)`.
+    :param blocks: to which block each entry belongs, integers of shape `(d,)`.
+    """
+    num_blocks = int(blocks.max()) + 1
+    return jnp.where(jnp.arange(num_blocks)[:, None] == blocks, _nonzero(noise), 0)
+
+
+def _nonzero(x: Array) -> Array:
+    # The zeros of a direction mark what is outside its block.
+    return jnp.where(x == 0, jnp.finfo(x.dtype).tiny, x)

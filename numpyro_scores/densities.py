@@ -1,0 +1,250 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+r"""Log densities from scores: a line integral for a lone score, two ways for a denoiser.
+
+A density that is known by its score has two faces, a value and a gradient, and a numerical value
+has not quite the score as its derivative. :func:`density_with_score` joins them: the value comes
+from a quadrature, the gradient is the score itself. Metropolis kernels need the value; a constant
+with a custom gradient in its place makes them wrong in silence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+from numpyro_scores._callables import Denoiser, Score
+from numpyro_scores._validation import check_count
+from numpyro_scores.stein import ExactTrace, HutchinsonTrace, TraceEstimator
+
+EXACT_TRACE_DIM = 256  # above, the Jacobian of one point alone costs more than 256 evaluations
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def density_with_score(
+    log_density: Callable[[Any, Array], Array],
+    score: Callable[[Any, Array], Array],
+    params: Any,
+    x: Array,
+) -> Array:
+    """
+    `log_density(params, x)`, whose derivative in `x` is `score(params, x)` to every order, and
+    whose derivative in `params` is that of `log_density`.
+
+    :param log_density: the value, a function of a pytree and a point.
+    :param score: the gradient in `x`, of the shape of `x`.
+    :param params: a pytree, for example a network and a noise level.
+    :param x: one point.
+    """
+    return log_density(params, x)
+
+
+@partial(density_with_score.defjvp, symbolic_zeros=True)
+def _density_with_score_jvp(log_density, score, primals, tangents):
+    params, x = primals
+    params_dot, x_dot = tangents
+    leaves = jax.tree.leaves(params_dot, is_leaf=lambda t: isinstance(t, SymbolicZero))
+    if all(isinstance(t, SymbolicZero) for t in leaves):
+        # Kernels differentiate in x alone: spare them a Jacobian of the whole quadrature.
+        value = log_density(params, x)
+        value_dot = jnp.zeros_like(value)
+    else:
+        params_dot = jax.tree.map(_instantiate, params_dot, is_leaf=_is_symbolic_zero)
+        value, value_dot = jax.jvp(lambda p: log_density(p, x), (params,), (params_dot,))
+    if not _is_symbolic_zero(x_dot):
+        value_dot = value_dot + jnp.vdot(score(params, x), x_dot)
+    return value, value_dot
+
+
+def _is_symbolic_zero(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _instantiate(tangent: Any) -> Any:
+    return jnp.zeros(tangent.shape, tangent.dtype) if _is_symbolic_zero(tangent) else tangent
+
+
+@dataclass(frozen=True)
+class LineIntegral:
+    r"""
+    :math:`\log p(x) - \log p(r) = \int_0^1 s(r + t (x - r)) \cdot (x - r)\, dt` by Gauss-Legendre
+    nodes: exact for a score that is a polynomial of degree below `2 * num_nodes`. It is the log
+    density of a gradient field; of another it is the value along this one path.
+
+    :param num_nodes: number of score evaluations.
+    """
+
+    num_nodes: int = 32
+
+    def __post_init__(self):
+        check_count("num_nodes", self.num_nodes)
+
+    def __call__(self, score: Score, reference: Array, x: Array) -> Array:
+        """
+        :param score: the score of one point.
+        :param reference: the point at which the integral is zero.
+        :param x: a point.
+        :return: :math:`\\log p(x) - \\log p(r)`, shape `()`.
+        """
+        nodes, weights = _gauss_legendre(self.num_nodes, x.dtype)
+        scores = jax.vmap(lambda t: score(reference + t * (x - reference)))(nodes)
+        return jnp.vdot(jnp.tensordot(weights, scores, axes=1), x - reference)
+
+
+@dataclass(frozen=True)
+class NoisePathIntegral:
+    r"""
+    The log density of a noise-conditional prior, by the heat equation along the noise levels at a
+    fixed point (the density of a diffused density obeys
+    :math:`\partial_\sigma \log p_\sigma = \sigma (\operatorname{tr} \nabla s_\sigma +
+    |s_\sigma|^2)`):
+
+    .. math:: \log p_\sigma(x) = \log p_{\sigma_{\max}}(x) - \int_\sigma^{\sigma_{\max}} \sigma'
+              \left( \operatorname{tr} \nabla s_{\sigma'}(x) + |s_{\sigma'}(x)|^2 \right) d\sigma',
+
+    with Gauss-Legendre nodes in :math:`\log \sigma'`. All nodes are one batch, and the value is
+    right between modes too; but a network meets clean points at large noise levels here, where it
+    was not trained.
+
+    :param num_nodes: number of noise levels.
+    :param trace: how the trace of the Jacobian is found; exact up to 256 dimensions by default,
+        and with 32 fixed Rademacher probes above.
+    """
+
+    num_nodes: int = 32
+    trace: TraceEstimator | None = None
+
+    def __post_init__(self):
+        check_count("num_nodes", self.num_nodes)
+
+    def __call__(self, denoiser: Denoiser, x: Array, sigma: Array, sigma_max: float) -> Array:
+        """
+        :param denoiser: the denoiser of one point.
+        :param x: a point.
+        :param sigma: the noise level of the density.
+        :param sigma_max: the largest noise level of the process.
+        :return: :math:`\\log p_\\sigma(x)`, normalised, shape `()`.
+        """
+        trace = self.trace or _default_trace(x.size)
+        nodes, weights = _gauss_legendre(self.num_nodes, x.dtype)
+        log_ratio = jnp.log(sigma_max / sigma)
+
+        def integrand(t):
+            level = sigma * jnp.exp(t * log_ratio)
+            denoised, jacobian_trace = trace(lambda x: denoiser(x, level), x)
+            return jacobian_trace - x.size + jnp.sum(((denoised - x) / level) ** 2)
+
+        integral = log_ratio * jnp.vdot(weights, jax.vmap(integrand)(nodes))
+        return _log_density_at_sigma_max(denoiser, trace, x, sigma_max) - integral
+
+
+@dataclass(frozen=True)
+class ProbabilityFlow:
+    r"""
+    The log density of a noise-conditional prior, by the change of variable along the probability
+    flow :math:`dx / d\log\sigma = x - D(x, \sigma)` (Song et al. 2021, section 4.3):
+
+    .. math:: \log p_\sigma(x) = \log p_{\sigma_{\max}}(x_{\sigma_{\max}}) + \int_{\log
+              \sigma}^{\log \sigma_{\max}} \left( d - \operatorname{tr} \nabla D(x_{\sigma'},
+              \sigma') \right) d\log\sigma',
+
+    with classical Runge-Kutta steps of fourth order in :math:`\log \sigma`. The path stays where a
+    network was trained; its steps follow one another, and between far modes, where neighbouring
+    paths part, it needs many more of them.
+
+    :param num_steps: number of steps, each of four evaluations.
+    :param trace: how the trace of the Jacobian is found; exact up to 256 dimensions by default,
+        and with 32 fixed Rademacher probes above.
+    """
+
+    num_steps: int = 64
+    trace: TraceEstimator | None = None
+
+    def __post_init__(self):
+        check_count("num_steps", self.num_steps)
+
+    def __call__(self, denoiser: Denoiser, x: Array, sigma: Array, sigma_max: float) -> Array:
+        """See :meth:`NoisePathIntegral.__call__`: same arguments, same value."""
+        trace = self.trace or _default_trace(x.size)
+
+        def velocity(log_sigma, state):
+            x, _ = state
+            denoised, jacobian_trace = trace(lambda x: denoiser(x, jnp.exp(log_sigma)), x)
+            return x - denoised, x.size - jacobian_trace
+
+        start = (x, jnp.zeros((), x.dtype))
+        x_max, log_volume = _runge_kutta(velocity, start, sigma, sigma_max, self.num_steps)
+        return _log_density_at_sigma_max(denoiser, trace, x_max, sigma_max) + log_volume
+
+
+def probability_flow(
+    denoiser: Denoiser, x: Array, sigma_from: Array, sigma_to: Array, num_steps: int
+) -> Array:
+    """
+    Carry a point along the probability flow from one noise level to another, up or down.
+
+    :param denoiser: the denoiser of one point.
+    :param x: a point of the density at `sigma_from`.
+    :param num_steps: number of fourth-order steps in the logarithm of the noise level.
+    :return: the point at `sigma_to`.
+    """
+
+    def velocity(log_sigma, x):
+        return x - denoiser(x, jnp.exp(log_sigma))
+
+    return _runge_kutta(velocity, x, sigma_from, sigma_to, num_steps)
+
+
+def mean_at_sigma_max(denoiser: Denoiser, like: Array, sigma_max: float) -> Array:
+    r"""
+    The mean of the data as the denoiser knows it: at a large noise level
+    :math:`D(x, \sigma) = m + C (x - m) / \sigma^2 + \dots`, so that two evaluations from zero
+    leave an error of :math:`(C / \sigma^2)^2 m`.
+    """
+    return denoiser(denoiser(jnp.zeros_like(like), sigma_max), sigma_max)
+
+
+def _log_density_at_sigma_max(denoiser, trace, x, sigma_max):
+    # A Gaussian N(m, sigma^2 I + C), whose C the denoiser tells: its quadratic form is (x - m).s
+    # and its log determinant d log sigma^2 + tr(grad D) up to (C / sigma^2)^2.
+    sigma_max = jnp.asarray(sigma_max, x.dtype)
+    mean = mean_at_sigma_max(denoiser, x, sigma_max)
+    denoised, jacobian_trace = trace(lambda x: denoiser(x, sigma_max), x)
+    score = (denoised - x) / sigma_max**2
+    log_determinant = x.size * jnp.log(2 * jnp.pi * sigma_max**2) + jacobian_trace
+    return 0.5 * (jnp.vdot(x - mean, score) - log_determinant)
+
+
+def _runge_kutta(velocity, state, sigma_from, sigma_to, num_steps):
+    start, end = jnp.log(sigma_from), jnp.log(sigma_to)
+    h = (end - start) / num_steps
+
+    def shifted(state, h, slope):
+        return jax.tree.map(lambda s, v: s + h * v, state, slope)
+
+    def step(state, i):
+        t = start + i * h
+        k1 = velocity(t, state)
+        k2 = velocity(t + h / 2, shifted(state, h / 2, k1))
+        k3 = velocity(t + h / 2, shifted(state, h / 2, k2))
+        k4 = velocity(t + h, shifted(state, h, k3))
+        slope = jax.tree.map(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, k1, k2, k3, k4)
+        return shifted(state, h, slope), None
+
+    return jax.lax.scan(step, state, jnp.arange(num_steps))[0]
+
+
+def _default_trace(dim: int) -> TraceEstimator:
+    return ExactTrace() if dim <= EXACT_TRACE_DIM else HutchinsonTrace(num_probes=32)
+
+
+def _gauss_legendre(num_nodes: int, dtype) -> tuple[Array, Array]:
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    return jnp.asarray((nodes + 1) / 2, dtype), jnp.asarray(weights / 2, dtype)

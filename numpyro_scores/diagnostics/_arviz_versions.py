@@ -1,0 +1,41 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The one difference between ArviZ 0.x and 1.x that matters here: what holds the groups.
+
+ArviZ 0.x has its own `InferenceData`; 1.x uses xarray's `DataTree`. The groups themselves are
+`xarray.Dataset` in both, and R-hat and ESS of a `Dataset` are called alike.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def pack_groups(groups: Mapping[str, "xarray.Dataset"]) -> Any:
+    """Hold the datasets in the container of the installed ArviZ."""
+    import arviz
+    import xarray
+
+    # Not hasattr: ArviZ 1.x answers for the old name with a warning.
+    container = vars(arviz).get("InferenceData")
+    return xarray.DataTree.from_dict(groups) if container is None else container(**groups)
+
+
+def posterior_dataset(inference_data: Any) -> "xarray.Dataset":
+    """The posterior of either container; the group alone, or a dataset, is taken as it is."""
+    import xarray
+
+    group = inference_data
+    if not isinstance(group, xarray.Dataset) and "posterior" in group:
+        group = group["posterior"]
+    if isinstance(group, xarray.DataTree):
+        group = group.to_dataset()
+    if not isinstance(group, xarray.Dataset) or not {"chain", "draw"} <= set(group.dims):
+        raise TypeError(
+            "Expected what to_inference_data returns, or an xarray.Dataset of draws with the "
+            f"dimensions chain and draw; got {type(inference_data).__name__}."
+        )
+    return group

@@ -1,0 +1,284 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""A finished NumPyro run as an ArviZ object."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import numpyro
+from numpyro import handlers
+from numpyro.infer import MCMC, NUTS, init_to_sample
+
+from numpyro_scores.diagnostics._arviz_versions import pack_groups
+
+if TYPE_CHECKING:
+    import xarray
+
+Arrays = dict[str, np.ndarray]
+Dims = Mapping[str, Sequence[str]]
+
+SAMPLE_DIMS = ("chain", "draw")
+# ArviZ's names for the fields of NumPyro's kernels.
+STAT_NAMES = {
+    "accept_prob": "acceptance_rate",
+    "adapt_state.step_size": "step_size",
+    "num_steps": "n_steps",
+    "potential_energy": "lp",
+}
+
+
+def to_inference_data(
+    mcmc: MCMC,
+    *,
+    posterior_predictive: Mapping[str, Any] | None = None,
+    prior: Mapping[str, Any] | None = None,
+    prior_predictive: Mapping[str, Any] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Dims | None = None,
+) -> Any:
+    """
+    Hand a finished run to ArviZ: an `InferenceData` under ArviZ 0.x, an `xarray.DataTree` under
+    1.x. The groups are:
+
+    * `posterior`: `mcmc.get_samples(group_by_chain=True)`, dimensions `(chain, draw, ...)`. A
+      kernel built on a `potential_fn` may carry any pytree: a lone array is named `x`, the entries
+      of a sequence `x.0`, `x.1`, nested entries by their path (`a.b`). A slash, which NumPyro's
+      `scope` puts in names and netCDF forbids, becomes a dot.
+    * `sample_stats`: the kernel's extra fields. `lp = -potential_energy`; `accept_prob` becomes
+      `acceptance_rate`, `num_steps` `n_steps` (with `tree_depth` for NUTS), `adapt_state.step_size`
+      `step_size`; others keep their name, dots replaced by underscores.
+    * `observed_data`: the observed sites of the kernel's model, called with the run's arguments.
+    * `posterior_predictive`, `prior`, `prior_predictive`: as given. Sites of `prior` that the
+      posterior does not have, such as the observed ones, go to `prior_predictive`.
+
+    There is no `log_likelihood` group: an energy's density is known up to a constant only, and
+    comparisons of models by it (LOO, WAIC) would mean nothing.
+
+    :param mcmc: a `numpyro.infer.MCMC` after `run`.
+    :param posterior_predictive: draws of shape `(chains * draws, ...)`, as
+        `Predictive(model, mcmc.get_samples())` returns, or `(chains, draws, ...)`.
+    :param prior: draws of shape `(draws, ...)`, as `Predictive(model, num_samples=draws)` returns.
+    :param prior_predictive: draws of shape `(draws, ...)`.
+    :param coords: coordinate values by dimension; integers from 0 by default.
+    :param dims: names of a variable's own dimensions (all but chain and draw), one for each axis.
+        By default a plate's name, the site's `infer={"event_dims": [...]}`, else `x_dim_0`, ...
+    :return: `InferenceData` or `DataTree`.
+    :raises TypeError: if `mcmc` is not a `numpyro.infer.MCMC`.
+    :raises ValueError: if it has not run, or if the shape of some draws or dims does not fit.
+
+    A chain with draws that are not finite is named in a warning.
+    """
+    samples, stats = _collected(mcmc)
+    posterior = _named_leaves(samples)
+    if not posterior:
+        raise ValueError("The run kept no site: leave at least one out of the `~` extra_fields.")
+    is_finite = _finite_draws(posterior)
+    num_chains, num_draws = is_finite.shape
+
+    chain, draw = divmod(int(np.argmax(is_finite)), num_draws)
+    point = jax.tree.map(lambda x: x[chain, draw], samples)
+    trace = _trace(mcmc, point)
+    observed = {
+        name: np.asarray(site["value"])
+        for name, site in trace.items()
+        # An empty value is a `numpyro.factor`.
+        if site["type"] == "sample" and site["is_observed"] and np.size(site["value"])
+    }
+
+    prior_draws = _prior_draws("prior", prior)
+    groups: dict[str, Arrays] = {
+        "posterior": posterior,
+        "sample_stats": _sample_stats(stats, isinstance(mcmc.sampler, NUTS)),
+        "posterior_predictive": {
+            name: _by_chain(name, values, num_chains, num_draws)
+            for name, values in _named_leaves(posterior_predictive or {}).items()
+        },
+        "prior": {name: x for name, x in prior_draws.items() if name in posterior},
+        "prior_predictive": {name: x for name, x in prior_draws.items() if name not in posterior}
+        | _prior_draws("prior_predictive", prior_predictive),
+        "observed_data": observed,
+    }
+    return pack_groups(
+        {
+            group: _dataset(
+                variables, () if group == "observed_data" else SAMPLE_DIMS, trace, coords, dims
+            )
+            for group, variables in groups.items()
+            if variables
+        }
+    )
+
+
+def _collected(mcmc: MCMC) -> tuple[Any, dict[str, Any]]:
+    """The samples, as the kernel names them, and the extra fields of a run, on the host."""
+    if not isinstance(mcmc, MCMC):
+        raise TypeError(
+            "to_inference_data takes a numpyro.infer.MCMC that has run, got "
+            f"{type(mcmc).__name__}. For draws from elsewhere use arviz.from_dict."
+        )
+    if mcmc.last_state is None:
+        raise ValueError("This MCMC has no draws yet: call mcmc.run(key, ...) first.")
+    samples = jax.device_get(mcmc.get_samples(group_by_chain=True))
+    # `warmup` alone leaves zeros where the draws will be.
+    if mcmc.post_warmup_state is mcmc.last_state and not any(
+        np.any(x) for x in jax.tree.leaves(samples)
+    ):
+        raise ValueError("This MCMC has run its warmup only: call mcmc.run(key, ...) first.")
+    if hasattr(samples, "_asdict"):
+        samples = samples._asdict()
+    if not isinstance(samples, dict):
+        samples = {"x": samples}
+    return samples, jax.device_get(mcmc.get_extra_fields(group_by_chain=True))
+
+
+def _variable_name(name: str) -> str:
+    return name.replace("/", ".")
+
+
+def _named_leaves(tree: Any) -> Arrays:
+    """The leaves of a pytree by their path."""
+    leaves = [
+        (_variable_name(jax.tree_util.keystr(path, simple=True, separator=".")), np.asarray(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    named = dict(leaves)
+    if len(named) < len(leaves):
+        names = [name for name, _ in leaves]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"Several sites would be called {', '.join(twice)}: rename all but one.")
+    return named
+
+
+def _finite_draws(posterior: Arrays) -> np.ndarray:
+    """Which draws are finite, shape `(chains, draws)`; warns of the others."""
+    is_finite = np.ones(next(iter(posterior.values())).shape[:2], dtype=bool)
+    sites = []
+    for name, values in posterior.items():
+        finite = np.isfinite(values).all(axis=tuple(range(2, values.ndim)))
+        is_finite &= finite
+        sites += [] if finite.all() else [name]
+    if sites:
+        num_draws = is_finite.shape[1]
+        chains = ", ".join(
+            f"chain {chain} ({count} of {num_draws})"
+            for chain, count in enumerate((~is_finite).sum(axis=1))
+            if count
+        )
+        warnings.warn(
+            f"Draws that are not finite: {chains}, at the sites {', '.join(sites)}. Means, R-hat and "
+            "ESS over these chains say nothing; try a smaller step size or another start.",
+            stacklevel=3,
+        )
+    return is_finite
+
+
+def _trace(mcmc: MCMC, point: Any) -> dict[str, Any]:
+    """The sites of the kernel's model at one draw, under the names of `_named_leaves`."""
+    model = getattr(mcmc.sampler, "model", None)
+    if model is None:
+        return {}
+
+    def value(site):
+        # Not sampled where it can be avoided: an energy cannot draw, a diffusion prior is slow.
+        if site["type"] == "sample" and not site["is_observed"] and site["name"] in point:
+            return point[site["name"]]
+        return init_to_sample(site)
+
+    # A draw may lie outside the support: it is not what is looked for here.
+    with numpyro.validation_enabled(False):
+        seeded = handlers.seed(handlers.substitute(model, substitute_fn=value), rng_seed=0)
+        trace = handlers.trace(seeded).get_trace(*mcmc._args, **mcmc._kwargs)
+    return {_variable_name(name): site for name, site in trace.items()}
+
+
+def _sample_stats(fields: dict[str, Any], is_nuts: bool) -> Arrays:
+    stats = {
+        STAT_NAMES.get(name, name.replace(".", "_")): values
+        for name, values in _named_leaves(fields).items()
+    }
+    if "lp" in stats:
+        stats["lp"] = -stats["lp"]
+    if is_nuts and "n_steps" in stats:
+        # A trajectory of depth d takes from 2^(d-1) to 2^d - 1 steps.
+        stats["tree_depth"] = np.log2(stats["n_steps"]).astype(int) + 1
+    return stats
+
+
+def _by_chain(name: str, values: np.ndarray, num_chains: int, num_draws: int) -> np.ndarray:
+    if values.shape[:2] == (num_chains, num_draws):
+        return values
+    if values.shape[:1] == (num_chains * num_draws,):
+        return values.reshape(num_chains, num_draws, *values.shape[1:])
+    raise ValueError(
+        f"posterior_predictive[{name!r}] has shape {values.shape}, but the posterior has "
+        f"{num_chains} chains of {num_draws} draws: the leading dimension must be "
+        f"{num_chains * num_draws}, as from Predictive(model, mcmc.get_samples())(key, ...)."
+    )
+
+
+def _prior_draws(group: str, draws: Mapping[str, Any] | None) -> Arrays:
+    """Prior draws as one chain."""
+    named = _named_leaves(draws or {})
+    for name, values in named.items():
+        if not values.ndim:
+            raise ValueError(f"{group}[{name!r}] is a single number; draws lie along axis 0.")
+    return {name: values[None] for name, values in named.items()}
+
+
+def _dataset(
+    variables: Arrays,
+    sample_dims: tuple[str, ...],
+    trace: Mapping[str, Any],
+    coords: Mapping[str, Any] | None,
+    dims: Dims | None,
+) -> "xarray.Dataset":
+    import xarray
+
+    coords, dims = coords or {}, dims or {}
+    named = {}
+    for name, values in variables.items():
+        shape = values.shape[len(sample_dims) :]
+        own = list(dims[name]) if name in dims else _default_dims(name, shape, trace.get(name))
+        if len(own) != len(shape):
+            raise ValueError(
+                f"dims[{name!r}] names {len(own)} dimensions, {own}, but one value of {name!r} has "
+                f"shape {shape}: give one name for each axis (chain and draw are added by itself)."
+            )
+        named[name] = ([*sample_dims, *own], values)
+    sizes = {dim: n for own, x in named.values() for dim, n in zip(own, x.shape, strict=True)}
+    attrs = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "inference_library": "numpyro",
+        "inference_library_version": numpyro.__version__,
+        # Where some of ArviZ's plots look for them.
+        "sample_dims": list(sample_dims),
+    }
+    return xarray.Dataset(
+        named, {dim: coords.get(dim, np.arange(size)) for dim, size in sizes.items()}, attrs
+    )
+
+
+def _default_dims(name: str, shape: tuple[int, ...], site: Mapping[str, Any] | None) -> list[str]:
+    """Names of plates, then of `infer={"event_dims": ...}`, where they fit; else numbered."""
+    own = [f"{name}_dim_{axis}" for axis in range(len(shape))]
+    plates = site.get("cond_indep_stack", ()) if site else ()
+    event_dims = (site.get("infer") or {}).get("event_dims", ()) if site else ()
+    if site and site["type"] == "sample":
+        batch_ndim = len(shape) - site["fn"].event_dim
+    else:
+        # The event shape of a deterministic site is unknown: its plates come first.
+        batch_ndim = max((-plate.dim for plate in plates), default=0)
+    for plate in plates:
+        axis = batch_ndim + plate.dim
+        fits = 0 <= axis < len(shape) and shape[axis] == plate.size
+        if fits and plate.name not in SAMPLE_DIMS:
+            own[axis] = _variable_name(plate.name)
+    for axis, dim in enumerate(event_dims, start=batch_ndim):
+        if 0 <= axis < len(shape):
+            own[axis] = dim
+    return own

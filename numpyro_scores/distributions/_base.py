@@ -1,0 +1,73 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the distributions of this package share: one formula for one point, mapped over batches."""
+
+from abc import abstractmethod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from numpyro.distributions import constraints
+
+from numpyro_scores._validation import check_count
+
+
+class PointwiseDistribution(dist.Distribution):
+    """
+    A NumPyro distribution whose subclass writes the log density of *one* point,
+    `_log_density(x) -> ()`; this class maps it over batches, checks shapes and holds the support.
+    The batch shape is `()`; `expand` and `plate` give others.
+    """
+
+    # Constraints are pytrees, whose bounds may be arrays.
+    pytree_data_fields = ("_support",)
+
+    def __init__(self, event_shape, support=constraints.real, *, validate_args=None):
+        event_shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        for size in event_shape:
+            check_count("every entry of event_shape", size)
+        missing = len(event_shape) - support.event_dim
+        if missing < 0:
+            raise ValueError(
+                f"The support {support} is of points with {support.event_dim} axes, but "
+                f"event_shape {event_shape} has {len(event_shape)}."
+            )
+        self._support = constraints.independent(support, missing) if missing else support
+        super().__init__((), event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self):
+        return self._support
+
+    @property
+    def has_rsample(self) -> bool:
+        return False
+
+    @abstractmethod
+    def _log_density(self, x: Array) -> Array:
+        """The log density at one point, shape `()`."""
+
+    def log_prob(self, value: Array, intermediates: Any = None) -> Array:
+        value = jnp.asarray(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._map_points("log_prob", self._log_density, value)
+
+    def _map_points(self, name: str, f: Any, value: Array) -> Array:
+        """`f` of each point of `value`, shape `(*batch_shape, *event_shape)`."""
+        value = jnp.asarray(value)
+        event_dim = len(self.event_shape)
+        split = value.ndim - event_dim
+        if split < 0 or value.shape[split:] != self.event_shape:
+            raise ValueError(
+                f"{type(self).__name__}.{name} takes points of event shape {self.event_shape}, "
+                f"with any batch axes before; got a value of shape {value.shape}."
+            )
+        if not jnp.issubdtype(value.dtype, jnp.inexact):
+            value = value.astype(float)
+        for _ in range(split):
+            f = jax.vmap(f)
+        return f(value)

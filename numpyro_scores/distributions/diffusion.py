@@ -1,0 +1,140 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""A prior that is known by a denoiser at every noise level: a diffusion model."""
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+
+from numpyro_scores._callables import Denoiser, as_pytree, check_field
+from numpyro_scores._validation import check_count, check_positive, is_concrete
+from numpyro_scores.densities import (
+    NoisePathIntegral,
+    ProbabilityFlow,
+    density_with_score,
+    mean_at_sigma_max,
+    probability_flow,
+)
+from numpyro_scores.distributions._base import PointwiseDistribution
+from numpyro_scores.processes import VarianceExploding
+
+
+class DiffusionPrior(PointwiseDistribution):
+    r"""
+    The density :math:`p_\sigma = p * N(0, \sigma^2 I)` of data with noise, for every noise level
+    :math:`\sigma` of a process, from one denoiser :math:`D(x, \sigma) = E[x_0 \mid x_0 + \sigma z
+    = x]`. Its score is :math:`(D(x, \sigma) - x) / \sigma^2` (Tweedie's formula; Robbins 1956).
+
+    As a distribution it is the density at `sigma`, by default the smallest level of the process,
+    where the noise does not matter; `prior.at(sigma)` is that of another level.
+
+    `log_prob` is **normalised**; its value comes from `log_density` and its gradient is the score.
+
+    :param denoiser: `denoiser(x, sigma) -> x.shape` for one unbatched point: a plain function or
+        any callable pytree, such as a Flax module.
+    :param process: the noise process that the denoiser was trained for.
+    :param event_shape: shape of one point.
+    :param log_density: how `log_prob` finds its value: :class:`~numpyro_scores.NoisePathIntegral`
+        (a batch of noise levels, right everywhere if the denoiser is) or
+        :class:`~numpyro_scores.ProbabilityFlow` (step by step, through points that the network was
+        trained on).
+    :param sigma: the noise level of this density, clipped to the levels of the process.
+    :param num_sample_steps: number of reverse steps of :meth:`sample`.
+    :raises ValueError: if the denoiser does not map a point to its own shape.
+    """
+
+    pytree_data_fields = ("denoiser", "sigma")
+    pytree_aux_fields = ("process", "log_density", "num_sample_steps")
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        process: VarianceExploding,
+        event_shape: Sequence[int] | int,
+        *,
+        log_density: NoisePathIntegral | ProbabilityFlow = NoisePathIntegral(),
+        sigma: Any = None,
+        num_sample_steps: int = 32,
+        validate_args: bool | None = None,
+    ):
+        check_count("num_sample_steps", num_sample_steps)
+        self.denoiser = as_pytree("denoiser", denoiser)
+        self.process = process
+        self.log_density = log_density
+        self.num_sample_steps = num_sample_steps
+        super().__init__(event_shape, validate_args=validate_args)
+        self.sigma = self._within_process(process.sigma_min if sigma is None else sigma)
+        check_field("denoiser", self.denoiser, jnp.zeros(self.event_shape), self.sigma)
+
+    def at(self, sigma: Any) -> "DiffusionPrior":
+        """The density at another noise level, clipped to those of the process."""
+        prior = copy.copy(self)
+        prior.sigma = self._within_process(sigma)
+        return prior
+
+    def denoise(self, x: Array, sigma: Any = None) -> Array:
+        """
+        :math:`E[x_0 \\mid x_\\sigma = x]`.
+
+        :param x: points, shape `(*batch_shape, *event_shape)`.
+        :param sigma: noise level; that of this density by default.
+        :return: the shape of `x`.
+        """
+        sigma = self.sigma if sigma is None else sigma
+        return self._map_points("denoise", lambda x: self.denoiser(x, sigma), x)
+
+    def score(self, x: Array, sigma: Any = None) -> Array:
+        """
+        :math:`\\nabla \\log p_\\sigma(x) = (D(x, \\sigma) - x) / \\sigma^2`; arguments as of
+        :meth:`denoise`.
+        """
+        sigma = self.sigma if sigma is None else sigma
+        return self._map_points("score", lambda x: _score((self.denoiser, sigma), x), x)
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        r"""
+        Draws of the density at `sigma`, by the probability flow from
+        :math:`N(m, \sigma_{\max}^2 I)`. The start leaves out the covariance `C` of the data: a
+        direction of variance `c` comes out with :math:`c \sigma_{\max}^2 / (c +
+        \sigma_{\max}^2)`, so choose `sigma_max` well above the data's largest standard deviation.
+        """
+        if key is None:
+            raise ValueError("DiffusionPrior.sample needs a random key, got None.")
+        sigma_max = jnp.asarray(self.process.sigma_max, float)
+        mean = mean_at_sigma_max(self.denoiser, jnp.zeros(self.event_shape), sigma_max)
+        start = mean + sigma_max * random.normal(key, (*sample_shape, *self.event_shape))
+        if is_concrete(self.sigma) and self.sigma >= self.process.sigma_max:
+            return start
+
+        def reverse(x):
+            return probability_flow(self.denoiser, x, sigma_max, self.sigma, self.num_sample_steps)
+
+        return self._map_points("sample", reverse, start)
+
+    def _within_process(self, sigma: Any) -> Array:
+        check_positive("sigma", sigma)
+        # A known level stays known under jit (NumPy), so that `sample` can tell the largest one.
+        xp = np if is_concrete(sigma) else jnp
+        sigma = xp.asarray(sigma, jnp.result_type(float))
+        return xp.clip(sigma, self.process.sigma_min, self.process.sigma_max)
+
+    def _log_density(self, x: Array) -> Array:
+        value = partial(_log_density, self.log_density, self.process.sigma_max)
+        return density_with_score(value, _score, (self.denoiser, self.sigma), x)
+
+
+def _log_density(rule: Any, sigma_max: float, params: Any, x: Array) -> Array:
+    denoiser, sigma = params
+    return rule(denoiser, x, jax.lax.convert_element_type(sigma, x.dtype), sigma_max)
+
+
+def _score(params: Any, x: Array) -> Array:
+    denoiser, sigma = params
+    return (denoiser(x, sigma) - x) / sigma**2

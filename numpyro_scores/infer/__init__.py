@@ -1,0 +1,18 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Kernels that plug into NumPyro's `MCMC`."""
+
+from numpyro_scores.infer.annealed import AnnealedLangevin, AnnealedLangevinState
+from numpyro_scores.infer.mala import MALA, MALAState
+from numpyro_scores.infer.overdamped import ULA, OverdampedLangevin, OverdampedState
+
+__all__ = [
+    "MALA",
+    "ULA",
+    "AnnealedLangevin",
+    "AnnealedLangevinState",
+    "MALAState",
+    "OverdampedLangevin",
+    "OverdampedState",
+]

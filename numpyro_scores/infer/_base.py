@@ -1,0 +1,210 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""How a kernel of this package is wired to NumPyro: models, chains, resuming, blocks of Gibbs."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import initialize_model, transform_fn
+from numpyro.util import identity, is_prng_key
+
+from numpyro_scores._validation import is_concrete
+from numpyro_scores.infer._sites import LatentSites
+
+PotentialFn = Callable[[Any], Array]
+
+
+class LangevinKernel(MCMCKernel):
+    """
+    A kernel in the unconstrained space of a model or of a potential energy. A subclass writes one
+    chain, `_init_chain` and `_sample_chain`; this class finds the potential, maps chains
+    (`chain_method="vectorized"` hands over a batch of keys) and speaks NumPyro's protocol.
+
+    Nothing that may be a tracer is stored on the object: `init` can run under `jax.vmap`.
+    """
+
+    def __init__(
+        self,
+        model: Callable | None = None,
+        potential_fn: PotentialFn | None = None,
+        *,
+        init_strategy: Callable = init_to_uniform,
+    ):
+        if (model is None) == (potential_fn is None):
+            raise ValueError(
+                f"{type(self).__name__} needs either a model or a potential_fn, got "
+                f"{'neither' if model is None else 'both'}."
+            )
+        self._model = model
+        self._potential_fn = potential_fn
+        self._init_strategy = init_strategy
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what `init` derives from the model."""
+        self._sites: LatentSites | None = None
+        self._potential_fn_gen = None
+        self._postprocess_fn = None
+        # MCMC runs `init` again on every resume while this is None.
+        self._sample_fn: Callable | None = None
+
+    @abstractmethod
+    def _init_chain(
+        self, rng_key: Array, z: Any, num_warmup: int, model_args: tuple, model_kwargs: dict
+    ) -> Any:
+        """The state of one chain at the unconstrained values `z`."""
+
+    @abstractmethod
+    def _sample_chain(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
+        """The next state of one chain."""
+
+    @property
+    def model(self) -> Callable | None:
+        return self._model
+
+    @property
+    def sample_field(self) -> str:
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        return ("z", "diverging")
+
+    def get_potential_fn(
+        self, model_args: tuple = (), model_kwargs: dict | None = None
+    ) -> PotentialFn:
+        """The potential energy of unconstrained values, for these arguments of the model."""
+        if self._potential_fn is not None:
+            return self._potential_fn
+        if self._potential_fn_gen is None:
+            raise RuntimeError("get_potential_fn requires the kernel's init to have run.")
+        return self._potential_fn_gen(*model_args, **(model_kwargs or {}))
+
+    def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
+        if self._postprocess_fn is None:
+            return identity
+        return self._postprocess_fn(*model_args, **(model_kwargs or {}))
+
+    def get_constrain_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
+        if self._sites is None or self._sites.dynamic_support:
+            return self.postprocess_fn(model_args, model_kwargs)
+        return partial(transform_fn, self._sites.transforms)
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        """
+        The first state, of one chain or, given a batch of keys, of as many.
+
+        :raises ValueError: if `potential_fn` is used without `init_params`, if `init_params` does
+            not fit the model, if a latent site is discrete, or if the potential energy or its
+            gradient is not finite at the start.
+        """
+        model_kwargs = {} if model_kwargs is None else dict(model_kwargs)
+        single_chain = is_prng_key(rng_key)
+        if single_chain:
+            key_model, key_chain = random.split(rng_key)
+        else:
+            key_model, key_chain = jnp.swapaxes(jax.vmap(random.split)(rng_key), 0, 1)
+        if self._potential_fn is None:
+            z = self._init_from_model(key_model, model_args, model_kwargs)
+            if init_params is not None:
+                z = self._check_init_params(init_params, z, model_kwargs)
+        elif init_params is None:
+            raise ValueError(
+                f"{type(self).__name__}(potential_fn=...) needs a start: pass init_params to "
+                "MCMC.run, with a leading axis of num_chains when there are several chains."
+            )
+        else:
+            z = init_params
+
+        def init_chain(key, z):
+            return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
+
+        if single_chain:
+            self._sample_fn = self._sample_chain
+            return init_chain(key_chain, z)
+        self._sample_fn = jax.vmap(self._sample_chain, in_axes=(0, None, None))
+        return jax.vmap(init_chain)(key_chain, z)
+
+    def sample(self, state, model_args, model_kwargs):
+        if self._sample_fn is None:
+            raise RuntimeError("The kernel's init must run before sample.")
+        return self._sample_fn(state, model_args, {} if model_kwargs is None else model_kwargs)
+
+    def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
+        if self._model is None:
+            raise ValueError("A kernel built from a potential_fn has no model to wrap.")
+        kernel = copy.copy(self)
+        kernel._model = wrapper(self._model)
+        kernel._forget()
+        return kernel
+
+    def _init_from_model(self, rng_key: Array, model_args: tuple, model_kwargs: dict) -> Any:
+        """Look at the model's sites and return unconstrained values to start from."""
+        single_key = rng_key if is_prng_key(rng_key) else rng_key[0]
+        self._sites, _ = LatentSites.of(
+            self._model, single_key, self._init_strategy, model_args, model_kwargs
+        )
+        self._sites.check_continuous(type(self).__name__)
+        info = initialize_model(
+            rng_key,
+            self._model,
+            init_strategy=self._init_strategy,
+            dynamic_args=True,
+            model_args=model_args,
+            model_kwargs=model_kwargs,
+        )
+        self._potential_fn_gen = info.potential_fn
+        self._postprocess_fn = info.postprocess_fn
+        return info.param_info.z
+
+    def _check_init_params(self, init_params: Any, z: Any, model_kwargs: dict) -> Any:
+        if not isinstance(init_params, dict) or set(init_params) != set(z):
+            got = sorted(init_params) if isinstance(init_params, dict) else type(init_params)
+            raise ValueError(
+                f"init_params must be a dict of unconstrained values for the latent sites "
+                f"{sorted(z)}, got {got}."
+            )
+        if GIBBS_SITES_KWARG in model_kwargs:  # as a block of Gibbs they come constrained
+            init_params = transform_fn(self._sites.transforms, init_params, invert=True)
+        for name in z:
+            if jnp.shape(init_params[name]) != jnp.shape(z[name]):
+                raise ValueError(
+                    f"init_params[{name!r}] must have shape {jnp.shape(z[name])}, got "
+                    f"{jnp.shape(init_params[name])} (unconstrained values, with a leading axis "
+                    "of num_chains when there are several chains)."
+                )
+        return init_params
+
+
+def check_start(potential_energy: Array, grad: Array) -> None:
+    """Raise if a chain starts where the potential energy or its gradient is not finite."""
+    if not (is_concrete(potential_energy) and is_concrete(grad)):
+        return
+    if not (np.isfinite(potential_energy) and np.all(np.isfinite(grad))):
+        raise ValueError(
+            f"The potential energy at the start is {potential_energy} and its gradient has "
+            f"{np.sum(~np.isfinite(grad))} non-finite entries: start elsewhere (init_params or "
+            "init_strategy), or look for a division by zero or a logarithm of a negative number "
+            "in the energy."
+        )
+
+
+def all_finite(*arrays: Array) -> Array:
+    """Whether every entry of every array is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in arrays]))
+
+
+def select(condition: Array, on_true: Any, on_false: Any) -> Any:
+    """`jnp.where` for pytrees, with one condition for all leaves."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), on_true, on_false)

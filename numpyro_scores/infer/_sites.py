@@ -1,0 +1,83 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a kernel needs to know about the latent sites of a model."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+from numpyro.distributions import biject_to, constraints
+from numpyro.handlers import seed, substitute, trace
+
+from numpyro_scores.handlers import noise_conditional_prior
+
+
+class LatentSites(NamedTuple):
+    """
+    - **transforms** - from unconstrained to constrained values, by name; continuous sites.
+    - **discrete** - names of discrete latent sites that are not enumerated.
+    - **processes** - the noise processes of the noise-conditional priors, by name.
+    - **has_deterministic** - whether the model has deterministic sites.
+    - **dynamic_support** - whether a support depends on other values.
+    """
+
+    transforms: dict[str, Any]
+    discrete: tuple[str, ...]
+    processes: dict[str, Any]
+    has_deterministic: bool
+    dynamic_support: bool
+
+    @classmethod
+    def of(
+        cls,
+        model: Callable,
+        rng_key: Array,
+        init_strategy: Callable,
+        model_args: tuple,
+        model_kwargs: dict,
+    ) -> tuple["LatentSites", dict[str, Array]]:
+        """
+        Run the model once, with values by a NumPyro initialisation strategy; return the sites and
+        these values, constrained.
+        """
+        seeded = substitute(seed(model, rng_key), substitute_fn=init_strategy)
+        model_trace = trace(seeded).get_trace(*model_args, **model_kwargs)
+        latent = {
+            name: site
+            for name, site in model_trace.items()
+            if site["type"] == "sample" and not site["is_observed"]
+        }
+        continuous = {
+            name: site for name, site in latent.items() if not site["fn"].support.is_discrete
+        }
+        priors = {name: noise_conditional_prior(site["fn"]) for name, site in continuous.items()}
+        values = {name: site["value"] for name, site in continuous.items()}
+        sites = cls(
+            transforms={name: biject_to(site["fn"].support) for name, site in continuous.items()},
+            discrete=tuple(
+                name
+                for name, site in latent.items()
+                if name not in continuous and site["infer"].get("enumerate") != "parallel"
+            ),
+            processes={name: p.process for name, p in priors.items() if p is not None},
+            has_deterministic=any(site["type"] == "deterministic" for site in model_trace.values()),
+            dynamic_support=any(_is_dynamic(site["fn"].support) for site in continuous.values()),
+        )
+        return sites, values
+
+    def check_continuous(self, kernel: str) -> None:
+        """Raise if the model has a discrete latent site: Langevin dynamics needs a gradient."""
+        if self.discrete:
+            raise ValueError(
+                f"{kernel} needs continuous latent sites, but {list(self.discrete)} are discrete. "
+                "Sample them with a block of their own, numpyro.infer.Gibbs([(DiscreteGibbs("
+                f"model), {list(self.discrete)}), ({kernel}(model), None)]), or enumerate them "
+                "with infer={'enumerate': 'parallel'}."
+            )
+
+
+def _is_dynamic(support: constraints.Constraint) -> bool:
+    # As NumPyro: a bound that is an array may be a function of another site.
+    bounds = (getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound"))
+    return any(not isinstance(bound, int | float) for bound in bounds)

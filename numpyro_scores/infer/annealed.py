@@ -1,0 +1,234 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Annealed Langevin dynamics through the noise levels of a diffusion prior."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.initialization import init_to_sample
+from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
+from numpyro.util import identity, is_prng_key
+
+from numpyro_scores._validation import check_count, check_decreasing, check_positive
+from numpyro_scores.curvature import block_directions, largest_curvature
+from numpyro_scores.handlers import noise_level
+from numpyro_scores.infer._base import LangevinKernel, all_finite, select
+from numpyro_scores.infer._sites import LatentSites
+from numpyro_scores.integrators import EulerMaruyama, LeimkuhlerMatthews
+
+# The step in units of the inverse curvature, shared among the blocks of sites: the largest
+# eigenvalue of a positive matrix whose diagonal blocks have norm one is at most their number.
+STEP_FRACTION = 0.5
+
+LARGEST_LEVEL = 1e30
+
+
+class AnnealedLangevinState(NamedTuple):
+    """
+    - **z** - unconstrained values by site.
+    - **diverging** - whether a step of this draw was not finite, and so not made.
+    - **num_grad_evals** - number of gradients of this draw, a Hessian-vector product counted as 2.
+    - **rng_key** - key of the next draw.
+    """
+
+    z: dict[str, Array]
+    diverging: Array
+    num_grad_evals: Array
+    rng_key: Array
+
+
+class AnnealedLangevin(LangevinKernel):
+    r"""
+    Annealed Langevin dynamics (Song & Ermon 2019, algorithm 1) for a model with one or more
+    noise-conditional priors (:class:`~numpyro_scores.DiffusionPrior`) and any likelihood.
+
+    Each draw is one full anneal from fresh prior draws, so the draws are **independent**: the
+    priors start at the largest noise level, all other sites (a noise scale, say) at a draw of
+    their own prior, and then all sites move together by `num_steps` Langevin steps at each noise
+    level. No warmup is needed. The draws of a diffusion site are of the smallest noise level.
+
+    The result is **approximate**: the dynamics lags behind the noise levels, and with
+    `denoised=True` the likelihood at noise level :math:`\sigma` is that of
+    :math:`E[x_0 \mid x_\sigma]` (diffusion posterior sampling; Chung et al. 2023), which is exact
+    only as :math:`\sigma \to 0`. More levels and more steps lessen both.
+
+    :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
+        continuous.
+    :param step_size: by default the steps follow the curvature: at each noise level one
+        Hessian-vector product for each block of sites measures the largest curvature
+        (:func:`~numpyro_scores.curvature.largest_curvature`), and the block steps by half its
+        inverse. The diffusion priors are one block, each other site is one. A number is the step
+        `h` at the smallest noise level, times :math:`\sigma^2 / \sigma_{\min}^2` at the others and
+        the same for all sites (half of the :math:`\epsilon` of Song & Ermon).
+    :param num_steps: number of steps at each noise level.
+    :param num_levels: number of geometric noise levels, over the range of the priors' processes.
+    :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
+    :param denoised: whether the likelihood sees the denoised value or the noisy one.
+    :param integrator: the one-step map.
+    :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site.
+
+    A step that is not finite is not made, and `diverging` says so. `init_params` are checked but do
+    not matter: an anneal starts from the prior.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        step_size: float | None = None,
+        num_steps: int = 5,
+        num_levels: int = 100,
+        noise_levels: Sequence[float] | Array | None = None,
+        denoised: bool = True,
+        integrator: EulerMaruyama | LeimkuhlerMatthews = LeimkuhlerMatthews(),
+    ):
+        super().__init__(model, init_strategy=init_to_sample)
+        if step_size is not None:
+            check_positive("step_size", step_size)
+        check_count("num_steps", num_steps)
+        check_count("num_levels", num_levels)
+        if noise_levels is not None:
+            check_decreasing("noise_levels", noise_levels)
+            noise_levels = tuple(float(sigma) for sigma in np.asarray(noise_levels))
+        self._step_size = step_size
+        self._num_steps = num_steps
+        self._num_levels = num_levels
+        self._noise_levels = noise_levels
+        self._denoised = denoised
+        self._integrator = integrator
+
+    def get_potential_fn(self, model_args=(), model_kwargs=None, *, sigma=None):
+        """The potential energy of unconstrained values at noise level `sigma` (None: no change)."""
+        model = self._model if sigma is None else self._at(sigma)
+        return partial(potential_energy, model, model_args, model_kwargs or {})
+
+    def postprocess_fn(self, model_args, model_kwargs):
+        if self._sites is None:
+            return identity
+        if self._sites.has_deterministic or self._sites.dynamic_support:
+            model_kwargs = model_kwargs or {}
+            return partial(
+                constrain_fn, self._model, model_args, model_kwargs, return_deterministic=True
+            )
+        return partial(transform_fn, self._sites.transforms)
+
+    def _at(self, sigma: Any) -> Callable:
+        return noise_level(self._model, sigma=sigma, denoised=self._denoised)
+
+    def _look(self, key: Array, model_args: tuple, model_kwargs: dict):
+        # The priors clip this level to the largest of their process, where a draw is mere noise.
+        model = self._at(LARGEST_LEVEL)
+        return LatentSites.of(model, key, self._init_strategy, model_args, model_kwargs)
+
+    def _start(self, key: Array, model_args: tuple, model_kwargs: dict) -> dict[str, Array]:
+        sites, values = self._look(key, model_args, model_kwargs)
+        return transform_fn(sites.transforms, values, invert=True)
+
+    def _init_from_model(self, rng_key, model_args, model_kwargs):
+        single_chain = is_prng_key(rng_key)
+        sites, _ = self._look(rng_key if single_chain else rng_key[0], model_args, model_kwargs)
+        sites.check_continuous(type(self).__name__)
+        if not sites.processes:
+            raise ValueError(
+                f"AnnealedLangevin anneals a noise-conditional prior, but the latent sites "
+                f"{sorted(sites.transforms)} have none. Use a DiffusionPrior for one of them, or "
+                "another kernel: MALA(model), ULA(model) or numpyro.infer.NUTS(model)."
+            )
+        self._sites = sites
+        self._levels()
+        start = partial(self._start, model_args=model_args, model_kwargs=model_kwargs)
+        return start(rng_key) if single_chain else jax.vmap(start)(rng_key)
+
+    def _levels(self) -> np.ndarray:
+        """The noise levels, within those of the priors' processes."""
+        sigma_max = max(process.sigma_max for process in self._sites.processes.values())
+        sigma_min = min(process.sigma_min for process in self._sites.processes.values())
+        if self._noise_levels is None:
+            return np.geomspace(sigma_max, sigma_min, self._num_levels)
+        levels = np.asarray(self._noise_levels)
+        if levels[0] > sigma_max * (1 + 1e-6) or levels[-1] < sigma_min * (1 - 1e-6):
+            raise ValueError(
+                f"noise_levels go from {levels[0]} to {levels[-1]}, but the priors' processes only "
+                f"from {sigma_max} to {sigma_min}: choose levels within, or train for more."
+            )
+        return levels
+
+    def _blocks(self, z: dict[str, Array]) -> np.ndarray:
+        """To which block each unconstrained entry belongs: 0 are the noise-conditional priors."""
+        numbers, others = {}, 0
+        for name in sorted(z):
+            others += name not in self._sites.processes
+            numbers[name] = 0 if name in self._sites.processes else others
+        return np.concatenate([np.full(np.size(z[name]), numbers[name]) for name in sorted(z)])
+
+    def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
+        return AnnealedLangevinState(z, jnp.array(False), jnp.array(0), rng_key)
+
+    def _sample_chain(self, state, model_args, model_kwargs):
+        rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
+        x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
+        levels = jnp.asarray(self._levels(), x.dtype)
+        blocks = self._blocks(state.z)
+        num_blocks = int(blocks.max()) + 1
+
+        def level(carry, inputs):
+            x, memory, directions, diverging = carry
+            sigma, key = inputs
+            potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=sigma)
+            gradient = jax.grad(lambda x: potential_fn(unravel(x)))
+            current = self._integrator.init(x, jnp.zeros_like(x), gradient)._replace(memory=memory)
+            if self._step_size is None:
+                curvatures, directions = largest_curvature(gradient, x, directions, 1)
+                step_size = _step_size(curvatures, current.grad, sigma, blocks)
+            else:
+                step_size = self._step_size * (sigma / levels[-1]) ** 2
+
+            def step(carry, key):
+                current, diverging = carry
+                noise = random.normal(key, x.shape, x.dtype)
+                proposal = self._integrator.step(current, noise, gradient, step_size)
+                finite = all_finite(proposal.x, proposal.grad)
+                return (select(finite, proposal, current), diverging | ~finite), None
+
+            keys = random.split(key, self._num_steps)
+            (current, diverging), _ = lax.scan(step, (current, diverging), keys)
+            return (current.x, current.memory, directions, diverging), None
+
+        noise = random.normal(key_noise, x.shape, x.dtype)
+        directions = block_directions(random.normal(key_directions, x.shape, x.dtype), blocks)
+        memory = self._integrator.init(x, noise, jnp.zeros_like).memory
+        carry = (x, memory, directions, jnp.array(False))
+        (x, _, _, diverging), _ = lax.scan(
+            level, carry, (levels, random.split(key_levels, len(levels)))
+        )
+        work = self._num_steps + 1 + (2 * num_blocks if self._step_size is None else 0)
+        return AnnealedLangevinState(
+            z=unravel(x),
+            diverging=diverging,
+            num_grad_evals=jnp.array(len(levels) * work),
+            rng_key=rng_key,
+        )
+
+    def refresh(self, state, model_args, model_kwargs):
+        """Nothing of the model is kept between draws."""
+        return state
+
+
+def _step_size(curvatures: Array, grad: Array, sigma: Array, blocks: np.ndarray) -> Array:
+    """A step size for each entry, from the curvatures of the blocks, shape `(d,)`."""
+    num_blocks = len(curvatures)
+    sizes = jnp.bincount(blocks, length=num_blocks)
+    grad_rms = jnp.sqrt(jnp.bincount(blocks, grad**2, length=num_blocks) / sizes)
+    # Where the potential is nearly straight its curvature bounds nothing. No step may carry a
+    # block further than its scale: the noise level for the priors, one unconstrained unit else.
+    radius = jnp.where(jnp.arange(num_blocks) == 0, sigma, 1.0)
+    bound = jnp.maximum(curvatures, grad_rms / radius)
+    step_size = STEP_FRACTION / (num_blocks * bound)
+    return jnp.where(jnp.isfinite(step_size), step_size, 0.0)[blocks]

@@ -1,0 +1,57 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Preconditioning: the network of a denoiser sees and returns numbers of unit size."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from numpyro_scores._validation import check_positive
+
+
+class Preconditioned(nnx.Module):
+    r"""
+    The denoiser
+
+    .. math::
+        D(x, \sigma) = c_{\text{skip}} x + c_{\text{out}} F(c_{\text{in}} x, c_{\text{noise}}),
+        \quad
+        c_{\text{skip}} = \frac{\sigma_d^2}{\sigma^2 + \sigma_d^2},
+        c_{\text{out}} = \frac{\sigma \sigma_d}{\sqrt{\sigma^2 + \sigma_d^2}},
+        c_{\text{in}} = \frac1{\sqrt{\sigma^2 + \sigma_d^2}},
+        c_{\text{noise}} = \tfrac14 \ln \sigma
+
+    of a network `F` (Karras et al. 2022, table 1). For centred data of standard deviation
+    :math:`\sigma_d`, the input of `F` and the target that it is trained on have unit variance, and
+    :math:`c_{\text{out}}` is as small as it can be; `F = 0` is the best linear denoiser.
+
+    :param network: `F(x, c_noise) -> x.shape`, on one unbatched point.
+    :param sigma_data: standard deviation :math:`\sigma_d` of the data, in its own units.
+    """
+
+    def __init__(self, network: Callable[[Array, Array], Array], sigma_data: float = 1.0):
+        check_positive("sigma_data", sigma_data)
+        self.network = network
+        self.sigma_data = sigma_data
+
+    def __call__(self, x: Array, sigma: Array) -> Array:
+        """
+        :param x: one noisy point, shape `event_shape`.
+        :param sigma: its noise level, positive, shape `()`.
+        :return: the denoised point, shape `event_shape`.
+        :raises ValueError: if `sigma` is not a scalar.
+        """
+        if jnp.shape(sigma) != ():
+            raise ValueError(
+                f"A denoiser takes one point and its noise level of shape (), got a noise level "
+                f"of shape {jnp.shape(sigma)}. For a batch use jax.vmap over both."
+            )
+        variance = sigma**2 + self.sigma_data**2
+        c_skip = self.sigma_data**2 / variance
+        c_out = sigma * self.sigma_data / jnp.sqrt(variance)
+        c_in = 1 / jnp.sqrt(variance)
+        c_noise = jnp.log(sigma) / 4
+        return c_skip * x + c_out * self.network(c_in * x, c_noise)

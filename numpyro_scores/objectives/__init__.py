@@ -1,0 +1,20 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Objectives, `objective(module, x, key=key)`: what a module is trained on."""
+
+from numpyro_scores.objectives.denoising import (
+    DenoisingScoreMatching,
+    KarrasWeight,
+    ScoreWeight,
+)
+from numpyro_scores.objectives.implicit import ImplicitScoreMatching
+from numpyro_scores.objectives.sliced import SlicedScoreMatching
+
+__all__ = [
+    "DenoisingScoreMatching",
+    "ImplicitScoreMatching",
+    "KarrasWeight",
+    "ScoreWeight",
+    "SlicedScoreMatching",
+]

@@ -1,0 +1,125 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Denoising score matching, at one noise level or at all levels of a process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+
+from numpyro_scores._callables import Denoiser, Energy, Score, as_score, check_field
+from numpyro_scores._validation import check_batch, check_positive
+from numpyro_scores.processes import VarianceExploding
+
+
+@dataclass(frozen=True)
+class KarrasWeight:
+    r"""
+    :math:`\lambda(\sigma) = 1/\sigma^2 + 1/\sigma_{\text{data}}^2 = (\sigma^2 +
+    \sigma_{\text{data}}^2) / (\sigma \sigma_{\text{data}})^2`: every noise level starts with the
+    same loss for a network preconditioned with the same `sigma_data` (Karras et al. 2022, table 1).
+
+    :param sigma_data: standard deviation of the data, in its own units.
+    """
+
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        check_positive("sigma_data", self.sigma_data)
+
+    def __call__(self, sigma: Array) -> Array:
+        return 1 / sigma**2 + 1 / self.sigma_data**2
+
+
+@dataclass(frozen=True)
+class ScoreWeight:
+    r"""
+    :math:`\lambda(\sigma) = 1/\sigma^2`: the same as the weight :math:`\sigma^2` on the squared
+    error of the score (Song & Ermon 2019, section 4.2).
+    """
+
+    def __call__(self, sigma: Array) -> Array:
+        return 1 / sigma**2
+
+
+@dataclass(frozen=True)
+class DenoisingScoreMatching:
+    r"""
+    Denoising score matching, with :math:`x = x_0 + \sigma z` and `z` standard normal.
+
+    At one noise level (Vincent 2011, equation 9, times :math:`\sigma^2` so that the loss keeps its
+    size as :math:`\sigma \to 0`), for an energy or a score, summed over the entries of a point:
+
+    .. math::
+        \mathbb E \left[ \tfrac{\sigma^2}2 \left| s(x) + z / \sigma \right|^2 \right],
+
+    whose minimum is the score of the data smoothed by :math:`\mathcal N(0, \sigma^2)`.
+
+    Over all noise levels of a process (Karras et al. 2022, equation 108), for a denoiser, averaged
+    over the `d` entries of a point:
+
+    .. math::
+        \mathbb E \left[ \tfrac1d \lambda(\sigma) \left| D(x, \sigma) - x_0 \right|^2 \right],
+
+    whose minimum is :math:`\mathbb E[x_0 | x] = x + \sigma^2 \nabla \log p_\sigma(x)`.
+    The times of a batch of `n` points are stratified, :math:`t_i = (u + i / n) \bmod 1` with one
+    uniform `u`: each is uniform, and together they cover all noise levels, which lowers the
+    variance of the loss (Kingma et al. 2021, "Variational diffusion models").
+
+    :param noise: a noise level in the units of the data, or a process.
+    :param weight: :math:`\lambda`, any hashable callable; for a process only, by default
+        `KarrasWeight()`.
+    """
+
+    noise: float | VarianceExploding
+    weight: Callable[[Array], Array] | None = None
+
+    def __post_init__(self):
+        if isinstance(self.noise, Real):
+            check_positive("noise", self.noise)
+            if self.weight is not None:
+                raise ValueError(
+                    "weight balances the noise levels of a process, but noise is the one level "
+                    f"{self.noise!r}: leave weight out."
+                )
+        elif not hasattr(self.noise, "noise_level"):
+            raise TypeError(
+                "noise must be a noise level (a positive number) or a process such as "
+                f"VarianceExploding(sigma_min, sigma_max), got {self.noise!r}."
+            )
+
+    def __call__(self, module: Energy | Score | Denoiser, x: Array, *, key: Array) -> Array:
+        """
+        :param module: on one unbatched point: an energy, `x -> ()`, or a score, `x -> x.shape`, at
+            one noise level; a denoiser, `(x, sigma) -> x.shape`, for a process.
+        :param x: clean points, shape `(n, *event_shape)`.
+        :param key: key of the noise and its levels.
+        :return: the loss, shape `()`.
+        :raises ValueError: if `x` is no batch or the output has another shape.
+        """
+        check_batch("x", x)
+        x = jnp.asarray(x)
+        key_level, key_noise = random.split(key)
+        z = random.normal(key_noise, x.shape, x.dtype)
+        if isinstance(self.noise, Real):
+            return self._one_level(module, x, z)
+        t = (random.uniform(key_level) + jnp.arange(len(x)) / len(x)) % 1
+        return self._all_levels(module, x, z, self.noise.noise_level(t).astype(x.dtype))
+
+    def _one_level(self, module, x, z):
+        score = as_score(module, x[0])
+        residual = self.noise * jax.vmap(score)(x + self.noise * z) + z
+        return jnp.sum(residual**2) / (2 * len(x))
+
+    def _all_levels(self, denoiser, x, z, sigma):
+        check_field("The denoiser D(x, sigma)", denoiser, x[0], sigma[0])
+        weight = KarrasWeight() if self.weight is None else self.weight
+
+        def loss(x, z, sigma):
+            return weight(sigma) * jnp.mean((denoiser(x + sigma * z, sigma) - x) ** 2)
+
+        return jnp.mean(jax.vmap(loss)(x, z, sigma))

@@ -1,0 +1,53 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Implicit score matching."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from numpyro_scores._callables import Energy, Score, as_score
+from numpyro_scores._validation import check_batch
+from numpyro_scores.stein import ExactTrace, TraceEstimator
+
+
+@dataclass(frozen=True)
+class ImplicitScoreMatching:
+    r"""
+    Implicit score matching (Hyvarinen 2005, theorem 1):
+
+    .. math::
+        \mathbb E_x \left[ \tfrac12 |s(x)|^2 + \operatorname{tr} \nabla s(x) \right],
+
+    summed over the entries of a point and averaged over the batch. It equals the Fisher divergence
+    :math:`\tfrac12 \mathbb E |s(x) - \nabla \log p(x)|^2` up to a constant of the data, so it is
+    negative at its minimum: :math:`-\tfrac12 \operatorname{tr} C^{-1}` for data
+    :math:`\mathcal N(0, C)`.
+
+    :param trace: how the trace is found. `ExactTrace()` costs `d` Jacobian-vector products a point.
+        `HutchinsonTrace` keeps its probes through the whole training, which then fits these
+        probes only: for fresh ones at every step see :class:`SlicedScoreMatching`.
+    """
+
+    trace: TraceEstimator = ExactTrace()
+
+    def __call__(self, module: Energy | Score, x: Array, *, key: Array | None = None) -> Array:
+        """
+        :param module: an energy, `x -> ()`, or a score, `x -> x.shape`, on one unbatched point.
+        :param x: points, shape `(n, *event_shape)`.
+        :param key: not used, there is nothing random.
+        :return: the loss, shape `()`.
+        :raises ValueError: if `x` is no batch or the output has another shape.
+        """
+        check_batch("x", x)
+        x = jnp.asarray(x)
+        score = as_score(module, x[0])
+
+        def loss(x):
+            s, trace = self.trace(score, x)
+            return jnp.vdot(s, s) / 2 + trace
+
+        return jnp.mean(jax.vmap(loss)(x))

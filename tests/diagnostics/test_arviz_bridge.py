@@ -1,0 +1,296 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""A NumPyro run as an ArviZ object: every number arrives, under ArviZ's name, and outlives netCDF."""
+
+import warnings
+from typing import NamedTuple
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray
+from numpyro.infer import HMC, MCMC, NUTS, Predictive
+
+from numpyro_scores.diagnostics import to_inference_data
+
+Y = jnp.array([0.3, -1.2, 2.0])
+CHAINS, DRAWS = 2, 6
+FIELDS = ("potential_energy", "accept_prob", "num_steps", "energy", "adapt_state.step_size")
+
+
+def model(y=None):
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand((2, 3)).to_event(2))
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    with numpyro.plate("group", 3):
+        numpyro.sample("y", dist.Normal(x.sum(axis=0), scale), obs=y)
+
+
+def quick(model=None, **kwargs):
+    """A kernel that compiles fast."""
+    return HMC(model, trajectory_length=None, num_steps=1, **kwargs)
+
+
+def run(kernel, *args, draws=DRAWS, chains=CHAINS, extra_fields=FIELDS, **kwargs):
+    mcmc = MCMC(
+        kernel,
+        num_warmup=20,
+        num_samples=draws,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(0), *args, extra_fields=extra_fields, **kwargs)
+    return mcmc
+
+
+@pytest.fixture(scope="module")
+def mcmc():
+    return run(NUTS(model), Y)
+
+
+@pytest.fixture(scope="module")
+def inference_data(mcmc):
+    return to_inference_data(mcmc)
+
+
+def group_names(inference_data):
+    """The groups of either container."""
+    if hasattr(inference_data, "children"):
+        return set(inference_data.children)
+    return set(inference_data.groups())
+
+
+def test_container_is_arvizs_own(inference_data):
+    if az.__version__.startswith("0."):
+        assert isinstance(inference_data, vars(az)["InferenceData"])
+    else:
+        assert isinstance(inference_data, xarray.DataTree)
+
+
+def test_groups_without_log_likelihood(inference_data):
+    assert group_names(inference_data) == {"posterior", "sample_stats", "observed_data"}
+
+
+def test_posterior_is_get_samples(mcmc, inference_data):
+    samples = mcmc.get_samples(group_by_chain=True)
+    assert set(inference_data["posterior"].data_vars) == set(samples) == {"x", "scale"}
+    for name, values in samples.items():
+        np.testing.assert_array_equal(inference_data["posterior"][name], values)
+    assert inference_data["posterior"]["x"].dims == ("chain", "draw", "x_dim_0", "x_dim_1")
+
+
+def test_sample_stats_are_extra_fields(mcmc, inference_data):
+    fields = mcmc.get_extra_fields(group_by_chain=True)
+    stats = inference_data["sample_stats"]
+    expected = {
+        "lp": -fields["potential_energy"],
+        "acceptance_rate": fields["accept_prob"],
+        "diverging": fields["diverging"],
+        "energy": fields["energy"],
+        "n_steps": fields["num_steps"],
+        "step_size": fields["adapt_state.step_size"],
+        "tree_depth": np.ceil(np.log2(fields["num_steps"] + 1)),
+    }
+    assert set(stats.data_vars) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(stats[name], values)
+        assert stats[name].dims == ("chain", "draw")
+
+
+def test_other_fields_keep_their_name_and_pytrees_are_unfolded():
+    mcmc = run(quick(model), Y, extra_fields=("num_steps", "z.scale", "z_grad"))
+    fields = mcmc.get_extra_fields(group_by_chain=True)
+    stats = to_inference_data(mcmc)["sample_stats"]
+    # No tree_depth: HMC builds no tree.
+    assert set(stats.data_vars) == {"diverging", "n_steps", "z_scale", "z_grad_x", "z_grad_scale"}
+    np.testing.assert_array_equal(stats["z_scale"], fields["z.scale"])
+    np.testing.assert_array_equal(stats["z_grad_x"], fields["z_grad"]["x"])
+
+
+def test_observed_data_is_the_data(inference_data):
+    observed = inference_data["observed_data"]
+    np.testing.assert_array_equal(observed["y"], Y)
+    assert observed["y"].dims == ("group",)
+
+
+def test_agrees_with_arvizs_own_converter(mcmc, inference_data):
+    theirs = az.from_numpyro(mcmc, log_likelihood=False)
+    for group in ("posterior", "sample_stats", "observed_data"):
+        for name, values in inference_data[group].data_vars.items():
+            xarray.testing.assert_equal(values, theirs[group][name])
+
+
+def test_arviz_summarises_it(mcmc, inference_data):
+    summary = az.summary(inference_data, round_to="none")
+    scale = mcmc.get_samples()["scale"].astype(float)
+    np.testing.assert_allclose(float(summary.loc["scale", "mean"]), scale.mean(), rtol=1e-5)
+    assert len(summary) == 7
+
+
+def test_netcdf_round_trip(inference_data, tmp_path):
+    path = tmp_path / "posterior.nc"
+    inference_data.to_netcdf(path, engine="h5netcdf")
+    again = az.from_netcdf(path, engine="h5netcdf")
+    assert group_names(again) == group_names(inference_data)
+    for group in group_names(inference_data):
+        for name, values in inference_data[group].data_vars.items():
+            xarray.testing.assert_identical(again[group][name].load(), values)
+    assert again["posterior"].attrs["inference_library"] == "numpyro"
+    again.close()
+
+
+def test_dims_and_coords(mcmc):
+    result = to_inference_data(
+        mcmc,
+        dims={"x": ["row", "column"]},
+        coords={"row": ["top", "bottom"], "group": [10, 20, 30], "unused": [1]},
+    )
+    x = result["posterior"]["x"]
+    samples = mcmc.get_samples(group_by_chain=True)["x"]
+    assert x.dims == ("chain", "draw", "row", "column")
+    np.testing.assert_array_equal(x.sel(row="bottom", column=2), samples[:, :, 1, 2])
+    np.testing.assert_array_equal(result["observed_data"]["y"].sel(group=20), Y[1])
+
+
+def test_plates_and_event_dims_name_dimensions():
+    def model(y):
+        with numpyro.plate("outer", 2, dim=-2), numpyro.plate("inner", 3):
+            x = numpyro.sample(
+                "x",
+                dist.Normal(0.0, 1.0).expand([4]).to_event(1),
+                infer={"event_dims": ["feature"]},
+            )
+            numpyro.deterministic("total", x.sum(axis=-1))
+            numpyro.deterministic("constant", jnp.ones(()))
+        with numpyro.plate("lone", 2, dim=-2):
+            numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(x.sum(), 1.0), obs=y)
+
+    posterior = to_inference_data(run(quick(model), 0.5, extra_fields=()))["posterior"]
+    dims = {name: values.dims[2:] for name, values in posterior.data_vars.items()}
+    assert dims == {
+        "x": ("outer", "inner", "feature"),
+        "total": ("outer", "inner"),
+        "constant": (),
+        "z": ("lone", "z_dim_1"),
+    }
+
+
+def test_a_prior_that_cannot_draw_is_not_asked_to():
+    class Unsampled(dist.Normal):
+        def sample(self, key, sample_shape=()):
+            raise RuntimeError("cannot draw")
+
+    def model(y):
+        x = numpyro.sample("x", Unsampled(0.0, 1.0))
+        # Positive only at draws of x, and the observation is scaled by it to show which.
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y + 0.0 * x)
+        numpyro.factor("weight", -(x**2))
+
+    mcmc = run(quick(model), 0.5, extra_fields=(), init_params={"x": jnp.zeros(CHAINS)})
+    observed = to_inference_data(mcmc)["observed_data"]
+    assert set(observed.data_vars) == {"y"}
+    assert float(observed["y"]) == 0.5
+
+
+def test_predictive_groups(mcmc):
+    predictive = Predictive(model, mcmc.get_samples())(jax.random.key(1))
+    prior = Predictive(model, num_samples=5)(jax.random.key(2))
+    result = to_inference_data(mcmc, posterior_predictive=predictive, prior=prior)
+    drawn = np.reshape(predictive["y"], (CHAINS, DRAWS, 3))
+    np.testing.assert_array_equal(result["posterior_predictive"]["y"], drawn)
+    assert result["posterior_predictive"]["y"].dims == ("chain", "draw", "group")
+    assert set(result["prior"].data_vars) == {"x", "scale"}
+    np.testing.assert_array_equal(result["prior"]["scale"], prior["scale"][None])
+    np.testing.assert_array_equal(result["prior_predictive"]["y"], prior["y"][None])
+
+    grouped = to_inference_data(
+        mcmc, posterior_predictive={"y": drawn}, prior_predictive={"y": prior["y"]}
+    )
+    np.testing.assert_array_equal(grouped["posterior_predictive"]["y"], drawn)
+    np.testing.assert_array_equal(grouped["prior_predictive"]["y"], prior["y"][None])
+
+
+class Point(NamedTuple):
+    q: jax.Array
+    r: jax.Array
+
+
+@pytest.mark.parametrize(
+    "start, names",
+    [
+        (jnp.zeros(2), {"x": lambda z: z}),
+        ([jnp.zeros(()), jnp.zeros(2)], {"x.0": lambda z: z[0], "x.1": lambda z: z[1]}),
+        (Point(jnp.zeros(()), jnp.zeros(2)), {"q": lambda z: z.q, "r": lambda z: z.r}),
+        ({"a": {"b": jnp.zeros(2)}}, {"a.b": lambda z: z["a"]["b"]}),
+    ],
+    ids=["array", "list", "namedtuple", "nested"],
+)
+def test_potential_fn_kernels_name_leaves_by_path(start, names):
+    def potential(z):
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(z)) / 2
+
+    mcmc = run(quick(potential_fn=potential), chains=1, init_params=start)
+    result = to_inference_data(mcmc)
+    assert group_names(result) == {"posterior", "sample_stats"}
+    assert set(result["posterior"].data_vars) == set(names)
+    samples = mcmc.get_samples(group_by_chain=True)
+    for name, get in names.items():
+        np.testing.assert_array_equal(result["posterior"][name], get(samples))
+
+
+def test_scoped_names_survive_netcdf(tmp_path):
+    scoped = numpyro.handlers.scope(model, prefix="one")
+    mcmc = run(quick(scoped), Y, extra_fields=())
+    result = to_inference_data(mcmc)
+    samples = mcmc.get_samples(group_by_chain=True)
+    np.testing.assert_array_equal(result["posterior"]["one.x"], samples["one/x"])
+    np.testing.assert_array_equal(result["observed_data"]["one.y"], Y)
+    result.to_netcdf(tmp_path / "scoped.nc")
+
+
+def test_more_chains_than_draws_are_no_cause_for_warnings():
+    mcmc = run(quick(model), Y, draws=2, chains=5, extra_fields=())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert to_inference_data(mcmc)["posterior"].sizes["chain"] == 5
+
+
+def test_chains_with_non_finite_draws_are_named():
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        numpyro.deterministic("ratio", x[0] / x[1])
+        numpyro.sample("y", dist.Normal(x.sum(), jnp.exp(x[0])), obs=0.0)
+
+    mcmc = run(quick(model), extra_fields=())
+    mcmc._states["z"]["x"] = mcmc._states["z"]["x"].at[1, :4, 0].set(jnp.nan)
+    mcmc._states["z"]["ratio"] = jnp.zeros((CHAINS, DRAWS)).at[0, 0].set(jnp.inf)
+    message = r"not finite: chain 0 \(1 of 6\), chain 1 \(4 of 6\), at the sites ratio, x\."
+    with pytest.warns(UserWarning, match=message) as caught:
+        result = to_inference_data(mcmc)
+    assert caught[0].filename == __file__
+    assert float(result["observed_data"]["y"]) == 0.0
+
+
+def test_errors_say_what_to_do(mcmc):
+    with pytest.raises(TypeError, match="numpyro.infer.MCMC that has run, got dict"):
+        to_inference_data(mcmc.get_samples())
+    fresh = MCMC(quick(model), num_warmup=3, num_samples=3, progress_bar=False)
+    with pytest.raises(ValueError, match="no draws yet: call mcmc.run"):
+        to_inference_data(fresh)
+    fresh.warmup(jax.random.key(0), Y)
+    with pytest.raises(ValueError, match="warmup only: call mcmc.run"):
+        to_inference_data(fresh)
+    with pytest.raises(ValueError, match=r"\['y'\] has shape \(7, 3\).*2 chains of 6 .* be 12"):
+        to_inference_data(mcmc, posterior_predictive={"y": jnp.zeros((7, 3))})
+    with pytest.raises(ValueError, match=r"names 1 dimensions, \['row'\].* shape \(2, 3\)"):
+        to_inference_data(mcmc, dims={"x": ["row"]})
+    with pytest.raises(ValueError, match=r"prior\['scale'\] is a single number"):
+        to_inference_data(mcmc, prior={"scale": 1.0})
+    with pytest.raises(ValueError, match="would be called a.b: rename"):
+        to_inference_data(mcmc, prior={"a/b": jnp.ones(3), "a.b": jnp.ones(3)})

@@ -1,0 +1,132 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+"""Plant the faults of `mutants.toml` one at a time, and see that the tests notice each.
+
+A fault goes into a temporary copy of the package, on which the tests that it names then run:
+
+* killed: a test failed, or was still running at the time limit;
+* survived: the tests passed, so they do not test what they seem to;
+* stale: the text to replace is not there exactly once;
+* broken: the tests could not run, for instance because the fault is a syntax error.
+
+The exit code is 0 if every mutant was killed, 1 otherwise.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "numpyro_scores"
+MUTANTS = Path(__file__).with_suffix(".toml")
+TIME_LIMIT = 600.0  # seconds for the tests of one mutant
+OUTCOMES = {0: "survived", 1: "killed"}  # by pytest's exit code
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: list[str]
+
+
+@contextmanager
+def package_copy() -> Generator[Path, None, None]:
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        shutil.copytree(
+            ROOT / PACKAGE, Path(folder, PACKAGE), ignore=shutil.ignore_patterns("__pycache__")
+        )
+        yield Path(folder)
+
+
+def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the package from ``folder``."""
+    # The safe path leaves out the current folder, whose package would come first.
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+
+
+def run_tests(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    cache = f"cache_dir={folder / 'cache'}"  # not the one that remembers the last failures
+    return run_python(folder, "-m", "pytest", "-x", "-q", "-o", cache, *tests)
+
+
+def check_unmutated(mutants: list[Mutant]) -> None:
+    """A test that fails anyway, or that runs on another copy, would kill every mutant."""
+    with package_copy() as folder:
+        where = run_python(folder, "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)").stdout
+        if not Path(where.strip()).is_relative_to(folder):
+            sys.exit(f"The tests would not import the copy in {folder}, but:\n{where}")
+        done = run_tests(folder, sorted({test for mutant in mutants for test in mutant.tests}))
+        if done.returncode:
+            sys.exit(f"{done.stdout}\nThese tests must pass before any fault is planted.")
+
+
+def outcome(mutant: Mutant) -> tuple[str, str]:
+    """One of the words at the top of this file, and what explains it."""
+    with package_copy() as folder:
+        path = folder / mutant.file
+        source = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if (count := source.count(mutant.old)) != 1:
+            return "stale", f"{mutant.file} has {count} times {mutant.old!r}"
+        path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+        try:
+            done = run_tests(folder, mutant.tests)
+        except subprocess.TimeoutExpired:
+            return "killed", f"still running after {TIME_LIMIT:.0f} s"
+    word = OUTCOMES.get(done.returncode, "broken")
+    if word == "killed":
+        return word, ""
+    return word, done.stdout if word == "broken" else " ".join(mutant.tests)
+
+
+def load(names: list[str]) -> list[Mutant]:
+    mutants = [Mutant(**entry) for entry in tomllib.loads(MUTANTS.read_text()).get("mutant", [])]
+    known = [mutant.name for mutant in mutants]
+    if not mutants:
+        sys.exit(f"No mutants are listed in {MUTANTS.name}, so nothing was tested.")
+    if repeated := {name for name in known if known.count(name) > 1}:
+        sys.exit(f"Names must be unique in {MUTANTS.name}; repeated: {', '.join(repeated)}.")
+    if unknown := set(names) - set(known):
+        sys.exit(f"No mutant is called {', '.join(unknown)}; there are: {', '.join(known)}.")
+    return [mutant for mutant in mutants if not names or mutant.name in names]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="repeatable")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    options = parser.parse_args()
+    mutants = load(options.only)
+    check_unmutated(mutants)
+
+    words = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for mutant, (word, reason) in zip(mutants, pool.map(outcome, mutants), strict=True):
+            print(f"{word:9}{mutant.name}{reason and ': ' + reason}", flush=True)
+            words.append(word)
+    print(", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)))
+    return int(any(word != "killed" for word in words))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""What every network promises: a pytree that crosses JAX's transformations and pickles."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import random
+
+from numpyro_scores.nn import MLPDenoiser, MLPEnergy
+
+SHAPE = (2, 3)
+X = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype(np.float32)
+
+
+def denoiser(seed=0):
+    return MLPDenoiser(SHAPE, rngs=nnx.Rngs(seed), hidden_features=8, num_layers=2)
+
+
+def energy(seed=0):
+    return MLPEnergy(SHAPE, rngs=nnx.Rngs(seed), hidden_features=8, num_layers=2)
+
+
+def perturbed(module):
+    """Away from the initial weights, some of which are zero."""
+    leaves, treedef = jax.tree.flatten(module)
+    keys = random.split(random.key(0), len(leaves))
+    return treedef.unflatten(
+        [
+            leaf + 0.3 * random.normal(key, leaf.shape)
+            for leaf, key in zip(leaves, keys, strict=True)
+        ]
+    )
+
+
+def call(module, x):
+    return module(x, 0.7) if isinstance(module, MLPDenoiser) else module(x)
+
+
+NETWORKS = pytest.mark.parametrize("make", [denoiser, energy])
+
+
+@NETWORKS
+def test_a_second_call_with_other_weights_does_not_trace_again(make):
+    traces = []
+
+    @jax.jit
+    def compiled(module, x):
+        traces.append(module)
+        return call(module, x)
+
+    first = make()
+    modules = [first, first, make(seed=1), perturbed(first), pickle.loads(pickle.dumps(first))]
+    outputs = [compiled(module, X[0]) for module in modules]
+    assert len(traces) == 1
+    assert np.array_equal(outputs[0], outputs[4])
+    assert not np.array_equal(outputs[0], outputs[3])
+
+
+@NETWORKS
+def test_a_pickled_module_is_the_same_function(make):
+    module = perturbed(make())
+    again = pickle.loads(pickle.dumps(module))
+    assert jax.tree.structure(again) == jax.tree.structure(module)
+    np.testing.assert_array_equal(call(again, X[0]), call(module, X[0]))
+
+
+@NETWORKS
+def test_the_streams_decide_the_weights(make):
+    leaves = [jax.tree.leaves(make(seed)) for seed in (0, 0, 1)]
+    assert all(np.array_equal(a, b) for a, b in zip(leaves[0], leaves[1], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(leaves[0], leaves[2], strict=True))
+
+
+@NETWORKS
+def test_vmap_is_a_loop_over_points(make):
+    module = perturbed(make())
+    batched = jax.vmap(lambda x: call(module, x))(X)
+    np.testing.assert_allclose(batched, [call(module, x) for x in X], rtol=2e-4, atol=1e-5)
+
+
+@NETWORKS
+def test_modules_are_mapped_and_differentiated_as_arguments(make):
+    module = perturbed(make())
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), module, make(seed=1))
+    both = jax.vmap(call, (0, None))(stacked, X[0])
+    np.testing.assert_allclose(both[0], call(module, X[0]), rtol=2e-4, atol=1e-5)
+
+    grad = jax.grad(lambda module: jnp.sum(jnp.sin(call(module, X[0]))))(module)
+    # Every weight matters: none of the network hangs in the air.
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(grad))
+
+
+@NETWORKS
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (5, 2, 3), ()])
+def test_another_shape_is_told(make, shape):
+    with pytest.raises(ValueError, match=r"takes one unbatched point of shape \(2, 3\), got shape"):
+        call(make(), np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("network", [MLPDenoiser, MLPEnergy])
+@pytest.mark.parametrize("name", ["hidden_features", "num_layers"])
+def test_a_bad_size_is_told(network, name):
+    with pytest.raises(ValueError, match=f"{name} must be a positive integer"):
+        network(SHAPE, rngs=nnx.Rngs(0), **{name: 0})

@@ -1,0 +1,154 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Denoising score matching."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+from numpyro_scores.objectives import DenoisingScoreMatching, KarrasWeight, ScoreWeight
+from numpyro_scores.processes import VarianceExploding
+
+KEY = random.key(0)
+PROCESS = VarianceExploding(sigma_min=0.5, sigma_max=5.0)
+# The data are these points with equal weights: smoothed, they are a mixture of four Gaussians.
+POINTS = np.array([[-2.0], [-1.7], [0.4], [2.5]])
+WEIGHTS = pytest.mark.parametrize("weight", [None, KarrasWeight(0.5), ScoreWeight()])
+
+
+def log_density(x, sigma):
+    """The log density of the smoothed data, up to a constant."""
+    return jax.nn.logsumexp(-((x[0] - POINTS[:, 0]) ** 2) / (2 * sigma**2))
+
+
+def tweedie(x, sigma):
+    return x + sigma**2 * jax.grad(log_density)(x, sigma)
+
+
+DIRECTIONS = [
+    lambda x, sigma: jnp.ones_like(x),
+    lambda x, sigma: x,
+    lambda x, sigma: jnp.sin(3 * x) * sigma,
+    lambda x, sigma: jnp.tanh(x / sigma),
+]
+
+
+def expectation(loss, monkeypatch):
+    """The mean of `loss(x)` over data, noise (trapezoid rule) and time (Gauss-Legendre)."""
+    z = np.linspace(-9, 9, 201)
+    weight_z = np.exp(-(z**2) / 2)
+    u, weight_u = np.polynomial.legendre.leggauss(6)
+
+    def one(x, z, u):
+        monkeypatch.setattr(random, "normal", lambda key, shape, dtype: jnp.full(shape, z))
+        monkeypatch.setattr(random, "uniform", lambda key: u)
+        return loss(x[None])
+
+    over_times = jax.vmap(one, (None, None, 0))
+    over_noise = jax.vmap(over_times, (None, 0, None))
+    values = jax.vmap(over_noise, (0, None, None))(POINTS, z, (1 + u) / 2)
+    return jnp.einsum("xzu,z,u->", values, weight_z / weight_z.sum(), weight_u / 2) / len(POINTS)
+
+
+@WEIGHTS
+def test_tweedies_denoiser_is_the_minimum_over_a_process(x64, monkeypatch, weight):
+    objective = DenoisingScoreMatching(PROCESS, weight)
+
+    @jax.jit
+    def loss(epsilon):
+        def denoiser(x, sigma):
+            return tweedie(x, sigma) + sum(
+                e * g(x, sigma) for e, g in zip(epsilon, DIRECTIONS, strict=True)
+            )
+
+        return expectation(lambda x: objective(denoiser, x, key=KEY), monkeypatch)
+
+    zero = np.zeros(len(DIRECTIONS))
+    np.testing.assert_allclose(jax.grad(loss)(zero), 0, atol=1e-9)
+    assert np.linalg.eigvalsh(jax.hessian(loss)(zero)).min() > 1e-3
+
+
+def test_the_score_of_the_smoothed_data_is_the_minimum_at_one_level(x64, monkeypatch):
+    sigma = 0.6
+    objective = DenoisingScoreMatching(sigma)
+
+    @jax.jit
+    def loss(epsilon):
+        def energy(x):
+            directions = jnp.stack([x[0], x[0] ** 2, jnp.cos(3 * x[0])])
+            return -log_density(x, sigma) + epsilon @ directions
+
+        return expectation(lambda x: objective(energy, x, key=KEY), monkeypatch)
+
+    np.testing.assert_allclose(jax.grad(loss)(np.zeros(3)), 0, atol=1e-9)
+    assert np.linalg.eigvalsh(jax.hessian(loss)(np.zeros(3))).min() > 1e-3
+
+
+def test_the_two_forms_are_one_loss(x64):
+    # With D = x + sigma^2 s, half of sigma^-2 |D - x0|^2 is the loss of the score.
+    @dataclass(frozen=True)
+    class OneLevel:
+        def noise_level(self, t):
+            return jnp.full_like(t, 0.6)
+
+    x = np.random.default_rng(0).normal(size=(6, 2, 2))
+    level = DenoisingScoreMatching(0.6)(lambda x: -jnp.sin(x), x, key=KEY)
+    process = DenoisingScoreMatching(OneLevel(), ScoreWeight())
+    denoised = process(lambda x, sigma: x - sigma**2 * jnp.sin(x), x, key=KEY)
+    np.testing.assert_allclose(level, denoised * 4 / 2, rtol=1e-12)
+
+
+def test_the_noise_of_both_forms_is_standard_normal():
+    x = jnp.zeros((50_000, 2))
+    # The loss of a zero score is |z|^2 / 2, that of a zero denoiser at clean zero is 0.
+    loss = DenoisingScoreMatching(0.3)(jnp.zeros_like, x, key=KEY)
+    np.testing.assert_allclose(loss, 1.0, atol=0.03)
+    process = DenoisingScoreMatching(PROCESS, ScoreWeight())
+    np.testing.assert_allclose(process(lambda x, sigma: x, x, key=KEY), 1.0, atol=0.03)
+
+
+@partial(jax.jit, static_argnums=0)
+@partial(jax.vmap, in_axes=(None, 0))
+def mean_time(num_points, key):
+    """The mean of the times of one batch, through a weight that is the time."""
+    objective = DenoisingScoreMatching(
+        PROCESS, weight=lambda sigma: jnp.log(sigma / 0.5) / jnp.log(10.0)
+    )
+    return objective(lambda x, sigma: jnp.ones_like(x), jnp.zeros((num_points, 1)), key=key)
+
+
+def test_times_are_stratified_over_the_batch_and_uniform_over_keys(x64):
+    keys = random.split(KEY, 4_000)
+    means = mean_time(10, keys)
+    # Independent times would leave 0.5 by 0.09; those of a shifted grid, by at most half a cell.
+    assert np.abs(means - 0.5).max() <= 0.05 + 1e-9
+    np.testing.assert_allclose(means.mean(), 0.5, atol=0.003)
+    one = np.sort(mean_time(1, keys))
+    np.testing.assert_allclose(one, (np.arange(4_000) + 0.5) / 4_000, atol=0.04)
+
+
+def test_karras_weight_is_the_product_of_the_paper(x64):
+    sigma = np.geomspace(0.002, 80, 5)
+    expected = (sigma**2 + 0.5**2) / (sigma * 0.5) ** 2
+    np.testing.assert_allclose(KarrasWeight(0.5)(sigma), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_bad_noise_level_is_told(noise):
+    with pytest.raises(ValueError, match="noise must be a finite positive number"):
+        DenoisingScoreMatching(noise)
+
+
+def test_other_bad_arguments_are_told():
+    with pytest.raises(TypeError, match="noise level .* or a process"):
+        DenoisingScoreMatching("large")
+    with pytest.raises(ValueError, match="leave weight out"):
+        DenoisingScoreMatching(0.3, weight=ScoreWeight())
+    with pytest.raises(ValueError, match="sigma_data must be a finite positive number"):
+        KarrasWeight(0.0)

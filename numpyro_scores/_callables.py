@@ -17,7 +17,7 @@ from jax import Array
 
 Energy: TypeAlias = Callable[[Array], Array]
 Score: TypeAlias = Callable[[Array], Array]
-Denoiser: TypeAlias = Callable[[Array, Array], Array]
+Denoiser: TypeAlias = Callable[[Array, Any], Array]
 
 
 def as_pytree(name: str, f: Any) -> Any:
@@ -37,7 +37,7 @@ def as_pytree(name: str, f: Any) -> Any:
 
 
 def as_score(f: Callable[[Array], Array], x: Array) -> Score:
-    """
+    r"""
     The score of an energy or of a score, told apart by the shape of `f(x)`: `()` is an energy
     :math:`E`, whose score is :math:`-\nabla E`; the shape of `x` is the score itself.
 

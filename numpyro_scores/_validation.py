@@ -1,20 +1,20 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checks of arguments, shared by every floor: each error says what came, what was wanted, what to do."""
+"""Argument checks of every floor: an error says what came, what was wanted and what to do."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def is_concrete(value: Any) -> bool:
     """Whether `value` can be looked at now, that is, is not a tracer of a JAX transformation."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def check_positive(name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 
@@ -49,7 +50,7 @@ def largest_curvature(
     return curvatures, directions
 
 
-def block_directions(noise: Array, blocks: Array) -> Array:
+def block_directions(noise: Array, blocks: np.ndarray) -> Array:
     """
     Random starts of :func:`largest_curvature`.
 

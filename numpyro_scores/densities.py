@@ -185,7 +185,7 @@ class ProbabilityFlow:
 
 
 def probability_flow(
-    denoiser: Denoiser, x: Array, sigma_from: Array, sigma_to: Array, num_steps: int
+    denoiser: Denoiser, x: Array, sigma_from: Any, sigma_to: Any, num_steps: int
 ) -> Array:
     """
     Carry a point along the probability flow from one noise level to another, up or down.
@@ -202,7 +202,7 @@ def probability_flow(
     return _runge_kutta(velocity, x, sigma_from, sigma_to, num_steps)
 
 
-def mean_at_sigma_max(denoiser: Denoiser, like: Array, sigma_max: float) -> Array:
+def mean_at_sigma_max(denoiser: Denoiser, like: Array, sigma_max: Any) -> Array:
     r"""
     The mean of the data as the denoiser knows it: at a large noise level
     :math:`D(x, \sigma) = m + C (x - m) / \sigma^2 + \dots`, so that two evaluations from zero
@@ -246,5 +246,5 @@ def _default_trace(dim: int) -> TraceEstimator:
 
 
 def _gauss_legendre(num_nodes: int, dtype) -> tuple[Array, Array]:
-    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    nodes, weights = map(np.asarray, np.polynomial.legendre.leggauss(num_nodes))
     return jnp.asarray((nodes + 1) / 2, dtype), jnp.asarray(weights / 2, dtype)

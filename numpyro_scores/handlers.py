@@ -38,8 +38,9 @@ def at_noise_level(fn: dist.Distribution, sigma: Any) -> dist.Distribution:
         base = at_noise_level(fn.base_dist, sigma)
         return base.to_event(fn.reinterpreted_batch_ndims)
     if isinstance(fn, MaskedDistribution):
-        return at_noise_level(fn.base_dist, sigma).mask(fn._mask)
-    return fn.at(sigma)
+        return MaskedDistribution(at_noise_level(fn.base_dist, sigma), fn._mask)
+    prior: Any = fn
+    return prior.at(sigma)
 
 
 class noise_level(Messenger):

@@ -4,12 +4,27 @@
 """Noise processes: how the noise level grows, in the coordinates of the denoiser."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-import jax.numpy as jnp
 from jax import Array, random
 
 from numpyro_scores import schedules
 from numpyro_scores._validation import check_decreasing
+
+
+@runtime_checkable
+class NoiseProcess(Protocol):
+    """Noise whose standard deviation grows from `sigma_min` at time 0 to `sigma_max` at time 1."""
+
+    @property
+    def sigma_min(self) -> float: ...
+
+    @property
+    def sigma_max(self) -> float: ...
+
+    def noise_level(self, t: Array) -> Array:
+        """The standard deviation of the noise at time `t`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores._validation import check_count, check_decreasing
+from numpyro_scores._validation import check_count, check_decreasing, check_positive
 
 
 def geometric(sigma_max: float, sigma_min: float, num_levels: int) -> Array:
@@ -17,7 +17,7 @@ def geometric(sigma_max: float, sigma_min: float, num_levels: int) -> Array:
     :return: `num_levels` levels, shape `(num_levels,)`, strictly decreasing.
     """
     _check(sigma_max, sigma_min, num_levels)
-    return jnp.geomspace(sigma_max, sigma_min, num_levels)
+    return _with_ends(jnp.geomspace(sigma_max, sigma_min, num_levels), sigma_max, sigma_min)
 
 
 def karras(sigma_max: float, sigma_min: float, num_levels: int, rho: float = 7.0) -> Array:
@@ -28,9 +28,14 @@ def karras(sigma_max: float, sigma_min: float, num_levels: int, rho: float = 7.0
     :return: `num_levels` levels, shape `(num_levels,)`, strictly decreasing.
     """
     _check(sigma_max, sigma_min, num_levels)
+    check_positive("rho", rho)
     roots = jnp.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), num_levels)
-    # The ends must be exact: a level above the largest trained one is one that nobody trained.
-    return (roots**rho).at[0].set(sigma_max).at[-1].set(sigma_min)
+    return _with_ends(roots**rho, sigma_max, sigma_min)
+
+
+def _with_ends(levels: Array, sigma_max: float, sigma_min: float) -> Array:
+    # Exact in float32 too: a level above the largest trained one is one that nobody trained.
+    return levels.at[0].set(sigma_max).at[-1].set(sigma_min)
 
 
 def _check(sigma_max: float, sigma_min: float, num_levels: int) -> None:

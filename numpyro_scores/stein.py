@@ -43,6 +43,7 @@ class ExactTrace:
     """
 
     def __call__(self, f: VectorField, x: Array) -> tuple[Array, Array]:
+        x = jnp.asarray(x)
         value, jvp = jax.linearize(f, x)
         basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
         return value, jnp.vdot(basis, jax.vmap(jvp)(basis))
@@ -68,6 +69,7 @@ class HutchinsonTrace:
         check_count("num_probes", self.num_probes)
 
     def __call__(self, f: VectorField, x: Array) -> tuple[Array, Array]:
+        x = jnp.asarray(x)
         value, jvp = jax.linearize(f, x)
         probes = rademacher(random.key(self.seed), (self.num_probes, *x.shape), x.dtype)
         return value, jnp.vdot(probes, jax.vmap(jvp)(probes)) / self.num_probes

@@ -101,9 +101,7 @@ def fit(
         updates, opt_state = optimizer.update(grad, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(ema_decay, (1 + t) / (10 + t))
-        average = jax.tree.map(
-            lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), state.average, params
-        )
+        average = optax.incremental_update(params, state.average, 1 - decay)
         return _State(params, average, opt_state), loss
 
     chunk_size = -(-num_steps // NUM_CHUNKS)

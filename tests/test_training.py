@@ -119,32 +119,25 @@ def test_a_batch_is_drawn_uniformly_with_replacement():
     np.testing.assert_allclose(np.mean(codes == 1111), 24 / 256, atol=0.025)
 
 
-@pytest.mark.parametrize(
-    "module, objective",
-    [
-        (MLPEnergy((3,), rngs=nnx.Rngs(0), hidden_features=8), DenoisingScoreMatching(0.3)),
-        (
-            MLPDenoiser((3,), rngs=nnx.Rngs(0), hidden_features=8),
-            DenoisingScoreMatching(VarianceExploding(0.1, 3.0)),
-        ),
-    ],
-)
-def test_the_same_key_gives_the_same_bits_and_the_module_stays(module, objective):
-    before = [np.array(leaf) for leaf in jax.tree.leaves(module)]
-    first, again, other = (
-        quick_fit(module, objective, key=random.key(seed), num_steps=120) for seed in (0, 0, 1)
-    )
+def test_the_same_key_gives_the_same_bits():
+    first, again, other = (quick_fit(key=random.key(seed), num_steps=60) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.losses, again.losses)
-    for a, b in zip(jax.tree.leaves(first.module), jax.tree.leaves(again.module), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert not np.any(first.losses[1:] == other.losses[1:])
-    assert jax.tree.structure(first.module) == jax.tree.structure(module)
+    np.testing.assert_array_equal(parameter(first.module), parameter(again.module))
+    assert not np.any(first.losses == other.losses)
+
+
+def test_the_given_module_is_left_as_it_was():
+    module = MLPDenoiser((3,), rngs=nnx.Rngs(0), hidden_features=8, num_layers=1)
+    before = jax.tree.map(np.array, jax.tree.leaves(module))
+    objective = DenoisingScoreMatching(VarianceExploding(0.1, 3.0))
+    trained = quick_fit(module, objective, num_steps=60).module
     for leaf, old in zip(jax.tree.leaves(module), before, strict=True):
         np.testing.assert_array_equal(leaf, old)
-    assert first.losses[-20:].mean() < first.losses[:20].mean()
+    assert jax.tree.structure(trained) == jax.tree.structure(module)
+    assert not np.array_equal(trained(DATA[0], 0.5), module(DATA[0], 0.5))
 
 
-@pytest.mark.parametrize("num_steps", [1, 7, 50, 51, 149])
+@pytest.mark.parametrize("num_steps", [1, 50, 149])
 def test_training_traces_once_whatever_the_number_of_steps(num_steps):
     traces = []
 
@@ -205,30 +198,23 @@ def test_of_a_flax_module_only_parameters_are_trained():
 
 def test_parameters_keep_their_precision_under_x64(x64):
     # Flax makes float32 weights also where the data are float64.
-    module = MLPEnergy((3,), rngs=nnx.Rngs(0), hidden_features=4)
-    trained = quick_fit(module).module
+    module = MLPEnergy((3,), rngs=nnx.Rngs(0), hidden_features=4, num_layers=1)
+    trained = quick_fit(module, DenoisingScoreMatching(0.3)).module
     assert {leaf.dtype for leaf in jax.tree.leaves(trained)} == {jnp.dtype(jnp.float32)}
 
 
 def test_an_optimizer_that_holds_the_parameters_can_be_donated():
-    lookahead = optax.contrib.schedule_free_sgd(0.01)
-    assert np.all(np.isfinite(quick_fit(optimizer=lookahead, num_steps=60).losses))
+    optimizer = optax.contrib.schedule_free_sgd(0.01)
+    assert np.all(np.isfinite(quick_fit(optimizer=optimizer, num_steps=60).losses))
 
 
-@pytest.mark.parametrize("progress_bar", [True, False])
-def test_training_stops_at_the_first_loss_that_is_not_finite(progress_bar):
+def test_training_stops_at_the_first_loss_that_is_not_finite():
     # The weight falls by one a step: 71.5, 70.5, ..., and is negative at step 72.
     def root(module, x, *, key):
         return jnp.where(module.args[0] > 0, module.args[0], jnp.nan)
 
     with pytest.raises(FloatingPointError, match=r"nan at step 72 \(0.5 the step before\). Lower"):
-        quick_fit(
-            scalar_module(71.5),
-            root,
-            optimizer=optax.sgd(1.0),
-            num_steps=400,
-            progress_bar=progress_bar,
-        )
+        quick_fit(scalar_module(71.5), root, optimizer=optax.sgd(1.0), num_steps=400)
     with pytest.raises(FloatingPointError, match=r"at step 0 \(it is the first step\)"):
         quick_fit(scalar_module(-1.0), root)
 
@@ -258,7 +244,7 @@ def with_bad_entries(*indices):
         ({"ema_decay": 1.0}, ValueError, r"ema_decay must be in \[0, 1\), got 1.0"),
         ({"ema_decay": -0.1}, ValueError, r"ema_decay must be in \[0, 1\)"),
         ({"ema_decay": float("nan")}, ValueError, r"ema_decay must be in \[0, 1\)"),
-        ({"module": lambda x: -x}, TypeError, "nothing to train in Partial"),
+        ({"module": lambda x: -x}, TypeError, "nothing to train in function"),
         ({"module": jnp.eye(3)}, TypeError, "module must be callable"),
         (
             {"objective": lambda module, x, *, key: jax.vmap(module)(x)},

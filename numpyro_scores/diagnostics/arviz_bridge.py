@@ -76,13 +76,10 @@ def to_inference_data(
     samples, stats = _collected(mcmc)
     posterior = _named_leaves(samples)
     if not posterior:
-        raise ValueError("The run kept no site: leave at least one out of the `~` extra_fields.")
-    is_finite = _finite_draws(posterior)
-    num_chains, num_draws = is_finite.shape
-
-    chain, draw = divmod(int(np.argmax(is_finite)), num_draws)
-    point = jax.tree.map(lambda x: x[chain, draw], samples)
-    trace = _trace(mcmc, point)
+        raise ValueError("The run collected no site: its extra_fields exclude all of them (~).")
+    num_chains, num_draws = next(iter(posterior.values())).shape[:2]
+    _warn_of_non_finite(posterior, num_chains, num_draws)
+    trace = _trace(mcmc, jax.tree.map(lambda x: x[0, 0], samples))
     observed = {
         name: np.asarray(site["value"])
         for name, site in trace.items()
@@ -114,7 +111,7 @@ def to_inference_data(
     )
 
 
-def _collected(mcmc: MCMC) -> tuple[Any, dict[str, Any]]:
+def _collected(mcmc: MCMC) -> tuple[dict[str, Any], dict[str, Any]]:
     """The samples, as the kernel names them, and the extra fields of a run, on the host."""
     if not isinstance(mcmc, MCMC):
         raise TypeError(
@@ -154,30 +151,27 @@ def _named_leaves(tree: Any) -> Arrays:
     return named
 
 
-def _finite_draws(posterior: Arrays) -> np.ndarray:
-    """Which draws are finite, shape `(chains, draws)`; warns of the others."""
-    is_finite = np.ones(next(iter(posterior.values())).shape[:2], dtype=bool)
+def _warn_of_non_finite(posterior: Arrays, num_chains: int, num_draws: int) -> None:
+    is_finite = np.ones((num_chains, num_draws), dtype=bool)
     sites = []
     for name, values in posterior.items():
         finite = np.isfinite(values).all(axis=tuple(range(2, values.ndim)))
         is_finite &= finite
         sites += [] if finite.all() else [name]
     if sites:
-        num_draws = is_finite.shape[1]
         chains = ", ".join(
             f"chain {chain} ({count} of {num_draws})"
             for chain, count in enumerate((~is_finite).sum(axis=1))
             if count
         )
         warnings.warn(
-            f"Draws that are not finite: {chains}, at the sites {', '.join(sites)}. Means, R-hat and "
-            "ESS over these chains say nothing; try a smaller step size or another start.",
+            f"Draws that are not finite: {chains}, at the sites {', '.join(sites)}. Means, R-hat "
+            "and ESS over these chains say nothing; try a smaller step size or another start.",
             stacklevel=3,
         )
-    return is_finite
 
 
-def _trace(mcmc: MCMC, point: Any) -> dict[str, Any]:
+def _trace(mcmc: MCMC, point: Mapping[str, Any]) -> dict[str, Any]:
     """The sites of the kernel's model at one draw, under the names of `_named_leaves`."""
     model = getattr(mcmc.sampler, "model", None)
     if model is None:
@@ -185,14 +179,12 @@ def _trace(mcmc: MCMC, point: Any) -> dict[str, Any]:
 
     def value(site):
         # Not sampled where it can be avoided: an energy cannot draw, a diffusion prior is slow.
-        if site["type"] == "sample" and not site["is_observed"] and site["name"] in point:
-            return point[site["name"]]
-        return init_to_sample(site)
+        return point[site["name"]] if site["name"] in point else init_to_sample(site)
 
-    # A draw may lie outside the support: it is not what is looked for here.
+    # A draw that is not finite has been warned of.
     with numpyro.validation_enabled(False):
-        seeded = handlers.seed(handlers.substitute(model, substitute_fn=value), rng_seed=0)
-        trace = handlers.trace(seeded).get_trace(*mcmc._args, **mcmc._kwargs)
+        filled = handlers.substitute(handlers.seed(model, rng_seed=0), substitute_fn=value)
+        trace = handlers.trace(filled).get_trace(*mcmc._args, **mcmc._kwargs)
     return {_variable_name(name): site for name, site in trace.items()}
 
 
@@ -250,7 +242,14 @@ def _dataset(
                 f"shape {shape}: give one name for each axis (chain and draw are added by itself)."
             )
         named[name] = ([*sample_dims, *own], values)
-    sizes = {dim: n for own, x in named.values() for dim, n in zip(own, x.shape, strict=True)}
+    index = {}
+    for own, values in named.values():
+        for dim, size in zip(own, values.shape, strict=True):
+            index[dim] = np.asarray(coords.get(dim, np.arange(size)))
+            if len(index[dim]) != size:
+                raise ValueError(
+                    f"coords[{dim!r}] has {len(index[dim])} values for a dimension of size {size}."
+                )
     attrs = {
         "created_at": datetime.now(UTC).isoformat(),
         "inference_library": "numpyro",
@@ -258,9 +257,7 @@ def _dataset(
         # Where some of ArviZ's plots look for them.
         "sample_dims": list(sample_dims),
     }
-    return xarray.Dataset(
-        named, {dim: coords.get(dim, np.arange(size)) for dim, size in sizes.items()}, attrs
-    )
+    return xarray.Dataset(named, index, attrs)
 
 
 def _default_dims(name: str, shape: tuple[int, ...], site: Mapping[str, Any] | None) -> list[str]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
 from numpyro_scores._validation import check_count
@@ -50,13 +51,13 @@ class PointwiseDistribution(dist.Distribution):
     def _log_density(self, x: Array) -> Array:
         """The log density at one point, shape `()`."""
 
-    def log_prob(self, value: Array, intermediates: Any = None) -> Array:
+    def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> Array:
         value = jnp.asarray(value)
         if self._validate_args:
             self._validate_sample(value)
         return self._map_points("log_prob", self._log_density, value)
 
-    def _map_points(self, name: str, f: Any, value: Array) -> Array:
+    def _map_points(self, name: str, f: Any, value: ArrayLike) -> Array:
         """`f` of each point of `value`, shape `(*batch_shape, *event_shape)`."""
         value = jnp.asarray(value)
         event_dim = len(self.event_shape)

@@ -123,7 +123,8 @@ class DiffusionPrior(PointwiseDistribution):
         # A known level stays known under jit (NumPy), so that `sample` can tell the largest one.
         xp = np if is_concrete(sigma) else jnp
         sigma = xp.asarray(sigma, jnp.result_type(float))
-        return xp.clip(sigma, self.process.sigma_min, self.process.sigma_max)
+        level: Any = xp.clip(sigma, self.process.sigma_min, self.process.sigma_max)
+        return level
 
     def _log_density(self, x: Array) -> Array:
         value = partial(_log_density, self.log_density, self.process.sigma_max)

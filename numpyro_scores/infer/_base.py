@@ -53,7 +53,7 @@ class LangevinKernel(MCMCKernel):
 
     def _forget(self) -> None:
         """Drop what `init` derives from the model."""
-        self._sites: LatentSites | None = None
+        self._sites = LatentSites()
         self._potential_fn_gen = None
         self._postprocess_fn = None
         # MCMC runs `init` again on every resume while this is None.
@@ -97,7 +97,7 @@ class LangevinKernel(MCMCKernel):
         return self._postprocess_fn(*model_args, **(model_kwargs or {}))
 
     def get_constrain_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
-        if self._sites is None or self._sites.dynamic_support:
+        if self._model is None or self._sites.dynamic_support:
             return self.postprocess_fn(model_args, model_kwargs)
         return partial(transform_fn, self._sites.transforms)
 
@@ -151,6 +151,7 @@ class LangevinKernel(MCMCKernel):
 
     def _init_from_model(self, rng_key: Array, model_args: tuple, model_kwargs: dict) -> Any:
         """Look at the model's sites and return unconstrained values to start from."""
+        assert self._model is not None
         single_key = rng_key if is_prng_key(rng_key) else rng_key[0]
         self._sites, _ = LatentSites.of(
             self._model, single_key, self._init_strategy, model_args, model_kwargs

@@ -3,7 +3,8 @@
 
 """What a kernel needs to know about the latent sites of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jax import Array
@@ -22,11 +23,11 @@ class LatentSites(NamedTuple):
     - **dynamic_support** - whether a support depends on other values.
     """
 
-    transforms: dict[str, Any]
-    discrete: tuple[str, ...]
-    processes: dict[str, Any]
-    has_deterministic: bool
-    dynamic_support: bool
+    transforms: Mapping[str, Any] = MappingProxyType({})
+    discrete: tuple[str, ...] = ()
+    processes: Mapping[str, Any] = MappingProxyType({})
+    has_deterministic: bool = False
+    dynamic_support: bool = False
 
     @classmethod
     def of(

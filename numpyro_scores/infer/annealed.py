@@ -14,7 +14,7 @@ from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_sample
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
-from numpyro.util import identity, is_prng_key
+from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, check_positive
 from numpyro_scores.curvature import block_directions, largest_curvature
@@ -110,8 +110,6 @@ class AnnealedLangevin(LangevinKernel):
         return partial(potential_energy, model, model_args, model_kwargs or {})
 
     def postprocess_fn(self, model_args, model_kwargs):
-        if self._sites is None:
-            return identity
         if self._sites.has_deterministic or self._sites.dynamic_support:
             model_kwargs = model_kwargs or {}
             return partial(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc_util import HMCAdaptState, warmup_adapter
@@ -117,7 +118,7 @@ class MALA(LangevinKernel):
         step_size = self._step_size
         if step_size is None:
             start = block_directions(
-                random.normal(key_curvature, x.shape, x.dtype), jnp.zeros(x.shape, int)
+                random.normal(key_curvature, x.shape, x.dtype), np.zeros(x.shape, int)
             )
             gradient = jax.grad(lambda x: potential_fn(unravel(x)))
             curvature, _ = largest_curvature(gradient, x, start, POWER_ITERATIONS)
@@ -202,4 +203,5 @@ class MALA(LangevinKernel):
         return state._replace(potential_energy=potential_energy, z_grad=grad)
 
     def get_diagnostics_str(self, state):
-        return f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
+        step_size, accept_prob = state.adapt_state.step_size, state.mean_accept_prob
+        return f"step size {step_size:.2e}. acc. prob={accept_prob:.2f}"

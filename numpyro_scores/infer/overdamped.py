@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
@@ -86,7 +87,7 @@ class OverdampedLangevin(LangevinKernel):
         step_size = self._step_size
         if step_size is None:
             start = block_directions(
-                random.normal(key_curvature, x.shape, x.dtype), jnp.zeros(x.shape, int)
+                random.normal(key_curvature, x.shape, x.dtype), np.zeros(x.shape, int)
             )
             curvature, _ = largest_curvature(gradient, x, start, POWER_ITERATIONS)
             step_size = STEP_FRACTION / curvature[0]

@@ -13,7 +13,7 @@ from jax import Array, random
 
 from numpyro_scores._callables import Denoiser, Energy, Score, as_score, check_field
 from numpyro_scores._validation import check_batch, check_positive
-from numpyro_scores.processes import VarianceExploding
+from numpyro_scores.processes import NoiseProcess
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,12 @@ class DenoisingScoreMatching:
         `KarrasWeight()`.
     """
 
-    noise: float | VarianceExploding
+    noise: float | NoiseProcess
     weight: Callable[[Array], Array] | None = None
 
     def __post_init__(self):
+        if isinstance(self.noise, NoiseProcess):
+            return
         if isinstance(self.noise, Real):
             check_positive("noise", self.noise)
             if self.weight is not None:
@@ -86,7 +88,7 @@ class DenoisingScoreMatching:
                     "weight balances the noise levels of a process, but noise is the one level "
                     f"{self.noise!r}: leave weight out."
                 )
-        elif not hasattr(self.noise, "noise_level"):
+        else:
             raise TypeError(
                 "noise must be a noise level (a positive number) or a process such as "
                 f"VarianceExploding(sigma_min, sigma_max), got {self.noise!r}."
@@ -105,14 +107,14 @@ class DenoisingScoreMatching:
         x = jnp.asarray(x)
         key_level, key_noise = random.split(key)
         z = random.normal(key_noise, x.shape, x.dtype)
-        if isinstance(self.noise, Real):
-            return self._one_level(module, x, z)
+        if not isinstance(self.noise, NoiseProcess):
+            return self._one_level(module, x, z, self.noise)
         t = (random.uniform(key_level) + jnp.arange(len(x)) / len(x)) % 1
         return self._all_levels(module, x, z, self.noise.noise_level(t).astype(x.dtype))
 
-    def _one_level(self, module, x, z):
+    def _one_level(self, module, x, z, sigma):
         score = as_score(module, x[0])
-        residual = self.noise * jax.vmap(score)(x + self.noise * z) + z
+        residual = sigma * jax.vmap(score)(x + sigma * z) + z
         return jnp.sum(residual**2) / (2 * len(x))
 
     def _all_levels(self, denoiser, x, z, sigma):

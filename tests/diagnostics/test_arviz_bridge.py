@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""A NumPyro run as an ArviZ object: every number arrives, under ArviZ's name, and outlives netCDF."""
+"""A NumPyro run as an ArviZ object: every number arrives under ArviZ's name and survives netCDF."""
 
 import warnings
 from typing import NamedTuple
@@ -33,6 +33,10 @@ def model(y=None):
 def quick(model=None, **kwargs):
     """A kernel that compiles fast."""
     return HMC(model, trajectory_length=None, num_steps=1, **kwargs)
+
+
+def half_square(z):
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(z)) / 2
 
 
 def run(kernel, *args, draws=DRAWS, chains=CHAINS, extra_fields=FIELDS, **kwargs):
@@ -198,6 +202,16 @@ def test_a_prior_that_cannot_draw_is_not_asked_to():
     assert float(observed["y"]) == 0.5
 
 
+def test_excluded_sites_are_drawn_from_the_prior():
+    mcmc = run(quick(model), Y, extra_fields=("~z.x",))
+    result = to_inference_data(mcmc)
+    assert set(result["posterior"].data_vars) == {"scale"}
+    np.testing.assert_array_equal(result["observed_data"]["y"], Y)
+    mcmc._states["z"] = {}
+    with pytest.raises(ValueError, match="collected no site"):
+        to_inference_data(mcmc)
+
+
 def test_predictive_groups(mcmc):
     predictive = Predictive(model, mcmc.get_samples())(jax.random.key(1))
     prior = Predictive(model, num_samples=5)(jax.random.key(2))
@@ -214,6 +228,10 @@ def test_predictive_groups(mcmc):
     )
     np.testing.assert_array_equal(grouped["posterior_predictive"]["y"], drawn)
     np.testing.assert_array_equal(grouped["prior_predictive"]["y"], prior["y"][None])
+
+    # Predictions at another number of points are not those of the plate's members.
+    elsewhere = to_inference_data(mcmc, posterior_predictive={"y": jnp.zeros((CHAINS * DRAWS, 4))})
+    assert elsewhere["posterior_predictive"]["y"].dims == ("chain", "draw", "y_dim_0")
 
 
 class Point(NamedTuple):
@@ -232,10 +250,7 @@ class Point(NamedTuple):
     ids=["array", "list", "namedtuple", "nested"],
 )
 def test_potential_fn_kernels_name_leaves_by_path(start, names):
-    def potential(z):
-        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(z)) / 2
-
-    mcmc = run(quick(potential_fn=potential), chains=1, init_params=start)
+    mcmc = run(quick(potential_fn=half_square), chains=1, init_params=start)
     result = to_inference_data(mcmc)
     assert group_names(result) == {"posterior", "sample_stats"}
     assert set(result["posterior"].data_vars) == set(names)
@@ -251,11 +266,12 @@ def test_scoped_names_survive_netcdf(tmp_path):
     samples = mcmc.get_samples(group_by_chain=True)
     np.testing.assert_array_equal(result["posterior"]["one.x"], samples["one/x"])
     np.testing.assert_array_equal(result["observed_data"]["one.y"], Y)
-    result.to_netcdf(tmp_path / "scoped.nc")
+    result.to_netcdf(tmp_path / "scoped.nc", engine="h5netcdf")
 
 
 def test_more_chains_than_draws_are_no_cause_for_warnings():
-    mcmc = run(quick(model), Y, draws=2, chains=5, extra_fields=())
+    kernel = quick(potential_fn=half_square)
+    mcmc = run(kernel, draws=2, chains=5, extra_fields=(), init_params=jnp.zeros(5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert to_inference_data(mcmc)["posterior"].sizes["chain"] == 5
@@ -268,9 +284,9 @@ def test_chains_with_non_finite_draws_are_named():
         numpyro.sample("y", dist.Normal(x.sum(), jnp.exp(x[0])), obs=0.0)
 
     mcmc = run(quick(model), extra_fields=())
-    mcmc._states["z"]["x"] = mcmc._states["z"]["x"].at[1, :4, 0].set(jnp.nan)
-    mcmc._states["z"]["ratio"] = jnp.zeros((CHAINS, DRAWS)).at[0, 0].set(jnp.inf)
-    message = r"not finite: chain 0 \(1 of 6\), chain 1 \(4 of 6\), at the sites ratio, x\."
+    mcmc._states["z"]["x"] = mcmc._states["z"]["x"].at[0, :4, 0].set(jnp.nan)
+    mcmc._states["z"]["ratio"] = jnp.zeros((CHAINS, DRAWS)).at[1, 0].set(jnp.inf)
+    message = r"not finite: chain 0 \(4 of 6\), chain 1 \(1 of 6\), at the sites ratio, x\."
     with pytest.warns(UserWarning, match=message) as caught:
         result = to_inference_data(mcmc)
     assert caught[0].filename == __file__
@@ -280,16 +296,19 @@ def test_chains_with_non_finite_draws_are_named():
 def test_errors_say_what_to_do(mcmc):
     with pytest.raises(TypeError, match="numpyro.infer.MCMC that has run, got dict"):
         to_inference_data(mcmc.get_samples())
-    fresh = MCMC(quick(model), num_warmup=3, num_samples=3, progress_bar=False)
+    kernel = quick(potential_fn=half_square)
+    fresh = MCMC(kernel, num_warmup=3, num_samples=3, progress_bar=False)
     with pytest.raises(ValueError, match="no draws yet: call mcmc.run"):
         to_inference_data(fresh)
-    fresh.warmup(jax.random.key(0), Y)
+    fresh.warmup(jax.random.key(0), init_params=jnp.ones(1))
     with pytest.raises(ValueError, match="warmup only: call mcmc.run"):
         to_inference_data(fresh)
     with pytest.raises(ValueError, match=r"\['y'\] has shape \(7, 3\).*2 chains of 6 .* be 12"):
         to_inference_data(mcmc, posterior_predictive={"y": jnp.zeros((7, 3))})
     with pytest.raises(ValueError, match=r"names 1 dimensions, \['row'\].* shape \(2, 3\)"):
         to_inference_data(mcmc, dims={"x": ["row"]})
+    with pytest.raises(ValueError, match=r"coords\['x_dim_1'\] has 2 values .* of size 3"):
+        to_inference_data(mcmc, coords={"x_dim_1": ["a", "b"]})
     with pytest.raises(ValueError, match=r"prior\['scale'\] is a single number"):
         to_inference_data(mcmc, prior={"scale": 1.0})
     with pytest.raises(ValueError, match="would be called a.b: rename"):

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax import random
 
 from numpyro_scores.nn import MLPDenoiser, MLPEnergy
 
@@ -19,23 +18,21 @@ X = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype(np.float32)
 
 
 def denoiser(seed=0):
-    return MLPDenoiser(SHAPE, rngs=nnx.Rngs(seed), hidden_features=8, num_layers=2)
+    return MLPDenoiser(SHAPE, rngs=nnx.Rngs(seed), hidden_features=8, num_layers=1)
 
 
 def energy(seed=0):
-    return MLPEnergy(SHAPE, rngs=nnx.Rngs(seed), hidden_features=8, num_layers=2)
+    return MLPEnergy(SHAPE, rngs=nnx.Rngs(seed), hidden_features=8, num_layers=1)
 
 
 def perturbed(module):
     """Away from the initial weights, some of which are zero."""
-    leaves, treedef = jax.tree.flatten(module)
-    keys = random.split(random.key(0), len(leaves))
-    return treedef.unflatten(
-        [
-            leaf + 0.3 * random.normal(key, leaf.shape)
-            for leaf, key in zip(leaves, keys, strict=True)
-        ]
-    )
+    rng = np.random.default_rng(0)
+
+    def perturb(leaf):
+        return leaf + rng.normal(size=leaf.shape, scale=0.3).astype(leaf.dtype)
+
+    return jax.tree.map(perturb, module)
 
 
 def call(module, x):

@@ -41,17 +41,10 @@ def test_it_learns_the_denoiser_of_a_gaussian():
     # relative error is 0.7.
     mean, root = np.array([1.0, -0.5]), np.array([[0.8, 0.0], [0.5, 0.2]])
     data = np.random.default_rng(0).normal(size=(4_000, 2)) @ root.T + mean
-    module = MLPDenoiser((2,), rngs=nnx.Rngs(0), hidden_features=32, num_layers=2)
+    module = MLPDenoiser((2,), rngs=nnx.Rngs(0), hidden_features=32, num_layers=1)
     objective = DenoisingScoreMatching(VarianceExploding(0.05, 5.0))
-    fitted = fit(
-        module,
-        objective,
-        data,
-        key=random.key(0),
-        num_steps=1_500,
-        ema_decay=0.99,
-        progress_bar=False,
-    ).module
+    options = {"num_steps": 1_000, "ema_decay": 0.99, "progress_bar": False}
+    fitted = fit(module, objective, data, key=random.key(0), **options).module
 
     def error(denoiser):
         rng, errors = np.random.default_rng(1), []

@@ -68,9 +68,7 @@ def test_karras_weight_makes_the_first_loss_one_at_every_level(x64, monkeypatch,
 
 def test_a_batch_of_noise_levels_is_told():
     module = Preconditioned(lambda x, c_noise: x)
-    with pytest.raises(
-        ValueError, match=r"noise level of shape \(\), got a noise level of shape \(3"
-    ):
+    with pytest.raises(ValueError, match=r"shape \(\), got a noise level of shape \(3,\)"):
         module(jnp.zeros(3), jnp.ones(3))
     levels = jax.vmap(module, (None, 0))(jnp.ones(2), jnp.ones(3))
     assert levels.shape == (3, 2)

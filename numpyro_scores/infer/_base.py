@@ -62,8 +62,11 @@ class LangevinKernel(MCMCKernel):
     @abstractmethod
     def _init_chain(
         self, rng_key: Array, z: Any, num_warmup: int, model_args: tuple, model_kwargs: dict
-    ) -> Any:
-        """The state of one chain at the unconstrained values `z`."""
+    ) -> tuple[Any, tuple[Array, ...]]:
+        """
+        The state of one chain at the unconstrained values `z`, and the arrays that must be finite
+        there: the potential energy and its gradient, or nothing.
+        """
 
     @abstractmethod
     def _sample_chain(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
@@ -130,11 +133,16 @@ class LangevinKernel(MCMCKernel):
         def init_chain(key, z):
             return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
 
-        if single_chain:
-            self._sample_fn = self._sample_chain
-            return init_chain(key_chain, z)
-        self._sample_fn = jax.vmap(self._sample_chain, in_axes=(0, None, None))
-        return jax.vmap(init_chain)(key_chain, z)
+        if not single_chain:
+            init_chain = jax.vmap(init_chain)
+        state, must_be_finite = jax.jit(init_chain)(key_chain, z)
+        _check_start(must_be_finite, num_axes=0 if single_chain else 1)
+        self._sample_fn = (
+            self._sample_chain
+            if single_chain
+            else jax.vmap(self._sample_chain, in_axes=(0, None, None))
+        )
+        return state
 
     def sample(self, state, model_args, model_kwargs):
         if self._sample_fn is None:
@@ -188,22 +196,25 @@ class LangevinKernel(MCMCKernel):
         return init_params
 
 
-def check_start(potential_energy: Array, grad: Array) -> None:
-    """Raise if a chain starts where the potential energy or its gradient is not finite."""
-    if not (is_concrete(potential_energy) and is_concrete(grad)):
-        return
-    if not (np.isfinite(potential_energy) and np.all(np.isfinite(grad))):
-        raise ValueError(
-            f"The potential energy at the start is {potential_energy} and its gradient has "
-            f"{np.sum(~np.isfinite(grad))} non-finite entries: start elsewhere (init_params or "
-            "init_strategy), or look for a division by zero or a logarithm of a negative number "
-            "in the energy."
-        )
+def _check_start(arrays: tuple[Array, ...], num_axes: int) -> None:
+    """Raise if a chain starts where an array, with `num_axes` leading chain axes, isn't finite."""
+    for array in arrays:
+        if not is_concrete(array):
+            continue
+        finite = np.isfinite(array)
+        finite = finite.all(axis=tuple(range(num_axes, finite.ndim)))
+        if not finite.all():
+            where = f" of chains {np.flatnonzero(~finite)}" if num_axes else ""
+            raise ValueError(
+                f"The potential energy or its gradient is not finite at the start{where}: start "
+                "elsewhere (init_params or init_strategy), or look for a division by zero or a "
+                "logarithm of a negative number in the energy."
+            )
 
 
-def all_finite(*arrays: Array) -> Array:
-    """Whether every entry of every array is finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in arrays]))
+def all_finite(x: Any) -> Array:
+    """Whether every entry of every leaf is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(x)]))
 
 
 def select(condition: Array, on_true: Any, on_false: Any) -> Any:

@@ -33,7 +33,8 @@ LARGEST_LEVEL = 1e30
 class AnnealedLangevinState(NamedTuple):
     """
     - **z** - unconstrained values by site.
-    - **diverging** - whether a step of this draw was not finite, and so not made.
+    - **diverging** - whether the steps of a noise level left the finite numbers, and so were not
+      made.
     - **num_grad_evals** - number of gradients of this draw, a Hessian-vector product counted as 2.
     - **rng_key** - key of the next draw.
     """
@@ -74,7 +75,8 @@ class AnnealedLangevin(LangevinKernel):
     :param integrator: the one-step map.
     :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site.
 
-    A step that is not finite is not made, and `diverging` says so. `init_params` are checked but do
+    Steps of a noise level that leave the finite numbers are not made, and `diverging` says so.
+    `init_params` are checked but do
     not matter: an anneal starts from the prior.
     """
 
@@ -142,7 +144,7 @@ class AnnealedLangevin(LangevinKernel):
         self._sites = sites
         self._levels()
         start = partial(self._start, model_args=model_args, model_kwargs=model_kwargs)
-        return start(rng_key) if single_chain else jax.vmap(start)(rng_key)
+        return jax.jit(start if single_chain else jax.vmap(start))(rng_key)
 
     def _levels(self) -> np.ndarray:
         """The noise levels, within those of the priors' processes."""
@@ -167,7 +169,7 @@ class AnnealedLangevin(LangevinKernel):
         return np.concatenate([np.full(np.size(z[name]), numbers[name]) for name in sorted(z)])
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        return AnnealedLangevinState(z, jnp.array(False), jnp.array(0), rng_key)
+        return AnnealedLangevinState(z, jnp.array(False), jnp.array(0), rng_key), ()
 
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
@@ -188,16 +190,14 @@ class AnnealedLangevin(LangevinKernel):
             else:
                 step_size = self._step_size * (sigma / levels[-1]) ** 2
 
-            def step(carry, key):
-                current, diverging = carry
+            def step(current, key):
                 noise = random.normal(key, x.shape, x.dtype)
-                proposal = self._integrator.step(current, noise, gradient, step_size)
-                finite = all_finite(proposal.x, proposal.grad)
-                return (select(finite, proposal, current), diverging | ~finite), None
+                return self._integrator.step(current, noise, gradient, step_size), None
 
-            keys = random.split(key, self._num_steps)
-            (current, diverging), _ = lax.scan(step, (current, diverging), keys)
-            return (current.x, current.memory, directions, diverging), None
+            current, _ = lax.scan(step, current, random.split(key, self._num_steps))
+            finite = all_finite(current)
+            x, memory = select(finite, (current.x, current.memory), (x, memory))
+            return (x, memory, directions, diverging | ~finite), None
 
         noise = random.normal(key_noise, x.shape, x.dtype)
         directions = block_directions(random.normal(key_directions, x.shape, x.dtype), blocks)

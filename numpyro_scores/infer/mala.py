@@ -16,7 +16,7 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import block_directions, largest_curvature
-from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, check_start, select
+from numpyro_scores.infer._base import LangevinKernel, PotentialFn, select
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
 
 POWER_ITERATIONS = 20
@@ -113,7 +113,6 @@ class MALA(LangevinKernel):
         x, unravel = ravel_pytree(z)
         value_and_grad = jax.value_and_grad(lambda x: potential_fn(unravel(x)))
         potential_energy, grad = value_and_grad(x)
-        check_start(potential_energy, grad)
         key_adapt, key_curvature, rng_key = random.split(rng_key, 3)
         step_size = self._step_size
         if step_size is None:
@@ -129,7 +128,7 @@ class MALA(LangevinKernel):
             (z,), key_adapt, jnp.asarray(step_size, x.dtype), mass_matrix_size=x.size
         )
         zero = jnp.zeros((), x.dtype)
-        return MALAState(
+        state = MALAState(
             i=jnp.array(0),
             z=z,
             z_grad=grad,
@@ -141,6 +140,7 @@ class MALA(LangevinKernel):
             adapt_state=adapt_state,
             rng_key=rng_key,
         )
+        return state, (potential_energy, grad)
 
     def _sample_chain(self, state, model_args, model_kwargs):
         potential_fn = self.get_potential_fn(model_args, model_kwargs)
@@ -162,12 +162,12 @@ class MALA(LangevinKernel):
             potential_energy_new, grad_new = value_and_grad(x_new)
             log_ratio = log_proposal_ratio(whitened(grad), whitened(grad_new), h, noise)
             log_ratio = log_ratio + potential_energy - potential_energy_new
-            # Not finite means that the proposal left the support: reject.
-            finite = all_finite(potential_energy_new, grad_new)
-            accept_prob = jnp.where(finite, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+            # NaN or -inf means that the proposal left the support or the finite numbers, in its
+            # potential energy or its gradient: reject.
+            accept_prob = jnp.exp(jnp.minimum(jnp.nan_to_num(log_ratio, nan=-jnp.inf), 0.0))
             accept = random.uniform(key_accept, dtype=x.dtype) < accept_prob
             carry = select(accept, (x_new, potential_energy_new, grad_new), carry)
-            return carry, (accept_prob, ~finite)
+            return carry, (accept_prob, ~jnp.isfinite(log_ratio))
 
         start = (x, state.potential_energy, state.z_grad)
         keys = random.split(key_steps, self._num_steps)

@@ -15,7 +15,7 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import block_directions, largest_curvature
-from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, check_start, select
+from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, select
 from numpyro_scores.integrators import EulerMaruyama, IntegratorState, LeimkuhlerMatthews
 
 # With step_size=None the step is this over the largest curvature at the start: the variance of
@@ -29,7 +29,7 @@ class OverdampedState(NamedTuple):
     - **z** - unconstrained values, a pytree.
     - **integrator_state** - flat position, its gradient, and what the integrator carries.
     - **step_size** - the step size `h`, shape `()`.
-    - **diverging** - whether a step of this draw was not finite, and so not made.
+    - **diverging** - whether the steps of this draw left the finite numbers, and so were not made.
     - **num_grad_evals** - number of gradients of this draw.
     - **rng_key** - key of the next draw.
     """
@@ -56,7 +56,8 @@ class OverdampedLangevin(LangevinKernel):
     :param integrator: the one-step map.
     :param init_strategy: NumPyro's, where a model starts.
 
-    A step that is not finite is not made: the chain stays where it was, and `diverging` says so.
+    Steps that leave the finite numbers are not made: the chain stays at its last draw, and
+    `diverging` says so.
     """
 
     def __init__(
@@ -80,7 +81,6 @@ class OverdampedLangevin(LangevinKernel):
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         potential_fn = self.get_potential_fn(model_args, model_kwargs)
         x, unravel = ravel_pytree(z)
-        check_start(*jax.value_and_grad(lambda x: potential_fn(unravel(x)))(x))
         gradient = jax.grad(lambda x: potential_fn(unravel(x)))
         key_noise, key_curvature, rng_key = random.split(rng_key, 3)
         noise = random.normal(key_noise, x.shape, x.dtype)
@@ -91,14 +91,16 @@ class OverdampedLangevin(LangevinKernel):
             )
             curvature, _ = largest_curvature(gradient, x, start, POWER_ITERATIONS)
             step_size = STEP_FRACTION / curvature[0]
-        return OverdampedState(
+        integrator_state = self._integrator.init(x, noise, gradient)
+        state = OverdampedState(
             z=z,
-            integrator_state=self._integrator.init(x, noise, gradient),
+            integrator_state=integrator_state,
             step_size=jnp.asarray(step_size, x.dtype),
             diverging=jnp.array(False),
             num_grad_evals=jnp.array(0),
             rng_key=rng_key,
         )
+        return state, (potential_fn(z), integrator_state.grad)
 
     def _sample_chain(self, state, model_args, model_kwargs):
         potential_fn = self.get_potential_fn(model_args, model_kwargs)
@@ -106,19 +108,19 @@ class OverdampedLangevin(LangevinKernel):
         gradient = jax.grad(lambda x: potential_fn(unravel(x)))
         rng_key, key_steps = random.split(state.rng_key)
 
-        def step(carry, key):
-            current, diverging = carry
+        def step(current, key):
             noise = random.normal(key, current.x.shape, current.x.dtype)
-            proposal = self._integrator.step(current, noise, gradient, state.step_size)
-            finite = all_finite(proposal.x, proposal.grad)
-            return (select(finite, proposal, current), diverging | ~finite), None
+            return self._integrator.step(current, noise, gradient, state.step_size), None
 
-        start = (state.integrator_state, jnp.array(False))
-        (final, diverging), _ = lax.scan(step, start, random.split(key_steps, self._num_steps))
+        start = state.integrator_state
+        final, _ = lax.scan(step, start, random.split(key_steps, self._num_steps))
+        # What is not finite once stays so: one look at the end sees every step.
+        finite = all_finite(final)
+        final = select(finite, final, start)
         return state._replace(
             z=unravel(final.x),
             integrator_state=final,
-            diverging=diverging,
+            diverging=~finite,
             num_grad_evals=jnp.array(self._num_steps),
             rng_key=rng_key,
         )

@@ -20,6 +20,7 @@ from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
 from numpyro_scores._validation import is_concrete
+from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
 
 PotentialFn = Callable[[Any], Array]
@@ -33,6 +34,9 @@ class LangevinKernel(MCMCKernel):
 
     Nothing that may be a tracer is stored on the object: `init` can run under `jax.vmap`.
     """
+
+    # The axes of the chains in a state, as `jax.vmap` wants them: a field may be shared by all.
+    _chain_axes: Any = 0
 
     def __init__(
         self,
@@ -109,8 +113,8 @@ class LangevinKernel(MCMCKernel):
         The first state, of one chain or, given a batch of keys, of as many.
 
         :raises ValueError: if `potential_fn` is used without `init_params`, if `init_params` does
-            not fit the model, if a latent site is discrete, or if the potential energy or its
-            gradient is not finite at the start.
+            not fit the model, if a latent site is discrete, if an unnormalised density depends on
+            a latent site, or if the potential energy or its gradient is not finite at the start.
         """
         model_kwargs = {} if model_kwargs is None else dict(model_kwargs)
         single_chain = is_prng_key(rng_key)
@@ -134,13 +138,17 @@ class LangevinKernel(MCMCKernel):
             return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
 
         if not single_chain:
-            init_chain = jax.vmap(init_chain)
+            init_chain = jax.vmap(init_chain, out_axes=(self._chain_axes, 0))
         state, must_be_finite = jax.jit(init_chain)(key_chain, z)
         _check_start(must_be_finite, num_axes=0 if single_chain else 1)
         self._sample_fn = (
             self._sample_chain
             if single_chain
-            else jax.vmap(self._sample_chain, in_axes=(0, None, None))
+            else jax.vmap(
+                self._sample_chain,
+                in_axes=(self._chain_axes, None, None),
+                out_axes=self._chain_axes,
+            )
         )
         return state
 
@@ -161,10 +169,11 @@ class LangevinKernel(MCMCKernel):
         """Look at the model's sites and return unconstrained values to start from."""
         assert self._model is not None
         single_key = rng_key if is_prng_key(rng_key) else rng_key[0]
-        self._sites, _ = LatentSites.of(
+        self._sites, values = LatentSites.of(
             self._model, single_key, self._init_strategy, model_args, model_kwargs
         )
         self._sites.check_continuous(type(self).__name__)
+        check_normalizers(self._model, model_args, model_kwargs, values)
         info = initialize_model(
             rng_key,
             self._model,

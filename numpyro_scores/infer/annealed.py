@@ -20,6 +20,7 @@ from numpyro_scores._validation import check_count, check_decreasing, check_posi
 from numpyro_scores.curvature import block_directions, largest_curvature
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel, all_finite, select
+from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
 from numpyro_scores.integrators import EulerMaruyama, LeimkuhlerMatthews
 
@@ -133,8 +134,10 @@ class AnnealedLangevin(LangevinKernel):
 
     def _init_from_model(self, rng_key, model_args, model_kwargs):
         single_chain = is_prng_key(rng_key)
-        sites, _ = self._look(rng_key if single_chain else rng_key[0], model_args, model_kwargs)
+        single_key = rng_key if single_chain else rng_key[0]
+        sites, values = self._look(single_key, model_args, model_kwargs)
         sites.check_continuous(type(self).__name__)
+        check_normalizers(self._model, model_args, model_kwargs, values)
         if not sites.processes:
             raise ValueError(
                 f"AnnealedLangevin anneals a noise-conditional prior, but the latent sites "

@@ -24,7 +24,7 @@ POWER_ITERATIONS = 20
 
 class MALAState(NamedTuple):
     """
-    - **i** - number of draws so far, warmup included.
+    - **i** - number of draws so far, warmup included; one for all vectorized chains.
     - **z** - unconstrained values, a pytree.
     - **z_grad** - gradient of the potential energy at `z`, flat, shape `(d,)`.
     - **potential_energy** - at `z`, shape `()`.
@@ -70,6 +70,10 @@ class MALA(LangevinKernel):
     :param target_accept_prob: 0.574 is optimal in high dimensions (Roberts & Rosenthal 1998).
     :param init_strategy: NumPyro's, where a model starts.
     """
+
+    # One counter for all chains: a condition on it stays a condition, and adaptation costs nothing
+    # after warmup.
+    _chain_axes = MALAState(None, *[0] * (len(MALAState._fields) - 1))
 
     def __init__(
         self,

@@ -254,12 +254,12 @@ def test_integers_are_numbers(make):
 
 @every
 @pytest.mark.parametrize("validate_args", [False, True])
-@pytest.mark.parametrize("shape", [(), (2,), (3, 2), (4,), (2, 2, 1)])
-def test_another_event_shape_is_told(make, shape, validate_args):
+def test_another_event_shape_is_told(make, validate_args):
     d = make(validate_args=validate_args)
     message = r"log_prob takes points of event shape \(2, 2\), .* got a value of shape "
-    with pytest.raises(ValueError, match=message):
-        d.log_prob(np.zeros(shape))
+    for shape in [(), (2,), (4,), (3, 2), (2, 2, 1)]:
+        with pytest.raises(ValueError, match=message):
+            d.log_prob(np.zeros(shape))
 
 
 CONSTRUCTORS = pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from flax import nnx
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import constraints
 from numpyro.infer.util import log_density, potential_energy
 
 from numpyro_scores import EnergyDistribution
@@ -58,8 +58,8 @@ def test_a_normaliser_that_depends_on_a_latent_scale_counts(x64):
     def found(scale, x):
         return log_density(model, (), {}, {"scale": scale, "x": x})[0]
 
-    both = jax.value_and_grad(found, argnums=(0, 1))(0.7, X)
-    expected = jax.value_and_grad(hand_written, argnums=(0, 1))(0.7, X)
+    both = jax.jit(jax.value_and_grad(found, argnums=(0, 1)))(0.7, X)
+    expected = jax.jit(jax.value_and_grad(hand_written, argnums=(0, 1)))(0.7, X)
     np.testing.assert_allclose(both[0], expected[0], rtol=1e-12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), both[1], expected[1])
 
@@ -69,8 +69,8 @@ def test_the_weights_of_a_network_have_gradients():
         return EnergyDistribution(network, (3,)).log_prob(X)
 
     network = MLPEnergy((3,), rngs=nnx.Rngs(0), hidden_features=4, num_layers=1)
-    grads = jax.grad(log_prob)(network)
-    expected = jax.grad(lambda network: -network(jnp.asarray(X)))(network)
+    grads = jax.jit(jax.grad(log_prob))(network)
+    expected = jax.jit(jax.grad(lambda network: -network(jnp.asarray(X))))(network)
     for found, exact in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(found, exact, rtol=1e-5)
 
@@ -89,12 +89,9 @@ def test_the_weights_of_a_network_have_gradients():
 def test_the_support_is_of_a_point_or_of_each_entry(support, event_shape, event_dim):
     d = EnergyDistribution(standard, event_shape, support=support)
     assert d.support.event_dim == event_dim
-    inside = support.feasible_like(jnp.zeros((4, *event_shape)))
-    np.testing.assert_array_equal(d.support(inside), np.ones(4, bool))
-    # One bad entry spoils its point.
-    spoilt = inside.at[(2, *[0] * len(event_shape))].set(-7.0)
-    np.testing.assert_array_equal(d.support(spoilt), [True, True, False, True])
-    assert biject_to(d.support)(jnp.zeros_like(biject_to(d.support).inv(inside))).shape[0] == 4
+    points = np.array(support.feasible_like(jnp.zeros((4, *event_shape))))
+    points[(2, *[0] * len(event_shape))] = -7.0  # one bad entry spoils its point
+    np.testing.assert_array_equal(d.support(points), [True, True, False, True])
 
 
 def test_kernels_move_in_the_unconstrained_space_of_the_support(x64):

@@ -1,0 +1,66 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Guards against posteriors that would be wrong in silence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, random
+from numpyro.distributions.distribution import (
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.ops.provenance import eval_provenance
+
+from numpyro_scores.distributions import EnergyDistribution, ScoreDistribution
+
+
+def is_unnormalized(fn: Any) -> bool:
+    """Whether the `log_prob` of a distribution leaves its normaliser out."""
+    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
+        fn = fn.base_dist
+    if isinstance(fn, EnergyDistribution):
+        return fn.log_normalizer is None
+    return isinstance(fn, ScoreDistribution)
+
+
+def check_normalizers(
+    model: Callable, model_args: tuple, model_kwargs: dict, values: dict[str, Array]
+) -> None:
+    r"""
+    Raise if an unnormalised distribution has parameters that depend on a latent site.
+
+    Its density is :math:`\exp(-E_\theta(x)) / Z(\theta)`; when :math:`\theta` is inferred, a
+    `log_prob` without :math:`\log Z(\theta)` is that of another model. What a value depends on is
+    read from the model's trace by NumPyro's provenance; nothing is computed.
+
+    :param values: constrained values of the latent sites.
+    """
+    conditioned = model_kwargs.get(GIBBS_SITES_KWARG, {})  # latent sites of other Gibbs blocks
+
+    def log_probs(**values):
+        kwargs = dict(model_kwargs)
+        if conditioned:
+            kwargs[GIBBS_SITES_KWARG] = {name: values[name] for name in conditioned}
+        seeded = substitute(seed(model, random.key(0)), data=values)
+        sites = trace(seeded).get_trace(*model_args, **kwargs)
+        # At a constant in place of the site's value, what is left are the parameters.
+        return {
+            name: jnp.sum(site["fn"].log_prob(jnp.ones(jnp.shape(site["value"]))))
+            for name, site in sites.items()
+            if site["type"] == "sample" and is_unnormalized(site["fn"])
+        }
+
+    for name, latent in eval_provenance(log_probs, **{**conditioned, **values}).items():
+        if latent:
+            raise ValueError(
+                f"Site {name!r} has an unnormalised density whose parameters depend on the latent "
+                f"sites {sorted(latent)}: its normaliser varies with them, and without it their "
+                "posterior is wrong. Give EnergyDistribution(..., log_normalizer=...) as a function "
+                f"of {sorted(latent)}, or fix these parameters."
+            )

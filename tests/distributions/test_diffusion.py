@@ -1,0 +1,243 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Diffusion priors on a mixture in one dimension, where everything is known."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from jax.scipy.special import logsumexp
+from jax.scipy.stats import norm
+from numpyro.infer import Predictive
+from scipy import stats
+
+from numpyro_scores import DiffusionPrior, NoisePathIntegral, ProbabilityFlow, VarianceExploding
+
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+MEANS = np.array([-2.0, 0.5, 3.0])
+STDS = np.array([0.3, 0.6, 0.4])
+PROCESS = VarianceExploding(sigma_min=0.02, sigma_max=500.0)
+X = np.linspace(-3.0, 4.0, 8)[:, None]
+
+
+def log_terms(x, sigma):
+    return jnp.log(WEIGHTS) + norm.logpdf(x, MEANS, jnp.sqrt(STDS**2 + sigma**2))
+
+
+def log_density(x, sigma):
+    """Of one point, shape (1,)."""
+    return logsumexp(log_terms(x, sigma))
+
+
+def denoiser(x, sigma):
+    """E[x0 | x], by the posterior of the component."""
+    wiener = STDS**2 / (STDS**2 + sigma**2)
+    posterior = jax.nn.softmax(log_terms(x, sigma))
+    return jnp.sum(posterior * (MEANS + wiener * (x - MEANS)), keepdims=True)
+
+
+def cdf(sigma):
+    return lambda x: stats.norm.cdf(x[:, None], MEANS, np.hypot(STDS, sigma)) @ WEIGHTS
+
+
+def prior(**kwargs):
+    return DiffusionPrior(denoiser, PROCESS, 1, **kwargs)
+
+
+RULES = pytest.mark.parametrize("rule", [NoisePathIntegral(64), ProbabilityFlow(256)])
+LEVELS = pytest.mark.parametrize("sigma", [0.02, 0.7, 20.0])
+
+
+# The density.
+
+
+@LEVELS
+def test_the_score_is_that_of_the_smoothed_density(x64, sigma):
+    # Tweedie's formula.
+    expected = jax.vmap(jax.grad(log_density), (0, None))(X, sigma)
+    np.testing.assert_allclose(prior().at(sigma).score(X), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(prior().score(X, sigma), expected, rtol=1e-9, atol=1e-12)
+
+
+@RULES
+@LEVELS
+def test_the_log_density_is_that_of_the_smoothed_density(x64, rule, sigma):
+    d = prior(log_density=rule).at(sigma)
+    value, grad = jax.jit(jax.vmap(jax.value_and_grad(d.log_prob)))(X)
+    np.testing.assert_allclose(value, jax.vmap(log_density, (0, None))(X, sigma), atol=2e-3)
+    np.testing.assert_array_equal(grad, jax.jit(d.score)(X))
+
+
+@pytest.mark.parametrize("rule", [NoisePathIntegral(), ProbabilityFlow(128)])
+@pytest.mark.parametrize("sigma", [0.02, 0.7])
+def test_the_density_is_normalised(rule, sigma):
+    grid = jnp.linspace(-8.0, 8.0, 4001)
+    log_prob = jax.jit(prior(log_density=rule).at(sigma).log_prob)(grid[:, None])
+    np.testing.assert_allclose(jnp.trapezoid(jnp.exp(log_prob), grid), 1, atol=2e-3)
+
+
+def test_the_log_density_changes_with_the_noise_level_as_it_should(x64):
+    def found(sigma, x):
+        return prior(log_density=NoisePathIntegral(64)).at(sigma).log_prob(x)
+
+    grad = jax.jit(jax.vmap(jax.grad(found), (None, 0)))(0.7, X)
+    expected = jax.vmap(jax.grad(log_density, argnums=1), (0, None))(X, 0.7)
+    np.testing.assert_allclose(grad, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", [NoisePathIntegral(8), ProbabilityFlow(8)])
+def test_points_of_less_precision_than_the_noise_level_keep_it(x64, rule):
+    d = DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), PROCESS, 1, log_density=rule)
+    x = np.ones((1,), np.float32)
+    value, grad = jax.jit(jax.value_and_grad(d.log_prob))(x)
+    assert (value.dtype, grad.dtype, d.score(x).dtype) == (jnp.float32,) * 3
+    np.testing.assert_allclose(grad, d.score(x.astype(np.float64)), rtol=1e-5)
+
+
+# The noise level.
+
+
+def test_the_density_is_that_of_the_smallest_level_unless_told_otherwise():
+    d = prior()
+    np.testing.assert_allclose(d.sigma, 0.02)
+    np.testing.assert_allclose(prior(sigma=3).sigma, 3.0)
+    np.testing.assert_allclose(d.at(3).sigma, 3.0)
+    np.testing.assert_allclose(d.sigma, 0.02)
+
+
+@pytest.mark.parametrize("sigma, clipped", [(1e-4, 0.02), (1e4, 500.0)])
+def test_the_noise_level_is_clipped_to_the_process(sigma, clipped):
+    np.testing.assert_allclose(prior().at(sigma).sigma, clipped)
+    np.testing.assert_allclose(prior(sigma=sigma).sigma, clipped)
+    np.testing.assert_allclose(jax.jit(lambda sigma: prior().at(sigma).sigma)(sigma), clipped)
+
+
+def test_levels_share_one_compiled_function():
+    @jax.jit
+    def score(d, x):
+        return d.score(x)
+
+    d = prior()
+    for level in (d, d.at(3), d.at(0.5), d.at(jnp.float32(7.0)), prior(sigma=2.0)):
+        np.testing.assert_allclose(score(level, X), d.score(X, level.sigma), rtol=1e-4, atol=1e-3)
+    assert score._cache_size() == 1
+
+
+def test_levels_are_mapped(x64):
+    sigmas = np.array([0.02, 0.7, 20.0])
+    found = jax.jit(jax.vmap(lambda sigma: prior().at(sigma).log_prob(X)))(sigmas)
+    expected = [jax.vmap(log_density, (0, None))(X, sigma) for sigma in sigmas]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_the_denoised_value_is_the_posterior_mean(x64):
+    expected = jax.vmap(denoiser, (0, None))(X, 0.7)
+    np.testing.assert_array_equal(prior().at(0.7).denoise(X), expected)
+    np.testing.assert_array_equal(prior().denoise(X, 0.7), expected)
+    np.testing.assert_array_equal(prior().denoise(X[None], 0.7), expected[None])
+
+
+# Draws.
+
+NUM_DRAWS = 20_000  # a distribution function that is off by 0.019 is found
+
+
+@jax.jit
+def draws(d, key):
+    return d.sample(key, (NUM_DRAWS,))[:, 0]
+
+
+@LEVELS
+def test_draws_have_the_smoothed_distribution(sigma):
+    x = np.asarray(draws(prior(num_sample_steps=128).at(sigma), random.key(0)), np.float64)
+    assert stats.kstest(x, cdf(sigma)).pvalue > 1e-6
+    # Within five standard errors.
+    mean = WEIGHTS @ MEANS
+    variance = WEIGHTS @ (MEANS**2 + STDS**2 + sigma**2) - mean**2
+    np.testing.assert_allclose(x.mean(), mean, atol=5 * np.sqrt(variance / NUM_DRAWS))
+    squares = (x - mean) ** 2
+    np.testing.assert_allclose(squares.mean(), variance, atol=5 * squares.std() / NUM_DRAWS**0.5)
+
+
+def test_draws_at_the_largest_level_are_gaussian():
+    x = draws(prior().at(PROCESS.sigma_max), random.key(0))
+    gaussian = stats.norm(WEIGHTS @ MEANS, PROCESS.sigma_max)
+    assert stats.kstest(np.asarray(x, np.float64), gaussian.cdf).pvalue > 1e-6
+    # Whether the level is known when tracing or not, and with no steps back where it is.
+    known = prior().at(1e9)
+    np.testing.assert_allclose(known.sample(random.key(0), (NUM_DRAWS,))[:, 0], x, rtol=1e-5)
+    assert "scan" not in str(jax.make_jaxpr(known.sample)(random.key(0)))
+
+
+@pytest.mark.parametrize("sigma_to", [0.02, 1.0])
+def test_draws_of_a_gaussian_have_the_documented_variance(x64, sigma_to):
+    variance, mean = 4.0, np.array([1.0, -3.0])
+
+    def wiener(x, sigma):
+        return mean + variance / (variance + sigma**2) * (x - mean)
+
+    d = DiffusionPrior(wiener, VarianceExploding(0.02, 10.0), 2, num_sample_steps=400)
+    start = d.at(10.0).sample(random.key(0), (5,)) - mean
+    # Each draw comes from N(m, sigma_max^2) by the linear map of the probability flow.
+    scale = np.sqrt((variance + sigma_to**2) / (variance + 10.0**2))
+    found = d.at(sigma_to).sample(random.key(0), (5,)) - mean
+    np.testing.assert_allclose(found, scale * start, rtol=1e-2)
+    np.testing.assert_allclose(found[1:] / found[0], start[1:] / start[0], rtol=1e-10)
+
+
+def test_draws_under_jit_are_those_without():
+    d = prior().at(0.5)
+    found = jax.jit(partial(d.sample, sample_shape=(4,)))(random.key(1))
+    np.testing.assert_allclose(found, d.sample(random.key(1), (4,)), rtol=1e-4)
+    assert not np.allclose(found, d.sample(random.key(2), (4,)))
+
+
+def test_a_model_with_the_prior_is_drawn_from():
+    def model(d, y=None):
+        with numpyro.plate("points", 5):
+            x = numpyro.sample("x", d)
+            numpyro.sample("y", dist.Normal(x[:, 0], 0.1), obs=y)
+
+    drawn = Predictive(model, num_samples=400)(random.key(0), prior())
+    x, noise = drawn["x"][..., 0], drawn["y"] - drawn["x"][..., 0]
+    assert x.shape == (400, 5)
+    # 2,000 draws each: a distribution function that is off by 0.06 is found.
+    assert stats.kstest(np.ravel(x).astype(float), cdf(0.02)).pvalue > 1e-6
+    assert stats.kstest(np.ravel(noise).astype(float), stats.norm(0, 0.1).cdf).pvalue > 1e-6
+    again = Predictive(model, {"x": drawn["x"]})(random.key(1), prior())
+    assert again["y"].shape == (400, 5)
+
+
+# Bad arguments.
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, np.inf, np.nan, np.array([1.0, 2.0])])
+def test_a_bad_noise_level_is_told(sigma):
+    with pytest.raises(ValueError, match="sigma must be a finite positive number, got"):
+        prior().at(sigma)
+    with pytest.raises(ValueError, match="sigma must be a finite positive number, got"):
+        prior(sigma=sigma)
+
+
+def test_a_bad_number_of_steps_is_told():
+    with pytest.raises(ValueError, match="num_sample_steps must be a positive integer, got 0"):
+        prior(num_sample_steps=0)
+
+
+def test_a_denoiser_of_another_shape_is_told():
+    message = r"denoiser must map one point to the same shape: it got shape \(2,\) and .* \(1,\)"
+    with pytest.raises(ValueError, match=message):
+        DiffusionPrior(lambda x, sigma: x[:1], PROCESS, 2)
+
+
+@pytest.mark.parametrize("method", ["denoise", "score", "log_prob"])
+def test_a_point_of_another_shape_is_told(method):
+    message = rf"DiffusionPrior.{method} takes points of event shape \(1,\), .* shape \(3, 2\)"
+    with pytest.raises(ValueError, match=message):
+        getattr(prior(), method)(np.zeros((3, 2)))

@@ -1,0 +1,229 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""What every kernel promises as a kernel of `numpyro.infer.MCMC`, parametrised once."""
+
+import pickle
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import MCMC
+
+import numpyro_scores as ns
+
+Y = jnp.array([0.5, -1.0, 2.0])
+NUM_CHAINS, NUM_WARMUP, NUM_SAMPLES = 2, 3, 4
+FIELDS = ("num_grad_evals", "z.scale")
+TRACES = []  # of the models: whether the data were a tracer
+
+
+def denoiser(x, sigma):
+    return x / (1 + sigma**2)
+
+
+def model_with(prior, y):
+    TRACES.append(isinstance(y, jax.core.Tracer))
+    x = numpyro.sample("x", prior)
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    numpyro.deterministic("norm", jnp.linalg.norm(x))
+    numpyro.sample("y", dist.Normal(x, 0.5 + scale).to_event(1), obs=y)
+
+
+def potential_fn(z):
+    x, scale = z["x"], z["scale"]
+    return jnp.sum(x**2) / 2 + jnp.sum((x - Y) ** 2) * jnp.exp(-scale) + scale**2
+
+
+MODEL = partial(model_with, dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+PRIOR = ns.DiffusionPrior(denoiser, ns.VarianceExploding(0.1, 5.0), 3)
+KERNELS = {
+    "ULA": partial(ns.ULA, num_steps=2),
+    "LM": partial(
+        ns.OverdampedLangevin, step_size=0.05, num_steps=2, integrator=ns.LeimkuhlerMatthews()
+    ),
+    "MALA": partial(ns.MALA, num_steps=2),
+    "AnnealedLangevin": partial(ns.AnnealedLangevin, num_steps=1, num_levels=3),
+}
+GRADIENTS_A_DRAW = {"ULA": 2, "LM": 2, "MALA": 2, "AnnealedLangevin": 3 * (2 + 4)}
+TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
+TARGETS["AnnealedLangevin"] = {"model": partial(model_with, PRIOR)}
+
+of_each_kernel = pytest.mark.parametrize("name", KERNELS)
+of_each_target = pytest.mark.parametrize(
+    "name, target", [(name, target) for name in KERNELS for target in TARGETS[name]]
+)
+
+
+@pytest.fixture(autouse=True)
+def float64_and_progress_bars(x64, monkeypatch):
+    """In float64 all ways to run a chain agree; with `CI` NumPyro shows no progress bar."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
+def make_kernel(name, target="model"):
+    return KERNELS[name](**{target: TARGETS[name][target]})
+
+
+def make(name, target="model", chain_method="vectorized", **settings):
+    settings = {"num_warmup": NUM_WARMUP, "num_samples": NUM_SAMPLES, **settings}
+    kernel = make_kernel(name, target)
+    return MCMC(kernel, num_chains=NUM_CHAINS, chain_method=chain_method, **settings)
+
+
+def run(mcmc, key=None, y=Y):
+    """Run with the data or, if there is no model, with a start; the draws by chain."""
+    key = random.key(0) if key is None else key
+    if mcmc.sampler.model is not None:
+        mcmc.run(key, y, extra_fields=FIELDS)
+    else:
+        start = {"x": jnp.ones((NUM_CHAINS, 3)), "scale": jnp.zeros(NUM_CHAINS)}
+        mcmc.run(key, init_params=start, extra_fields=FIELDS)
+    return mcmc.get_samples(group_by_chain=True)
+
+
+def assert_equal(draws, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), draws, expected
+    )
+
+
+@pytest.fixture(scope="module")
+def vectorized():
+    """Two vectorized chains of a kernel and a target, and their draws: what others compare with."""
+    cache = {}
+
+    def get(name, target="model"):
+        if (name, target) not in cache:
+            # With a progress bar a second run of the same object does not compile again.
+            mcmc = make(name, target, progress_bar=True)
+            draws = run(mcmc)
+            cache[name, target] = mcmc, draws, mcmc.get_extra_fields(group_by_chain=True)
+        mcmc, draws, fields = cache[name, target]
+        mcmc.post_warmup_state = None
+        return mcmc, draws, fields
+
+    return get
+
+
+@of_each_target
+def test_draws_are_constrained_and_fields_are_collected(vectorized, name, target):
+    _, draws, fields = vectorized(name, target)
+    assert draws["x"].shape == (NUM_CHAINS, NUM_SAMPLES, 3)
+    assert set(fields) == {"diverging", *FIELDS}
+    np.testing.assert_array_equal(fields["num_grad_evals"], GRADIENTS_A_DRAW[name])
+    np.testing.assert_array_equal(fields["diverging"], False)
+    if target == "model":
+        np.testing.assert_allclose(draws["scale"], np.exp(fields["z.scale"]), rtol=1e-12)
+        np.testing.assert_allclose(draws["norm"], np.linalg.norm(draws["x"], axis=-1), rtol=1e-12)
+    assert np.all(draws["x"][0] != draws["x"][1])
+    assert np.all(draws["x"][:, 0] != draws["x"][:, -1])
+
+
+@pytest.mark.parametrize("chain_method", ["parallel", jax.vmap], ids=["parallel", "vmap"])
+@of_each_target
+def test_chains_are_the_same_in_parallel_or_mapped(vectorized, name, target, chain_method):
+    if chain_method == "parallel" and jax.local_device_count() < NUM_CHAINS:
+        pytest.skip("needs a device for each chain")
+    _, expected, fields = vectorized(name, target)
+    mcmc = make(name, target, chain_method, progress_bar=False)
+    assert_equal(run(mcmc), expected)
+    assert_equal(mcmc.get_extra_fields(group_by_chain=True), fields)
+
+
+@of_each_target
+def test_chains_are_the_same_one_by_one_with_a_progress_bar(vectorized, capfd, name, target):
+    _, expected, fields = vectorized(name, target)
+    capfd.readouterr()
+    mcmc = make(name, target, "sequential", progress_bar=True)
+    assert_equal(run(mcmc), expected)
+    assert_equal(mcmc.get_extra_fields(group_by_chain=True), fields)
+    printed = capfd.readouterr().err
+    assert printed.count("sample: 100%") == NUM_CHAINS
+    assert ("step size" in printed) == (name != "AnnealedLangevin")
+    assert ("acc. prob=" in printed) == (name == "MALA")
+
+
+@of_each_kernel
+def test_a_key_decides_the_draws(vectorized, name):
+    mcmc, expected, _ = vectorized(name)
+    jax.tree.map(np.testing.assert_array_equal, run(mcmc), expected)
+    assert np.all(run(mcmc, random.key(1))["x"] != expected["x"])
+
+
+@of_each_kernel
+def test_warmup_then_run_is_one_run(vectorized, name):
+    mcmc, expected, _ = vectorized(name)
+    mcmc.warmup(random.key(0), Y, extra_fields=FIELDS)
+    assert_equal(run(mcmc, mcmc.post_warmup_state.rng_key), expected)
+
+
+@of_each_kernel
+def test_a_resumed_run_goes_on_where_it_stopped_and_thinning_keeps_every_second(vectorized, name):
+    mcmc, first, _ = vectorized(name)
+    run(mcmc)
+    mcmc.post_warmup_state = mcmc.last_state
+    TRACES.clear()
+    second = run(mcmc, mcmc.last_state.rng_key)
+    assert not any(TRACES)
+    both = jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), first, second)
+    thinned = run(make(name, num_samples=2 * NUM_SAMPLES, thinning=2, progress_bar=False))
+    assert_equal(thinned, jax.tree.map(lambda a: a[:, 1::2], both))
+
+
+@of_each_kernel
+def test_new_data_of_the_same_shape_compile_nothing(vectorized, name):
+    _, expected, _ = vectorized(name)
+    mcmc = make(name, progress_bar=True, jit_model_args=True)
+    TRACES.clear()
+    other = run(mcmc, y=-Y)
+    assert any(TRACES)  # of the loop, where the data are arguments
+    TRACES.clear()
+    assert_equal(run(mcmc), expected)
+    assert not any(TRACES)
+    assert np.any(np.abs(other["x"] - expected["x"]) > 1e-3)
+
+
+@of_each_kernel
+def test_init_params_are_where_a_chain_starts(name):
+    kernel = make_kernel(name)
+    z = {"x": jnp.array([1.0, 2.0, 3.0]), "scale": jnp.array(-0.5)}
+    state = kernel.init(random.key(0), 0, z, (Y,), {})
+    assert_equal(state.z, z)
+    constrained = {"x": z["x"], "scale": np.exp(-0.5), "norm": np.sqrt(14.0)}
+    assert_equal(kernel.postprocess_fn((Y,), {})(state.z), constrained)
+    both = jax.tree.map(lambda a: jnp.stack([a, a + 1]), z)
+    assert_equal(kernel.init(random.split(random.key(0)), 0, both, (Y,), {}).z, both)
+
+
+@of_each_kernel
+def test_arviz_reads_it(vectorized, name):
+    mcmc, _, _ = vectorized(name)
+    draws = run(mcmc)
+    data = ns.to_inference_data(mcmc)
+    for site in ("x", "scale", "norm"):
+        np.testing.assert_allclose(data["posterior"][site].values, draws[site], rtol=1e-6)
+    assert {"diverging", "num_grad_evals"} <= set(data["sample_stats"].data_vars)
+    np.testing.assert_array_equal(data["observed_data"]["y"].values, Y)
+
+
+@of_each_kernel
+def test_pickled_before_and_after_a_run(vectorized, name):
+    mcmc, _, _ = vectorized(name)
+    draws = run(mcmc)
+    fresh = pickle.loads(pickle.dumps(make_kernel(name)))
+    again = pickle.loads(pickle.dumps(mcmc))
+    assert_equal(again.get_samples(group_by_chain=True), draws)
+    assert again.sampler._sample_fn is None  # so that a copy that resumes begins with `init`
+    starts = [
+        ravel_pytree(kernel.init(random.key(1), 0, None, (Y,), {}).z)[0]
+        for kernel in (make_kernel(name), fresh, again.sampler)
+    ]
+    np.testing.assert_array_equal(starts[1:], starts[:1] * 2)

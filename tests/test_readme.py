@@ -1,0 +1,79 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The Python code of `README.md` and of the pages in `docs/` runs as it stands: all blocks of a page
+one after the other, in one namespace and an empty folder. The pages' own `assert`s are tests too.
+
+Only the README trains on pictures and draws many anneals. Its program runs as it is printed, but
+`fit` makes 100 steps and `MCMC` 2 chains of 4 draws, whatever they are asked for.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpyro.infer
+import pytest
+
+import numpyro_scores as ns
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LONG = {"README.md"}
+
+# A fence may be indented, as in a list; its end has the same indent.
+BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(page: Path) -> Iterator[tuple[int, str]]:
+    """The number of lines before a block, and its code."""
+    text = page.read_text(encoding="utf-8")
+    for block in BLOCK.finditer(text):
+        indent, code = block.groups()
+        yield text.count("\n", 0, block.start(2)), re.sub(f"^{indent}", "", code, flags=re.M)
+
+
+@pytest.fixture
+def short_runs(monkeypatch):
+    fit, init = ns.fit, numpyro.infer.MCMC.__init__
+
+    def short_fit(*args, num_steps, **kwargs):
+        return fit(*args, num_steps=min(num_steps, 100), **kwargs)
+
+    def short_init(self, *args, num_samples, num_chains=1, **kwargs):
+        num_samples, num_chains = min(num_samples, 4), min(num_chains, 2)
+        init(self, *args, num_samples=num_samples, num_chains=num_chains, **kwargs)
+
+    monkeypatch.setattr(ns, "fit", short_fit)
+    monkeypatch.setattr(numpyro.infer.MCMC, "__init__", short_init)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if page.name in LONG:
+        request.getfixturevalue("short_runs")
+    namespace = {"__name__": page.stem}
+    for lines_before, code in python_blocks(page):
+        # A traceback then shows the line of the page.
+        exec(compile("\n" * lines_before + code, str(page), "exec"), namespace)
+
+
+def test_the_blocks_of_a_page_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nx = 1\n```\n\n```sh\nls\n```\n\n- a list\n\n  ```python\n"
+        "  if x:\n      x = 2\n  ```\n\n```python\nassert x == 2\n```\n"
+    )
+    assert list(python_blocks(page)) == [
+        (1, "x = 1\n"),
+        (11, "if x:\n    x = 2\n"),
+        (16, "assert x == 2\n"),
+    ]
+
+
+def test_the_readme_and_the_pages_on_extending_have_code():
+    assert {"README.md", "choosing.md", "extending.md"} <= {
+        page.name for page in PAGES if any(python_blocks(page))
+    }

@@ -178,7 +178,9 @@ def main() -> None:
     print(table.loc[["noise", *worst]].to_string())
     data.to_netcdf(str(args.output / "posterior.nc"))
     shown = np.where(problem.observed, problem.y, np.nan)
-    figure = ns.diagnostics.plot_posterior_images(draws, truth=problem.truth, data=shown)
+    figure = ns.diagnostics.plot_posterior_images(
+        draws, truth=problem.truth, data=shown, value_range=(-1.0, 1.0)
+    )
     figure.savefig(args.output / "posterior.png", dpi=150)
     ns.diagnostics.plot_trace_rank(data, ["noise"]).savefig(args.output / "noise.png", dpi=100)
     seconds["diagnose and write"] = time.perf_counter() - start

@@ -232,6 +232,14 @@ def test_the_gradient_in_the_point_does_not_differentiate_the_quadrature(x64, gr
     np.testing.assert_allclose(grad, field(PARAMS, X), rtol=1e-13)
 
 
+def test_the_hessian_does_not_differentiate_the_quadrature(x64):
+    # Hessian-vector products are what a step that follows the curvature asks for.
+    grad = jax.grad(partial(density_with_score, evaluate_only, field, PARAMS))
+    direction = np.array([1.0, 0.0, -2.0])
+    found = jax.jvp(grad, (X,), (direction,))[1]
+    np.testing.assert_allclose(found, jax.jacobian(field, argnums=1)(PARAMS, X) @ direction)
+
+
 def test_the_gradient_in_the_parameters_does():
     with pytest.raises(AssertionError, match="the quadrature was differentiated"):
         jax.grad(partial(density_with_score, evaluate_only, field))(PARAMS, X)

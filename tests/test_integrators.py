@@ -103,7 +103,7 @@ def second_moment(integrator, step_size):
     weights = weights / weights.sum()
     y, xi = np.meshgrid(nodes, noise, indexing="ij")
     if isinstance(integrator, LeimkuhlerMatthews):
-        # y = x - sqrt(h / 2) memory is Markov on its own: a step with new noise zero gives the next.
+        # y = x - sqrt(h / 2) memory is Markov alone: a step with no new noise gives the next.
         x = y + np.sqrt(step_size / 2) * xi
         state = IntegratorState(x, gradient(x), xi)
         y_new = integrator.step(state, 0.0, gradient, step_size).x

@@ -56,7 +56,7 @@ def exact_share(density, levels, num_steps):
 
 
 def test_share_of_the_large_mode_with_the_published_settings():
-    """Ten levels of 100 steps (Song & Ermon's epsilon 0.1 is a step of 0.05) lose a little of it."""
+    """Ten levels of 100 steps (Song & Ermon's epsilon 0.1 is a step of 0.05) lose a little."""
     kernel = ns.AnnealedLangevin(
         two_points, step_size=0.05, num_levels=10, num_steps=100, integrator=ns.EulerMaruyama()
     )

@@ -124,7 +124,7 @@ def test_draws_are_constrained_and_fields_are_collected(vectorized, name, target
         np.testing.assert_allclose(draws["scale"], np.exp(fields["z.scale"]), rtol=1e-12)
         np.testing.assert_allclose(draws["norm"], np.linalg.norm(draws["x"], axis=-1), rtol=1e-12)
     assert np.all(draws["x"][0] != draws["x"][1])
-    assert np.all(draws["x"][:, 0] != draws["x"][:, -1])
+    assert np.any(np.diff(draws["x"], axis=1) != 0)
 
 
 @pytest.mark.parametrize("chain_method", ["parallel", jax.vmap], ids=["parallel", "vmap"])

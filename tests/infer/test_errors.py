@@ -1,0 +1,308 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Bad input is told in words, and numbers that are not finite stay where they arose."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from numpyro.infer import MCMC
+
+import numpyro_scores as ns
+
+PRIOR = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.1, 5.0), 2)
+KERNELS = [ns.ULA, ns.MALA, ns.AnnealedLangevin]
+
+
+def model(y=None):
+    x = numpyro.sample("x", PRIOR)
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.Normal(x, scale).to_event(1), obs=y)
+
+
+def plain_model():
+    numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    numpyro.sample("scale", dist.HalfNormal(1.0))
+
+
+def energy(z):
+    return jnp.sum(z**2) / 2
+
+
+def run(kernel, *args, num_chains=1, **kwargs):
+    mcmc = MCMC(
+        kernel,
+        num_warmup=0,
+        num_samples=1,
+        num_chains=num_chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0), *args, **kwargs)
+    return mcmc
+
+
+# ---- what a kernel is made of ----
+
+
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA, ns.OverdampedLangevin])
+def test_a_model_or_a_potential_and_not_both(kernel):
+    with pytest.raises(ValueError, match="either a model or a potential_fn, got neither"):
+        kernel()
+    with pytest.raises(ValueError, match="either a model or a potential_fn, got both"):
+        kernel(plain_model, energy)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("step_size", [0, -0.1, np.nan, np.inf, [0.1, 0.2]])
+def test_step_size(kernel, step_size):
+    with pytest.raises(ValueError, match="step_size must be a finite positive number"):
+        kernel(model, step_size=step_size)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("num_steps", [0, -1, 2.5, True])
+def test_num_steps(kernel, num_steps):
+    with pytest.raises(ValueError, match="num_steps must be a positive integer"):
+        kernel(model, num_steps=num_steps)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, -0.5, np.nan])
+def test_target_accept_prob(target):
+    with pytest.raises(ValueError, match=r"target_accept_prob must be in \(0, 1\)"):
+        ns.MALA(model, target_accept_prob=target)
+
+
+@pytest.mark.parametrize("levels", [[1.0, 2.0], [2.0, 2.0], [1.0, 0.0], [1.0, -1.0], [np.inf, 1.0]])
+def test_noise_levels_that_do_not_decrease(levels):
+    with pytest.raises(ValueError, match="noise_levels must be .* strictly decreasing"):
+        ns.AnnealedLangevin(model, noise_levels=levels)
+
+
+@pytest.mark.parametrize("levels", [[], [[2.0, 1.0]]])
+def test_noise_levels_of_another_shape(levels):
+    with pytest.raises(ValueError, match="noise_levels must be a one-dimensional sequence"):
+        ns.AnnealedLangevin(model, noise_levels=levels)
+
+
+@pytest.mark.parametrize("levels", [[5.1, 1.0], [5.0, 0.01]])
+def test_noise_levels_that_nobody_trained(levels):
+    with pytest.raises(ValueError, match="processes only from 5.0 to 0.1: choose levels within"):
+        run(ns.AnnealedLangevin(model, noise_levels=levels), jnp.ones(2))
+
+
+def test_num_levels():
+    with pytest.raises(ValueError, match="num_levels must be a positive integer"):
+        ns.AnnealedLangevin(model, num_levels=0)
+
+
+# ---- models and starts ----
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_discrete_site_names_the_block_to_use(kernel):
+    def mixture():
+        k = numpyro.sample("k", dist.Bernoulli(0.3))
+        numpyro.sample("x", dist.Normal(k, 1.0))
+
+    with pytest.raises(ValueError, match=r"\['k'\] are discrete.*Gibbs\(\[\(DiscreteGibbs"):
+        run(kernel(mixture))
+
+
+def test_an_enumerated_site_is_summed_out_or_refused():
+    def mixture():
+        x = numpyro.sample("x", PRIOR)
+        k = numpyro.sample("k", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+        numpyro.sample("y", dist.Normal(x[0] + k, 1.0), obs=0.3)
+
+    try:
+        mcmc = run(ns.AnnealedLangevin(mixture, num_levels=2, num_steps=1))
+    except (ValueError, ImportError) as error:
+        assert "k" in str(error) or "funsor" in str(error)  # NumPyro's package for it
+    else:
+        assert set(mcmc.get_samples()) == {"x"}
+
+
+def test_annealing_needs_a_noise_conditional_prior():
+    with pytest.raises(ValueError, match=r"\['scale', 'x'\] have none.*DiffusionPrior.*MALA"):
+        run(ns.AnnealedLangevin(plain_model))
+
+
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA])
+def test_a_potential_needs_a_start(kernel):
+    with pytest.raises(ValueError, match="pass init_params to MCMC.run, with a leading axis"):
+        run(kernel(potential_fn=energy))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "init_params, message",
+    [
+        ({"x": np.zeros(2)}, r"latent sites \['scale', 'x'\], got \['x'\]"),
+        ({"x": np.zeros(2), "scale": 0.0, "z": 0.0}, r"got \['scale', 'x', 'z'\]"),
+        (
+            {"x": np.zeros(3), "scale": 0.0},
+            r"init_params\['x'\] must have shape \(2,\), got \(3,\)",
+        ),
+        ({"x": np.zeros((1, 2)), "scale": 0.0}, r"shape \(2,\), got \(1, 2\)"),
+        (np.zeros(3), r"must be a dict of unconstrained values"),
+    ],
+)
+def test_init_params_that_do_not_fit_the_model(kernel, init_params, message):
+    with pytest.raises(ValueError, match=message):
+        run(kernel(model), jnp.ones(2), init_params=init_params)
+
+
+def test_init_params_without_the_axis_of_the_chains():
+    z = {"x": np.zeros((3, 2)), "scale": np.zeros(())}
+    with pytest.raises(
+        ValueError, match=r"init_params\['scale'\] must have shape \(3,\), got \(\)"
+    ):
+        ns.MALA(plain_model).init(random.split(random.key(0), 3), 0, z, (), {})
+
+
+def logarithm(z):
+    return jnp.log(z[0])  # its gradient, 1 / z, is finite where it is not
+
+
+def root(z):
+    return jnp.sqrt(z[0])  # finite at zero, where its gradient is not
+
+
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA])
+@pytest.mark.parametrize("potential_fn, z", [(logarithm, -1.0), (root, 0.0)])
+def test_a_start_that_is_not_finite(kernel, potential_fn, z):
+    with pytest.raises(ValueError, match="not finite at the start: start elsewhere"):
+        run(kernel(potential_fn=potential_fn), init_params=jnp.array([z]))
+
+
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA])
+def test_the_chain_that_starts_badly_is_named(kernel):
+    z = jnp.array([[1.0], [2.0], [-1.0]])
+    with pytest.raises(ValueError, match=r"not finite at the start of chains \[2\]"):
+        run(kernel(potential_fn=logarithm), num_chains=3, init_params=z)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_data_that_are_not_finite(kernel):
+    # The second message is NumPyro's own, whose search for a start finds none.
+    with (
+        pytest.raises((ValueError, RuntimeError), match="not finite|Cannot find valid initial"),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        run(kernel(model), jnp.array([1.0, np.nan]))
+
+
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA])
+def test_a_potential_without_curvature_has_a_step_size(kernel):
+    """The Hessian of |x| is zero wherever it exists."""
+    kernel = kernel(potential_fn=lambda z: jnp.sum(jnp.abs(z)))
+    state = kernel.init(random.key(0), 0, jnp.ones(2), (), {})
+    state = kernel.sample(state, (), {})
+    assert np.all(np.isfinite(state.z)) and np.any(state.z != 1.0)
+
+
+# ---- numbers that are not finite on the way ----
+
+
+def cliff(edge):
+    """Wells at 0 and 10; the gradient is not a number beyond `edge`, the energy neither."""
+
+    def potential_fn(z):
+        (x,) = z
+        return jnp.minimum(x**2, (x - 10) ** 2) / 2 + 0 * jnp.sqrt(edge - x)
+
+    return potential_fn
+
+
+def histories(kernel, z, num_draws, *model_args):
+    """Draws and `diverging`, shapes `(num_draws, num_chains, ...)`; equal keys for equal shapes."""
+    keys = random.split(random.key(0), len(jax.tree.leaves(z)[0]))
+    state = kernel.init(keys, 0, z, model_args, {})
+
+    @jax.jit
+    def draws(state):
+        def body(state, _):
+            state = kernel.sample(state, model_args, {})
+            return state, (state.z, state.diverging)
+
+        return jax.lax.scan(body, state, length=num_draws)[1]
+
+    return jax.tree.map(np.asarray, draws(state))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        partial(ns.ULA, step_size=0.2, num_steps=3),
+        partial(
+            ns.OverdampedLangevin,
+            step_size=0.2,
+            num_steps=3,
+            integrator=ns.LeimkuhlerMatthews(),
+        ),
+        partial(ns.MALA, step_size=0.2, num_steps=3, adapt_step_size=False),
+    ],
+    ids=["ULA", "LM", "MALA"],
+)
+def test_one_chain_at_the_edge_of_the_finite_numbers(kernel):
+    z = jnp.array([[10.0], [0.0], [-1.0]])  # only the first can come near the edge
+    x, diverging = histories(kernel(potential_fn=cliff(10.5)), z, 100)
+    assert np.all(np.isfinite(x))
+    assert np.all(x < 10.5)
+    # It is counted, and the chain goes on after it.
+    assert 5 < diverging[:, 0].sum() < 95
+    assert np.ptp(x[50:, 0]) > 0.5
+    # The others are as if there were no edge.
+    elsewhere, none = histories(kernel(potential_fn=cliff(1e9)), z, 100)
+    assert not np.any(diverging[:, 1:]) and not np.any(none)
+    np.testing.assert_array_equal(x[:, 1:], elsewhere[:, 1:])
+
+
+def test_one_anneal_at_the_edge_of_the_finite_numbers():
+    def at_edge(edge):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.factor("edge", 0 * jnp.sum(jnp.sqrt(edge - x)))
+
+    kernel = ns.AnnealedLangevin(at_edge, num_levels=10, num_steps=2)
+    z = {"x": jnp.zeros((20, 2))}
+    draws, diverging = histories(kernel, z, 3, 1.2)
+    elsewhere, none = histories(kernel, z, 3, 1e9)
+    assert np.all(np.isfinite(draws["x"]))
+    assert 5 < diverging.sum() < 55 and not np.any(none)
+    # Every draw is a new anneal: those that do not meet the edge are as if there were none.
+    np.testing.assert_allclose(draws["x"][~diverging], elsewhere["x"][~diverging], rtol=1e-5)
+    assert np.any(diverging[:-1] & ~diverging[1:])
+
+
+def test_an_energy_of_minus_infinity_is_no_place_to_go():
+    """Such a proposal is as little finite as NaN; once accepted, it would never be left."""
+
+    def potential_fn(z):
+        return jnp.where(z[0] > 1.0, -jnp.inf, jnp.sum(z**2) / 2)
+
+    kernel = ns.MALA(potential_fn=potential_fn, step_size=0.5, adapt_step_size=False)
+    x, diverging = histories(kernel, jnp.zeros((2, 1)), 30)
+    assert np.all(x <= 1.0)
+    assert np.any(diverging)
+    assert np.all(np.ptp(x[15:], axis=0) > 0.1)
+
+
+def test_a_proposal_of_infinite_energy_is_refused():
+    """A hard wall, energy +inf beyond it: exact for the density that it cuts off."""
+
+    def potential_fn(z):
+        return jnp.where(jnp.abs(z[0]) > 1.0, jnp.inf, 0.0)
+
+    kernel = ns.MALA(potential_fn=potential_fn, step_size=0.5, adapt_step_size=False)
+    x, _ = histories(kernel, jnp.zeros((2_000, 1)), 3)
+    assert np.all(np.abs(x) <= 1.0)
+    # Uniform on [-1, 1]: E[x^2] = 1/3 with standard error sqrt(4/45/2000).
+    assert abs(np.mean(x[-1] ** 2) - 1 / 3) < 4 * np.sqrt(4 / 45 / 2_000)

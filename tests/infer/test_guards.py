@@ -1,0 +1,116 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""A normaliser that varies with a latent site is missed, and the posterior refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from numpyro.infer import MCMC, NUTS, Gibbs
+
+import numpyro_scores as ns
+
+WAY_OUT = "log_normalizer"
+
+
+def energy_with_latent_scale(log_normalizer):
+    """x ~ N(0, t^2) in two dimensions with t ~ HalfNormal(1), as an energy, and one observation."""
+
+    def model():
+        t = numpyro.sample("t", dist.HalfNormal(1.0))
+        prior = ns.EnergyDistribution(
+            lambda x: 0.5 * jnp.sum(x**2) / t**2, (2,), log_normalizer=log_normalizer(t)
+        )
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=jnp.array([0.3, -0.2]))
+
+    return model
+
+
+def run(kernel, num_warmup=5, num_samples=5):
+    mcmc = MCMC(kernel, num_warmup=num_warmup, num_samples=num_samples, progress_bar=False)
+    mcmc.run(random.key(0))
+    return mcmc.get_samples()
+
+
+def missing(t):
+    return None
+
+
+def known(t):
+    return 2 * jnp.log(t) + jnp.log(2 * jnp.pi)
+
+
+@pytest.mark.parametrize("kernel", [ns.MALA, ns.ULA])
+def test_missing_normaliser_is_refused(kernel):
+    with pytest.raises(ValueError, match=WAY_OUT) as error:
+        run(kernel(energy_with_latent_scale(missing)))
+    assert "'x'" in str(error.value) and "['t']" in str(error.value)
+
+
+def test_missing_normaliser_is_refused_across_gibbs_blocks():
+    model = energy_with_latent_scale(missing)
+    with pytest.raises(ValueError, match=WAY_OUT):
+        run(Gibbs([(ns.MALA(model), ["x"]), (NUTS(model), ["t"])]))
+
+
+def test_observed_energy_with_latent_parameter_is_refused():
+    def model():
+        t = numpyro.sample("t", dist.HalfNormal(1.0))
+        likelihood = ns.EnergyDistribution(lambda y: 0.5 * jnp.sum(y**2) / t**2, (1,))
+        with numpyro.plate("data", 3):
+            numpyro.sample("y", likelihood, obs=jnp.ones((3, 1)))
+
+    with pytest.raises(ValueError, match=WAY_OUT):
+        run(ns.MALA(model))
+
+
+def test_score_with_latent_parameter_is_refused():
+    def model():
+        t = numpyro.sample("t", dist.HalfNormal(1.0))
+        numpyro.sample("x", ns.ScoreDistribution(lambda x: -x / t**2, (2,)))
+
+    with pytest.raises(ValueError, match="unnormalised"):
+        run(ns.MALA(model))
+
+
+def test_annealed_langevin_looks_too():
+    def model():
+        numpyro.sample(
+            "x",
+            ns.DiffusionPrior(
+                lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.1, 10.0), (2,)
+            ),
+        )
+        t = numpyro.sample("t", dist.HalfNormal(1.0))
+        numpyro.sample("e", ns.EnergyDistribution(lambda e: 0.5 * jnp.sum(e**2) / t, (2,)))
+
+    with pytest.raises(ValueError, match=WAY_OUT):
+        run(ns.AnnealedLangevin(model, num_levels=3, num_steps=1), num_warmup=0)
+
+
+def test_fixed_parameters_and_latents_downstream_pass():
+    def model():
+        x = numpyro.sample("x", ns.EnergyDistribution(lambda x: 0.5 * jnp.sum(x**2), (2,)))
+        numpyro.sample("y", dist.Normal(jnp.sum(x), 1.0), obs=0.5)
+
+    assert np.all(np.isfinite(run(ns.MALA(model))["x"]))
+
+
+def test_with_its_normaliser_the_posterior_of_the_scale_is_that_of_the_normal_model():
+    def normal_model():
+        t = numpyro.sample("t", dist.HalfNormal(1.0))
+        x = numpyro.sample("x", dist.Normal(0.0, t).expand([2]).to_event(1))
+        numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=jnp.array([0.3, -0.2]))
+
+    kernel = ns.MALA(energy_with_latent_scale(known))
+    ours = run(kernel, num_warmup=300, num_samples=1_500)["t"]
+    theirs = run(NUTS(normal_model), num_warmup=300, num_samples=1_500)["t"]
+    errors = [
+        np.std(t) / np.sqrt(numpyro.diagnostics.effective_sample_size(np.asarray(t)[None]))
+        for t in (ours, theirs)
+    ]
+    assert abs(np.mean(ours) - np.mean(theirs)) < 4 * np.hypot(*errors)

@@ -171,7 +171,7 @@ def main() -> None:
 
     start = time.perf_counter()
     data = ns.to_inference_data(mcmc)
-    table = az.summary(data)
+    table: Any = az.summary(data)
     pixels = table.index.str.startswith("x[")
     worst = table[pixels].astype({"r_hat": float}).nlargest(4, "r_hat").index
     print("\nThe noise scale (truth 0.1) and the four pixels that agree least among the chains:\n")

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array, lax, random
+
+NUM_ITERATIONS = 20
 
 
 def hessian_vector_product(gradient: Callable[[Array], Array], x: Array, v: Array) -> Array:
@@ -48,6 +50,18 @@ def largest_curvature(
     carry = (directions, jnp.zeros(len(directions), x.dtype))
     directions, curvatures = lax.fori_loop(0, num_iterations, iteration, carry)
     return curvatures, directions
+
+
+def curvature_at(gradient: Callable[[Array], Array], x: Array, key: Array) -> Array:
+    r"""
+    The largest absolute eigenvalue of :math:`\nabla^2 U(x)`, by 20 power iterations from a random
+    start: within a few percent, from below, unless the next eigenvalues are closer than that.
+
+    :return: the curvature, shape `()`.
+    """
+    start = block_directions(random.normal(key, x.shape, x.dtype), np.zeros(x.shape, int))
+    curvatures, _ = largest_curvature(gradient, x, start, NUM_ITERATIONS)
+    return curvatures[0]
 
 
 def block_directions(noise: Array, blocks: np.ndarray) -> Array:

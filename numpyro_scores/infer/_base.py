@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
@@ -35,8 +36,9 @@ class LangevinKernel(MCMCKernel):
     Nothing that may be a tracer is stored on the object: `init` can run under `jax.vmap`.
     """
 
-    # The axes of the chains in a state, as `jax.vmap` wants them: a field may be shared by all.
-    _chain_axes: Any = 0
+    # Fields of the state that all chains share, so that a condition on them is not vmapped into
+    # both of its branches.
+    _shared_fields: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -98,6 +100,12 @@ class LangevinKernel(MCMCKernel):
             raise RuntimeError("get_potential_fn requires the kernel's init to have run.")
         return self._potential_fn_gen(*model_args, **(model_kwargs or {}))
 
+    def _flat(self, z: Any, model_args: tuple, model_kwargs: dict):
+        """The values `z` as one vector, its way back, and the potential energy of the vector."""
+        potential_fn = self.get_potential_fn(model_args, model_kwargs)
+        x, unravel = ravel_pytree(z)
+        return x, unravel, lambda x: potential_fn(unravel(x))
+
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         if self._postprocess_fn is None:
             return identity
@@ -138,19 +146,25 @@ class LangevinKernel(MCMCKernel):
             return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
 
         if not single_chain:
-            init_chain = jax.vmap(init_chain, out_axes=(self._chain_axes, 0))
+            init_chain = jax.vmap(init_chain)
         state, must_be_finite = jax.jit(init_chain)(key_chain, z)
         _check_start(must_be_finite, num_axes=0 if single_chain else 1)
-        self._sample_fn = (
-            self._sample_chain
-            if single_chain
-            else jax.vmap(
-                self._sample_chain,
-                in_axes=(self._chain_axes, None, None),
-                out_axes=self._chain_axes,
-            )
-        )
+        self._sample_fn = self._sample_chain if single_chain else self._sample_chains
         return state
+
+    def _sample_chains(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
+        """The next state of vectorized chains."""
+        shared = {name: getattr(state, name) for name in self._shared_fields}
+        axes = type(state)(*(None if name in shared else 0 for name in state._fields))
+        sample = jax.vmap(self._sample_chain, in_axes=(axes, None, None), out_axes=axes)
+        state = state._replace(**{name: value[0] for name, value in shared.items()})
+        state = sample(state, model_args, model_kwargs)
+        return state._replace(
+            **{
+                name: jnp.broadcast_to(getattr(state, name), value.shape)
+                for name, value in shared.items()
+            }
+        )
 
     def sample(self, state, model_args, model_kwargs):
         if self._sample_fn is None:

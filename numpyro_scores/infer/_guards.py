@@ -61,6 +61,6 @@ def check_normalizers(
             raise ValueError(
                 f"Site {name!r} has an unnormalised density whose parameters depend on the latent "
                 f"sites {sorted(latent)}: its normaliser varies with them, and without it their "
-                "posterior is wrong. Give EnergyDistribution(..., log_normalizer=...) as a function "
-                f"of {sorted(latent)}, or fix these parameters."
+                "posterior is wrong. Give EnergyDistribution its log_normalizer as a function of "
+                f"{sorted(latent)}, or fix these parameters."
             )

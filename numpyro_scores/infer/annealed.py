@@ -135,6 +135,7 @@ class AnnealedLangevin(LangevinKernel):
     def _init_from_model(self, rng_key, model_args, model_kwargs):
         single_chain = is_prng_key(rng_key)
         single_key = rng_key if single_chain else rng_key[0]
+        assert self._model is not None
         sites, values = self._look(single_key, model_args, model_kwargs)
         sites.check_continuous(type(self).__name__)
         check_normalizers(self._model, model_args, model_kwargs, values)

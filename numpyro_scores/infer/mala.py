@@ -8,23 +8,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
-from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc_util import HMCAdaptState, warmup_adapter
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.curvature import block_directions, largest_curvature
+from numpyro_scores.curvature import curvature_at
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn, select
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
-
-POWER_ITERATIONS = 20
 
 
 class MALAState(NamedTuple):
     """
-    - **i** - number of draws so far, warmup included; one for all vectorized chains.
+    - **i** - number of draws so far, warmup included.
     - **z** - unconstrained values, a pytree.
     - **z_grad** - gradient of the potential energy at `z`, flat, shape `(d,)`.
     - **potential_energy** - at `z`, shape `()`.
@@ -71,9 +67,7 @@ class MALA(LangevinKernel):
     :param init_strategy: NumPyro's, where a model starts.
     """
 
-    # One counter for all chains: a condition on it stays a condition, and adaptation costs nothing
-    # after warmup.
-    _chain_axes = MALAState(None, *[0] * (len(MALAState._fields) - 1))
+    _shared_fields = ("i",)  # or the adaptation would be computed after warmup too
 
     def __init__(
         self,
@@ -113,20 +107,14 @@ class MALA(LangevinKernel):
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
-        potential_fn = self.get_potential_fn(model_args, model_kwargs)
-        x, unravel = ravel_pytree(z)
-        value_and_grad = jax.value_and_grad(lambda x: potential_fn(unravel(x)))
-        potential_energy, grad = value_and_grad(x)
+        x, _, potential = self._flat(z, model_args, model_kwargs)
+        potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, rng_key = random.split(rng_key, 3)
         step_size = self._step_size
         if step_size is None:
-            start = block_directions(
-                random.normal(key_curvature, x.shape, x.dtype), np.zeros(x.shape, int)
-            )
-            gradient = jax.grad(lambda x: potential_fn(unravel(x)))
-            curvature, _ = largest_curvature(gradient, x, start, POWER_ITERATIONS)
+            curvature = curvature_at(jax.grad(potential), x, key_curvature)
             # Half the squared step 1.65^2 d^(-1/3) that is optimal on a Gaussian of this curvature.
-            step_size = 1.36 * x.size ** (-1 / 3) / curvature[0]
+            step_size = 1.36 * x.size ** (-1 / 3) / curvature
         init_adapter, _ = self._adapter(num_warmup)
         adapt_state = init_adapter(
             (z,), key_adapt, jnp.asarray(step_size, x.dtype), mass_matrix_size=x.size
@@ -147,9 +135,8 @@ class MALA(LangevinKernel):
         return state, (potential_energy, grad)
 
     def _sample_chain(self, state, model_args, model_kwargs):
-        potential_fn = self.get_potential_fn(model_args, model_kwargs)
-        x, unravel = ravel_pytree(state.z)
-        value_and_grad = jax.value_and_grad(lambda x: potential_fn(unravel(x)))
+        x, unravel, potential = self._flat(state.z, model_args, model_kwargs)
+        value_and_grad = jax.value_and_grad(potential)
         h = state.adapt_state.step_size
         root = state.adapt_state.mass_matrix_sqrt_inv  # M^-1 = root^T root
         rng_key, key_steps = random.split(state.rng_key)
@@ -201,9 +188,8 @@ class MALA(LangevinKernel):
 
     def refresh(self, state, model_args, model_kwargs):
         """Potential energy and gradient at the current point for other arguments of the model."""
-        potential_fn = self.get_potential_fn(model_args, model_kwargs)
-        x, unravel = ravel_pytree(state.z)
-        potential_energy, grad = jax.value_and_grad(lambda x: potential_fn(unravel(x)))(x)
+        x, _, potential = self._flat(state.z, model_args, model_kwargs)
+        potential_energy, grad = jax.value_and_grad(potential)(x)
         return state._replace(potential_energy=potential_energy, z_grad=grad)
 
     def get_diagnostics_str(self, state):

@@ -8,20 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
-from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.curvature import block_directions, largest_curvature
+from numpyro_scores.curvature import curvature_at
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, select
 from numpyro_scores.integrators import EulerMaruyama, IntegratorState, LeimkuhlerMatthews
 
 # With step_size=None the step is this over the largest curvature at the start: the variance of
 # Euler-Maruyama is then at most 11% too large in the stiffest direction, and less in all others.
 STEP_FRACTION = 0.2
-POWER_ITERATIONS = 20
 
 
 class OverdampedState(NamedTuple):
@@ -79,18 +76,13 @@ class OverdampedLangevin(LangevinKernel):
         self._integrator = integrator
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        potential_fn = self.get_potential_fn(model_args, model_kwargs)
-        x, unravel = ravel_pytree(z)
-        gradient = jax.grad(lambda x: potential_fn(unravel(x)))
+        x, _, potential = self._flat(z, model_args, model_kwargs)
+        gradient = jax.grad(potential)
         key_noise, key_curvature, rng_key = random.split(rng_key, 3)
         noise = random.normal(key_noise, x.shape, x.dtype)
         step_size = self._step_size
         if step_size is None:
-            start = block_directions(
-                random.normal(key_curvature, x.shape, x.dtype), np.zeros(x.shape, int)
-            )
-            curvature, _ = largest_curvature(gradient, x, start, POWER_ITERATIONS)
-            step_size = STEP_FRACTION / curvature[0]
+            step_size = STEP_FRACTION / curvature_at(gradient, x, key_curvature)
         integrator_state = self._integrator.init(x, noise, gradient)
         state = OverdampedState(
             z=z,
@@ -100,12 +92,11 @@ class OverdampedLangevin(LangevinKernel):
             num_grad_evals=jnp.array(0),
             rng_key=rng_key,
         )
-        return state, (potential_fn(z), integrator_state.grad)
+        return state, (potential(x), integrator_state.grad)
 
     def _sample_chain(self, state, model_args, model_kwargs):
-        potential_fn = self.get_potential_fn(model_args, model_kwargs)
-        unravel = ravel_pytree(state.z)[1]
-        gradient = jax.grad(lambda x: potential_fn(unravel(x)))
+        _, unravel, potential = self._flat(state.z, model_args, model_kwargs)
+        gradient = jax.grad(potential)
         rng_key, key_steps = random.split(state.rng_key)
 
         def step(current, key):
@@ -127,9 +118,8 @@ class OverdampedLangevin(LangevinKernel):
 
     def refresh(self, state, model_args, model_kwargs):
         """The gradient at the current position for other arguments of the model."""
-        potential_fn = self.get_potential_fn(model_args, model_kwargs)
-        x, unravel = ravel_pytree(state.z)
-        grad = jax.grad(lambda x: potential_fn(unravel(x)))(x)
+        x, _, potential = self._flat(state.z, model_args, model_kwargs)
+        grad = jax.grad(potential)(x)
         return state._replace(integrator_state=state.integrator_state._replace(grad=grad))
 
     def get_diagnostics_str(self, state):

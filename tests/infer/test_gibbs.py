@@ -57,8 +57,8 @@ BLOCKS = {
     "Langevin": [
         (DiscreteGibbs(MODEL), ["k"]),
         (ns.MALA(MODEL, num_steps=5), ["x"]),
-        # The variance of v given the rest is 1.5% too large: below the errors of this test.
-        (ns.ULA(MODEL, step_size=0.01, num_steps=100), ["v"]),
+        # The variance of v given the rest is 3% too large: below the errors of this test.
+        (ns.ULA(MODEL, step_size=0.02, num_steps=5), ["v"]),
         (NUTS(MODEL, max_tree_depth=3), ["w"]),
     ],
     "annealed": [

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 Energy: TypeAlias = Callable[[Array], Array]
@@ -23,17 +24,27 @@ Denoiser: TypeAlias = Callable[[Array, Any], Array]
 def as_pytree(name: str, f: Any) -> Any:
     """
     Return `f` as a callable pytree: a module that is a pytree already comes back unchanged, a
-    plain function (or `functools.partial`) as a `jax.tree_util.Partial`.
+    plain function as a `jax.tree_util.Partial`, and a `functools.partial` over arrays as one whose
+    leaves they are.
 
     :raises TypeError: if `f` can't be called.
     """
     if not callable(f):
         raise TypeError(f"{name} must be callable, got {type(f).__name__}.")
     if isinstance(f, functools.partial) and not isinstance(f, jax.tree_util.Partial):
-        return jax.tree_util.Partial(f.func, *f.args, **f.keywords)
+        held = (f.args, f.keywords)
+        if all(isinstance(leaf, Array | np.ndarray | float) for leaf in jax.tree.leaves(held)):
+            inner = as_pytree(name, f.func)
+            return jax.tree_util.Partial(_call, inner, *f.args, **f.keywords)
+        # An option such as mode="same" is no leaf of a pytree: hold it as part of the function.
+        return jax.tree_util.Partial(f)
     leaves = jax.tree.leaves(f)
     is_its_own_leaf = len(leaves) == 1 and leaves[0] is f
     return jax.tree_util.Partial(f) if is_its_own_leaf else f
+
+
+def _call(f: Any, *args: Any, **kwargs: Any) -> Any:
+    return f(*args, **kwargs)
 
 
 def as_score(f: Callable[[Array], Array], x: Array) -> Score:

@@ -21,7 +21,7 @@ def check_positive(name: str, value: Any) -> None:
     """Raise unless `value` is a finite positive number (a tracer passes: it has no value yet)."""
     if not is_concrete(value):
         return
-    number = np.asarray(value)
+    number = np.asarray(value, float)
     if number.shape != () or not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite positive number, got {value!r}.")
 

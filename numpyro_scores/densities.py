@@ -50,14 +50,14 @@ def density_with_score(
 def _density_with_score_jvp(log_density, score, primals, tangents):
     params, x = primals
     params_dot, x_dot = tangents
+    value = density_with_score(log_density, score, params, x)
     leaves = jax.tree.leaves(params_dot, is_leaf=lambda t: isinstance(t, SymbolicZero))
     if all(isinstance(t, SymbolicZero) for t in leaves):
         # Kernels differentiate in x alone: spare them a Jacobian of the whole quadrature.
-        value = log_density(params, x)
         value_dot = jnp.zeros_like(value)
     else:
         params_dot = jax.tree.map(_instantiate, params_dot, is_leaf=_is_symbolic_zero)
-        value, value_dot = jax.jvp(lambda p: log_density(p, x), (params,), (params_dot,))
+        _, value_dot = jax.jvp(lambda p: log_density(p, x), (params,), (params_dot,))
     if not _is_symbolic_zero(x_dot):
         value_dot = value_dot + jnp.vdot(score(params, x), x_dot)
     return value, value_dot

@@ -14,13 +14,7 @@ from numpyro_scores._validation import check_decreasing
 
 @runtime_checkable
 class NoiseProcess(Protocol):
-    """Noise whose standard deviation grows from `sigma_min` at time 0 to `sigma_max` at time 1."""
-
-    @property
-    def sigma_min(self) -> float: ...
-
-    @property
-    def sigma_max(self) -> float: ...
+    """What an objective needs of a process: the noise level over time in [0, 1]."""
 
     def noise_level(self, t: Array) -> Array:
         """The standard deviation of the noise at time `t`."""

@@ -94,7 +94,21 @@ def test_the_arguments_of_a_partial_are_mapped_and_differentiated():
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[f(scale) for scale in scales])
     values = jax.vmap(lambda f: f(X))(stacked)
     np.testing.assert_allclose(values, scales * X.sum() + 1, rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(lambda f: f(X))(f(2.0)).args[0], X.sum(), rtol=1e-6)
+    scale_slope, _ = jax.tree.leaves(jax.grad(lambda f: f(X))(f(2.0)))
+    np.testing.assert_allclose(scale_slope, X.sum(), rtol=1e-6)
+
+
+def test_an_option_in_a_partial_is_no_leaf():
+    f = as_pytree("f", functools.partial(jnp.sum, keepdims=True))
+    assert jax.tree.leaves(f) == []
+    np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(f, X), [X.sum()], rtol=1e-6)
+
+
+def test_a_module_in_a_partial_keeps_its_weights_as_leaves():
+    module = jax.tree_util.Partial(scaled, 3.0, offset=0.0)
+    f = as_pytree("f", functools.partial(module))
+    assert sorted(jax.tree.leaves(f)) == [0.0, 3.0]
+    np.testing.assert_allclose(f(X), 3 * X.sum(), rtol=1e-6)
 
 
 def test_it_pickles():

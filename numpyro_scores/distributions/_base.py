@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
@@ -27,9 +28,13 @@ class PointwiseDistribution(dist.Distribution):
     pytree_data_fields = ("_support",)
 
     def __init__(self, event_shape, support=constraints.real, *, validate_args=None):
-        event_shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        event_shape = (
+            (event_shape,) if isinstance(event_shape, int | np.integer) else tuple(event_shape)
+        )
         for size in event_shape:
             check_count("every entry of event_shape", size)
+        if support.is_discrete:
+            raise ValueError(f"The support must be continuous, got {support}.")
         missing = len(event_shape) - support.event_dim
         if missing < 0:
             raise ValueError(
@@ -52,13 +57,20 @@ class PointwiseDistribution(dist.Distribution):
         """The log density at one point, shape `()`."""
 
     def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> Array:
-        value = jnp.asarray(value)
+        value = self._checked("log_prob", value)
         if self._validate_args:
             self._validate_sample(value)
         return self._map_points("log_prob", self._log_density, value)
 
     def _map_points(self, name: str, f: Any, value: ArrayLike) -> Array:
         """`f` of each point of `value`, shape `(*batch_shape, *event_shape)`."""
+        value = self._checked(name, value)
+        for _ in range(value.ndim - len(self.event_shape)):
+            f = jax.vmap(f)
+        return f(value)
+
+    def _checked(self, name: str, value: ArrayLike) -> Array:
+        """`value` as an array of floats; raise unless it is a batch of points."""
         value = jnp.asarray(value)
         event_dim = len(self.event_shape)
         split = value.ndim - event_dim
@@ -69,6 +81,4 @@ class PointwiseDistribution(dist.Distribution):
             )
         if not jnp.issubdtype(value.dtype, jnp.inexact):
             value = value.astype(float)
-        for _ in range(split):
-            f = jax.vmap(f)
-        return f(value)
+        return value

@@ -138,4 +138,5 @@ def _log_density(rule: Any, sigma_max: float, params: Any, x: Array) -> Array:
 
 def _score(params: Any, x: Array) -> Array:
     denoiser, sigma = params
+    sigma = jax.lax.convert_element_type(sigma, x.dtype)
     return (denoiser(x, sigma) - x) / sigma**2

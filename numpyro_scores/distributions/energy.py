@@ -44,6 +44,11 @@ class EnergyDistribution(PointwiseDistribution):
     ):
         self.energy = as_pytree("energy", energy)
         self.log_normalizer = log_normalizer
+        if log_normalizer is not None and jnp.shape(log_normalizer) != ():
+            raise ValueError(
+                f"log_normalizer must have shape (), got shape {jnp.shape(log_normalizer)}; a "
+                "batch of energies is written with expand or plate."
+            )
         super().__init__(event_shape, support, validate_args=validate_args)
         point = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
         shape = jax.eval_shape(self.energy, point).shape

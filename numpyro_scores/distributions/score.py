@@ -53,7 +53,9 @@ class ScoreDistribution(PointwiseDistribution):
         self.score = as_pytree("score", score)
         self.quadrature = quadrature
         super().__init__(event_shape, support, validate_args=validate_args)
-        self.reference = jnp.zeros(self.event_shape) if reference is None else reference
+        self.reference = (
+            jnp.zeros(self.event_shape) if reference is None else jnp.asarray(reference)
+        )
         if jnp.shape(self.reference) != self.event_shape:
             raise ValueError(
                 f"reference must be a point of shape {self.event_shape}, got shape "

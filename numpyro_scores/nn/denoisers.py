@@ -24,7 +24,8 @@ def fourier_features(c_noise: Array) -> Array:
 
     :return: shape `(2 * NUM_FREQUENCIES,)`.
     """
-    angle = 2 * jnp.pi * jnp.geomspace(1 / 8, 4, NUM_FREQUENCIES) * c_noise
+    frequencies = jnp.geomspace(1 / 8, 4, NUM_FREQUENCIES).astype(c_noise.dtype)
+    angle = 2 * jnp.pi * frequencies * c_noise
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
 
 

@@ -127,6 +127,7 @@ def test_a_rejected_proposal_leaves_the_chain_where_it_was(x64, monkeypatch, war
         (10, 1.650302**2 * 10 ** (-1 / 3), 0.58661),
         (10, 1.0, 0.70093),
         (100, 1.650302**2 * 100 ** (-1 / 3), 0.57549),
+        (100, None, 0.57549),  # the default step is the optimal one on a Gaussian
     ],
 )
 def test_mean_acceptance_at_stationarity(d, variance, acceptance):
@@ -134,7 +135,7 @@ def test_mean_acceptance_at_stationarity(d, variance, acceptance):
     num_chains = 40_000
     kernel = ns.MALA(
         potential_fn=lambda x: jnp.sum(x**2) / 2,
-        step_size=variance / 2,
+        step_size=None if variance is None else variance / 2,
         num_steps=1,
         adapt_step_size=False,
     )

@@ -51,14 +51,8 @@ def load_pictures(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def blur(x):
     """Weights 1-2-1 along each axis, with zeros (grey) around the picture."""
-    for axis in (0, 1):
-        padded = jnp.pad(x, [(1, 1) if a == axis else (0, 0) for a in (0, 1)])
-        size = x.shape[axis]
-        left, middle, right = (
-            jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3)
-        )
-        x = (left + 2 * middle + right) / 4
-    return x
+    weights = jnp.array([0.25, 0.5, 0.25])
+    return jax.scipy.signal.convolve2d(x, jnp.outer(weights, weights), mode="same")
 
 
 def measure(truth: np.ndarray, rng: np.random.Generator) -> Problem:

@@ -101,7 +101,7 @@ def test_the_arguments_of_a_partial_are_mapped_and_differentiated():
 def test_an_option_in_a_partial_is_no_leaf():
     f = as_pytree("f", functools.partial(jnp.sum, keepdims=True))
     assert jax.tree.leaves(f) == []
-    np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(f, X), [X.sum()], rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(f, X), [[X.sum()]], rtol=1e-6)
 
 
 def test_a_module_in_a_partial_keeps_its_weights_as_leaves():

@@ -11,13 +11,14 @@ from numpyro_scores.densities import LineIntegral, NoisePathIntegral, Probabilit
 from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
 from numpyro_scores.infer import MALA, ULA, AnnealedLangevin, OverdampedLangevin
-from numpyro_scores.integrators import EulerMaruyama, LeimkuhlerMatthews
+from numpyro_scores.integrators import BAOAB, EulerMaruyama, LeimkuhlerMatthews
 from numpyro_scores.processes import VarianceExploding
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 from numpyro_scores.training import FitResult, fit
 from numpyro_scores.version import __version__
 
 __all__ = [
+    "BAOAB",
     "MALA",
     "ULA",
     "AnnealedLangevin",

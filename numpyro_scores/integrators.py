@@ -8,12 +8,15 @@ is that of :math:`x \leftarrow x - h \nabla U + \sqrt{2h}\, \xi` with standard n
 (The :math:`\epsilon / 2` of the papers on noise-conditional score networks is this `h`.)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax.numpy as jnp
 from jax import Array
+
+from numpyro_scores._validation import check_positive
 
 Gradient: TypeAlias = Callable[[Array], Array]
 
@@ -28,6 +31,20 @@ class IntegratorState(NamedTuple):
     x: Array
     grad: Array
     memory: Any
+
+
+class Integrator(Protocol):
+    """A one-step map. `step_size` is a number or has one entry for each of `x`."""
+
+    def init(self, x: Array, noise: Array, gradient: Gradient) -> IntegratorState:
+        """The state at `x`; `noise` is standard normal, of the shape of `x`."""
+        ...
+
+    def step(
+        self, state: IntegratorState, noise: Array, gradient: Gradient, step_size: Array
+    ) -> IntegratorState:
+        """One step with standard normal `noise`, of the shape of `x`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,46 @@ class LeimkuhlerMatthews:
         mean_noise = (state.memory + noise) / 2
         x = euler_maruyama(state.x, state.grad, step_size, mean_noise)
         return IntegratorState(x, gradient(x), noise)
+
+
+@dataclass(frozen=True)
+class BAOAB:
+    r"""
+    Underdamped Langevin dynamics: with time step :math:`\delta = \sqrt{2h}` and momentum `p`,
+    half a kick :math:`p - \tfrac\delta2 \nabla U`, half a drift :math:`x + \tfrac\delta2 p`, the
+    friction :math:`e^{-\gamma} p + \sqrt{1 - e^{-2\gamma}}\, \xi`, half a drift and half a kick
+    (Leimkuhler & Matthews 2013, equation 7). Exact stationary variance on a Gaussian; stable for
+    :math:`h\lambda < 2`.
+
+    The momentum is carried along, so that a direction of curvature :math:`\lambda` far below the
+    largest, :math:`\Lambda`, is forgotten in some :math:`\sqrt{\Lambda / \lambda}` steps; without
+    momentum it takes :math:`\Lambda / \lambda`. One gradient a step.
+
+    :param friction: :math:`\gamma`, the friction times the time step: the momentum is remembered
+        for some :math:`1 / \gamma` steps.
+    """
+
+    friction: float = 0.2
+
+    def __post_init__(self):
+        check_positive("friction", self.friction)
+
+    def init(self, x: Array, noise: Array, gradient: Gradient) -> IntegratorState:
+        """The state at `x`; `noise`, standard normal of the shape of `x`, is the momentum."""
+        return IntegratorState(x, gradient(x), noise)
+
+    def step(
+        self, state: IntegratorState, noise: Array, gradient: Gradient, step_size: Array
+    ) -> IntegratorState:
+        """One step with standard normal `noise`, of the shape of `x`."""
+        delta = jnp.sqrt(2 * step_size)
+        momentum = state.memory - delta / 2 * state.grad
+        x = state.x + delta / 2 * momentum
+        keep = math.exp(-self.friction)
+        momentum = keep * momentum + math.sqrt(1 - keep**2) * noise
+        x = x + delta / 2 * momentum
+        grad = gradient(x)
+        return IntegratorState(x, grad, momentum - delta / 2 * grad)
 
 
 def euler_maruyama(x: Array, grad: Array, step_size: Array, noise: Array) -> Array:

@@ -22,11 +22,18 @@ from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel, all_finite, select
 from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
-from numpyro_scores.integrators import EulerMaruyama, LeimkuhlerMatthews
+from numpyro_scores.integrators import BAOAB, Integrator
 
 # The step in units of the inverse curvature, shared among the blocks of sites: the largest
 # eigenvalue of a positive matrix whose diagonal blocks have norm one is at most their number.
 STEP_FRACTION = 0.5
+
+# Power iterations at the first noise level and at each later one, which starts from the last one's
+# directions. A curvature may fall by this factor from one level to the next: one estimate that is
+# far too low, among thousands of chains, would let its chain explode.
+NUM_FIRST_ITERATIONS = 20
+NUM_ITERATIONS = 2
+CURVATURE_MEMORY = 0.8
 
 LARGEST_LEVEL = 1e30
 
@@ -73,7 +80,8 @@ class AnnealedLangevin(LangevinKernel):
     :param num_levels: number of geometric noise levels, over the range of the priors' processes.
     :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
     :param denoised: whether the likelihood sees the denoised value or the noisy one.
-    :param integrator: the one-step map.
+    :param integrator: the one-step map. :class:`~numpyro_scores.BAOAB` carries a momentum, so that
+        directions that the data say little about keep up when a small noise makes all steps small.
     :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site.
 
     Steps of a noise level that leave the finite numbers are not made, and `diverging` says so.
@@ -90,7 +98,7 @@ class AnnealedLangevin(LangevinKernel):
         num_levels: int = 100,
         noise_levels: Sequence[float] | Array | None = None,
         denoised: bool = True,
-        integrator: EulerMaruyama | LeimkuhlerMatthews = LeimkuhlerMatthews(),
+        integrator: Integrator = BAOAB(),
     ):
         super().__init__(model, init_strategy=init_to_sample)
         if step_size is not None:
@@ -183,13 +191,19 @@ class AnnealedLangevin(LangevinKernel):
         num_blocks = int(blocks.max()) + 1
 
         def level(carry, inputs):
-            x, memory, directions, diverging = carry
-            sigma, key = inputs
+            x, memory, directions, curvatures, diverging = carry
+            sigma, num_iterations, key = inputs
+            key_probe, key_steps = random.split(key)
             potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=sigma)
             gradient = jax.grad(lambda x: potential_fn(unravel(x)))
             current = self._integrator.init(x, jnp.zeros_like(x), gradient)._replace(memory=memory)
             if self._step_size is None:
-                curvatures, directions = largest_curvature(gradient, x, directions, 1)
+                # Something new each time, or a direction whose curvature has just outgrown the
+                # others would be found too late.
+                fresh = block_directions(random.normal(key_probe, x.shape, x.dtype), blocks)
+                directions = _unit(directions) + _unit(fresh)
+                measured, directions = largest_curvature(gradient, x, directions, num_iterations)
+                curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
                 step_size = _step_size(curvatures, current.grad, sigma, blocks)
             else:
                 step_size = self._step_size * (sigma / levels[-1]) ** 2
@@ -198,29 +212,36 @@ class AnnealedLangevin(LangevinKernel):
                 noise = random.normal(key, x.shape, x.dtype)
                 return self._integrator.step(current, noise, gradient, step_size), None
 
-            current, _ = lax.scan(step, current, random.split(key, self._num_steps))
+            current, _ = lax.scan(step, current, random.split(key_steps, self._num_steps))
             finite = all_finite(current)
             x, memory = select(finite, (current.x, current.memory), (x, memory))
-            return (x, memory, directions, diverging | ~finite), None
+            return (x, memory, directions, curvatures, diverging | ~finite), None
 
         noise = random.normal(key_noise, x.shape, x.dtype)
         directions = block_directions(random.normal(key_directions, x.shape, x.dtype), blocks)
         memory = self._integrator.init(x, noise, jnp.zeros_like).memory
-        carry = (x, memory, directions, jnp.array(False))
-        (x, _, _, diverging), _ = lax.scan(
-            level, carry, (levels, random.split(key_levels, len(levels)))
-        )
-        work = self._num_steps + 1 + (2 * num_blocks if self._step_size is None else 0)
+        carry = (x, memory, directions, jnp.zeros(num_blocks, x.dtype), jnp.array(False))
+        num_iterations = np.full(len(levels), NUM_ITERATIONS)
+        num_iterations[0] = NUM_FIRST_ITERATIONS
+        inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
+        (x, *_, diverging), _ = lax.scan(level, carry, inputs)
+        work = len(levels) * (self._num_steps + 1)
+        if self._step_size is None:
+            work += 2 * num_blocks * int(num_iterations.sum())
         return AnnealedLangevinState(
             z=unravel(x),
             diverging=diverging,
-            num_grad_evals=jnp.array(len(levels) * work),
+            num_grad_evals=jnp.array(work),
             rng_key=rng_key,
         )
 
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
         return state
+
+
+def _unit(directions: Array) -> Array:
+    return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _step_size(curvatures: Array, grad: Array, sigma: Array, blocks: np.ndarray) -> Array:

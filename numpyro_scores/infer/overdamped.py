@@ -14,7 +14,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, select
-from numpyro_scores.integrators import EulerMaruyama, IntegratorState, LeimkuhlerMatthews
+from numpyro_scores.integrators import EulerMaruyama, Integrator, IntegratorState
 
 # With step_size=None the step is this over the largest curvature at the start: the variance of
 # Euler-Maruyama is then at most 11% too large in the stiffest direction, and less in all others.
@@ -64,7 +64,7 @@ class OverdampedLangevin(LangevinKernel):
         *,
         step_size: float | None = None,
         num_steps: int = 10,
-        integrator: EulerMaruyama | LeimkuhlerMatthews = EulerMaruyama(),
+        integrator: Integrator = EulerMaruyama(),
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)

@@ -10,6 +10,7 @@ import pytest
 from scipy import linalg, stats
 
 from numpyro_scores.integrators import (
+    BAOAB,
     EulerMaruyama,
     IntegratorState,
     LeimkuhlerMatthews,
@@ -18,7 +19,7 @@ from numpyro_scores.integrators import (
 )
 
 PRECISION = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
-INTEGRATORS = [EulerMaruyama(), LeimkuhlerMatthews()]
+INTEGRATORS = [EulerMaruyama(), LeimkuhlerMatthews(), BAOAB(), BAOAB(friction=2.0)]
 
 
 def affine_map(integrator, precision, step_size):
@@ -52,6 +53,8 @@ def stationary_covariance(integrator, precision, step_size):
         (EulerMaruyama(), 1.0, 2.0),
         (LeimkuhlerMatthews(), 0.5, 1.0),
         (LeimkuhlerMatthews(), 1.0, 1.0),
+        (BAOAB(), 0.5, 1.0),
+        (BAOAB(), 1.0, 1.0),
     ],
 )
 def test_stationary_variance_of_a_standard_normal(x64, integrator, step_size, variance):
@@ -62,9 +65,10 @@ def test_stationary_variance_of_a_standard_normal(x64, integrator, step_size, va
 @pytest.mark.parametrize("step_size", [0.01, 0.3, 0.8])
 def test_stationary_covariance_of_a_gaussian(x64, step_size):
     exact = linalg.inv(PRECISION)
-    np.testing.assert_allclose(
-        stationary_covariance(LeimkuhlerMatthews(), PRECISION, step_size), exact, atol=1e-12
-    )
+    for integrator in (LeimkuhlerMatthews(), BAOAB(), BAOAB(friction=2.0)):
+        np.testing.assert_allclose(
+            stationary_covariance(integrator, PRECISION, step_size), exact, atol=1e-11
+        )
     np.testing.assert_allclose(
         stationary_covariance(EulerMaruyama(), PRECISION, step_size),
         exact @ linalg.inv(np.eye(3) - step_size * PRECISION / 2),
@@ -86,6 +90,17 @@ def test_autocorrelation_time_of_euler_maruyama(x64):
     # That of an autoregression with coefficient a.
     a, _ = affine_map(EulerMaruyama(), np.eye(1), 0.3)
     np.testing.assert_allclose((1 + a) / (1 - a), (2 - 0.3) / 0.3, rtol=1e-12)
+
+
+def test_momentum_forgets_a_flat_direction_sooner(x64):
+    """Steps until a direction of 1/100 of the largest curvature is forgotten by a factor e."""
+
+    def steps(integrator):
+        a, _ = affine_map(integrator, np.eye(1) / 100, step_size=0.5)
+        return -1 / np.log(max(abs(linalg.eigvals(a))))
+
+    np.testing.assert_allclose(steps(LeimkuhlerMatthews()), 200, rtol=0.01)
+    assert steps(BAOAB()) < 20
 
 
 def second_moment(integrator, step_size):

@@ -6,13 +6,15 @@ The Python code of `README.md` and of the pages in `docs/` runs as it stands: al
 one after the other, in one namespace and an empty folder. The pages' own `assert`s are tests too.
 
 Only the README trains on pictures and draws many anneals. Its program runs as it is printed, but
-`fit` makes 100 steps and `MCMC` 2 chains of 4 draws, whatever they are asked for.
+`fit` makes 100 steps and `MCMC` 2 chains of 4 draws, whatever they are asked for. What takes time
+then is compilation, so XLA is asked for little optimisation.
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpyro.infer
 import pytest
 
@@ -35,6 +37,14 @@ def python_blocks(page: Path) -> Iterator[tuple[int, str]]:
 
 
 @pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
 def short_runs(monkeypatch):
     fit, init = ns.fit, numpyro.infer.MCMC.__init__
 
@@ -49,6 +59,7 @@ def short_runs(monkeypatch):
     monkeypatch.setattr(numpyro.infer.MCMC, "__init__", short_init)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -156,9 +156,9 @@ def test_a_potential_needs_a_start(kernel):
     ],
 )
 def test_init_params_that_do_not_fit_the_model(kernel, init_params, message):
-    target = model if kernel is ns.AnnealedLangevin else plain_model
+    target, args = (model, (jnp.ones(2),)) if kernel is ns.AnnealedLangevin else (plain_model, ())
     with pytest.raises(ValueError, match=message):
-        kernel(target).init(random.key(0), 0, init_params, (), {})
+        kernel(target).init(random.key(0), 0, init_params, args, {})
 
 
 def test_init_params_without_the_axis_of_the_chains():

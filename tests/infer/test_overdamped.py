@@ -18,7 +18,7 @@ from scipy import linalg, stats
 import numpyro_scores as ns
 
 PRECISION = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
-INTEGRATORS = [ns.EulerMaruyama(), ns.LeimkuhlerMatthews()]
+INTEGRATORS = [ns.EulerMaruyama(), ns.LeimkuhlerMatthews(), ns.BAOAB(friction=1.0)]
 
 
 def gaussian(precision):

@@ -19,7 +19,7 @@ import numpyro_scores as ns
 from examples.digits_deblurring import (
     NOISE,
     load_pictures,
-    make_model,
+    make_kernel,
     measure,
     rmse,
     train_prior,
@@ -32,7 +32,7 @@ def posteriors(prior, pictures, held_out, num_draws, seed):
     problems = [measure(truth, rng) for truth in held_out]
     # With jit_model_args, and the bar that calls it a draw at a time, the loop compiles once.
     mcmc = MCMC(
-        ns.AnnealedLangevin(make_model(prior)),
+        make_kernel(prior),
         num_warmup=0,
         num_samples=num_draws,
         num_chains=16,

@@ -98,6 +98,12 @@ def make_model(prior: ns.DiffusionPrior):
     return model
 
 
+def make_kernel(prior: ns.DiffusionPrior) -> ns.AnnealedLangevin:
+    # The prior is learned from few pictures: a kernel that follows its score more faithfully than
+    # this integrator does, at the smallest noise levels, does worse (docs/limits.md).
+    return ns.AnnealedLangevin(make_model(prior), integrator=ns.LeimkuhlerMatthews())
+
+
 def wiener(problem: Problem, pictures: np.ndarray) -> np.ndarray:
     """The best linear estimate for data with the mean and covariance of `pictures`."""
     flat = pictures.reshape(len(pictures), -1).astype(float)
@@ -153,7 +159,7 @@ def main() -> None:
     start = time.perf_counter()
     problem = measure(held_out[args.digit], np.random.default_rng(args.seed))
     mcmc = MCMC(
-        ns.AnnealedLangevin(make_model(prior)),
+        make_kernel(prior),
         num_warmup=0,
         num_samples=args.num_draws,
         num_chains=args.num_chains,

@@ -179,6 +179,10 @@ class LangevinKernel(MCMCKernel):
         kernel._forget()
         return kernel
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A kernel from a pickle has no model looked at: MCMC runs its init again.
+        return self.__dict__ | {"_sample_fn": None}
+
     def _init_from_model(self, rng_key: Array, model_args: tuple, model_kwargs: dict) -> Any:
         """Look at the model's sites and return unconstrained values to start from."""
         assert self._model is not None

@@ -4,7 +4,6 @@
 """What a kernel needs to know about the latent sites of a model."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jax import Array
@@ -23,9 +22,9 @@ class LatentSites(NamedTuple):
     - **dynamic_support** - whether a support depends on other values.
     """
 
-    transforms: Mapping[str, Any] = MappingProxyType({})
+    transforms: Mapping[str, Any] = {}
     discrete: tuple[str, ...] = ()
-    processes: Mapping[str, Any] = MappingProxyType({})
+    processes: Mapping[str, Any] = {}
     has_deterministic: bool = False
     dynamic_support: bool = False
 

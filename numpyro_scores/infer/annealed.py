@@ -22,7 +22,7 @@ from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel, all_finite, select
 from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
-from numpyro_scores.integrators import Integrator, LeimkuhlerMatthews
+from numpyro_scores.integrators import BAOAB, Integrator
 
 # The step in units of the inverse curvature, shared among the blocks of sites: the largest
 # eigenvalue of a positive matrix whose diagonal blocks have norm one is at most their number.
@@ -80,9 +80,8 @@ class AnnealedLangevin(LangevinKernel):
     :param num_levels: number of geometric noise levels, over the range of the priors' processes.
     :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
     :param denoised: whether the likelihood sees the denoised value or the noisy one.
-    :param integrator: the one-step map. With a denoiser that can be trusted take
-        :class:`~numpyro_scores.BAOAB`: it carries a momentum, so that directions that the data say
-        little about keep up when a small noise makes all steps small.
+    :param integrator: the one-step map. :class:`~numpyro_scores.BAOAB` carries a momentum, so that
+        directions that the data say little about keep up when a small noise makes all steps small.
     :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site.
 
     Steps of a noise level that leave the finite numbers are not made, and `diverging` says so.
@@ -99,7 +98,7 @@ class AnnealedLangevin(LangevinKernel):
         num_levels: int = 100,
         noise_levels: Sequence[float] | Array | None = None,
         denoised: bool = True,
-        integrator: Integrator = LeimkuhlerMatthews(),
+        integrator: Integrator = BAOAB(),
     ):
         super().__init__(model, init_strategy=init_to_sample)
         if step_size is not None:

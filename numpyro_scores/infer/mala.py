@@ -114,7 +114,7 @@ class MALA(LangevinKernel):
         if step_size is None:
             curvature = curvature_at(jax.grad(potential), x, key_curvature)
             # Half the squared step 1.65^2 d^(-1/3) that is optimal on a Gaussian of this curvature.
-            step_size = 1.36 * x.size ** (-1 / 3) / curvature
+            step_size = 1.36 * x.size ** (-1 / 3) / jnp.where(curvature > 0, curvature, 1.0)
         init_adapter, _ = self._adapter(num_warmup)
         adapt_state = init_adapter(
             (z,), key_adapt, jnp.asarray(step_size, x.dtype), mass_matrix_size=x.size

@@ -82,7 +82,9 @@ class OverdampedLangevin(LangevinKernel):
         noise = random.normal(key_noise, x.shape, x.dtype)
         step_size = self._step_size
         if step_size is None:
-            step_size = STEP_FRACTION / curvature_at(gradient, x, key_curvature)
+            curvature = curvature_at(gradient, x, key_curvature)
+            # A straight potential bounds no step.
+            step_size = jnp.where(curvature > 0, STEP_FRACTION / curvature, 1.0)
         integrator_state = self._integrator.init(x, noise, gradient)
         state = OverdampedState(
             z=z,

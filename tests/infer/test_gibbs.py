@@ -63,7 +63,7 @@ BLOCKS = {
     ],
     "annealed": [
         (DiscreteGibbs(DIFFUSION_MODEL), ["k"]),
-        (ns.AnnealedLangevin(DIFFUSION_MODEL, num_levels=50), ["x"]),
+        (ns.AnnealedLangevin(DIFFUSION_MODEL, num_levels=50, num_steps=20), ["x"]),
         (NUTS(DIFFUSION_MODEL, max_tree_depth=3), ["v", "w"]),
     ],
 }

@@ -219,13 +219,17 @@ def exact_noise(y):
 
 
 def test_an_unknown_noise_scale_moves_along():
-    """Its posterior mean within a quarter of its standard deviation, that within 15%."""
+    """
+    Its posterior mean within a tenth of its standard deviation, that within 10%. So many chains
+    because what the compiler makes of a block with one entry depends on their number.
+    """
     y = two_looks(12, 0.5)
     mean, scale = exact_noise(y)
-    state = draw(ns.AnnealedLangevin(noise_model), random.key(0), 1_000, None, y)
+    state = draw(ns.AnnealedLangevin(noise_model), random.key(0), 5_000, None, y)
     noise = np.exp(np.asarray(state.z["noise"], np.float64))
-    assert abs(noise.mean() - mean) < 0.25 * scale
-    np.testing.assert_allclose(noise.std(), scale, rtol=0.15)
+    assert abs(noise.mean() - mean) < 0.1 * scale
+    np.testing.assert_allclose(noise.std(), scale, rtol=0.1)
+    assert not np.any(state.diverging)
 
 
 # ---- more than one prior ----

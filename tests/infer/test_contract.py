@@ -57,10 +57,14 @@ MODELS = [(name, "model") for name in KERNELS]
 CASES = [*MODELS, ("ULA", "potential_fn"), ("MALA", "potential_fn")]  # LM is wired as ULA is
 
 
+# In float64 all ways to run a chain agree.
+pytestmark = pytest.mark.usefixtures("x64")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def float64_and_progress_bars():
-    """In float64 all ways to run a chain agree; with `CI` NumPyro shows no progress bar."""
-    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+def progress_bars():
+    """With `CI`, or under pytest-xdist, NumPyro would show none."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CI", raising=False)
         patch.delenv("PYTEST_XDIST_WORKER", raising=False)
         yield

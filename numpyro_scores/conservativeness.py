@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Score, as_pytree, check_field
@@ -77,14 +78,21 @@ def conservativeness(
         or if a number of probes or loops is not a positive integer.
     """
     check_count("num_loops", num_loops)
-    x = _points(x, num_probes)
+    x = _points(x)
     if len(x) < 3:
         raise ValueError(
             f"conservativeness needs at least 3 points, the corners of a triangle, got {len(x)}. "
             "Give more draws of the chain, or noisy copies of the point."
         )
-    score = as_pytree("score", score)
-    return _conservativeness(score, x, key, num_probes, num_loops, quadrature)
+    key_probes, key_loops = random.split(key)
+    asymmetry = jacobian_asymmetry(score, x, key=key_probes, num_probes=num_probes)
+
+    def distinct(key):
+        return random.choice(key, len(x), (3,), replace=False)
+
+    triangles = x[jax.vmap(distinct)(random.split(key_loops, num_loops))]
+    residuals = _loop_residuals(as_pytree("score", score), triangles, quadrature)
+    return Conservativeness(asymmetry, *residuals)
 
 
 def jacobian_asymmetry(score: Score, x: Array, *, key: Array, num_probes: int = 4) -> Array:
@@ -108,56 +116,54 @@ def jacobian_asymmetry(score: Score, x: Array, *, key: Array, num_probes: int = 
     :return: the asymmetry, shape `()`; 0 for a constant score.
     :raises ValueError: as :func:`conservativeness`.
     """
-    x = _points(x, num_probes)
-    return _jacobian_asymmetry(as_pytree("score", score), x, key, num_probes)
-
-
-def _points(x, num_probes):
     check_count("num_probes", num_probes)
+    x = _points(x)
+    probes = rademacher(key, (len(x), num_probes, *x.shape[1:]), x.dtype)
+    return _asymmetry(as_pytree("score", score), x, probes)
+
+
+def _points(x):
     check_batch("x", x)
+    if is_concrete(x):
+        # NumPy looks at a constant inside jit too.
+        finite = np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"x must be finite, but {np.sum(~finite)} of {len(x)} points are not: leave them "
+                "out."
+            )
     x = jnp.asarray(x)
-    if is_concrete(x) and not jnp.all(jnp.isfinite(x)):
-        raise ValueError(
-            "x must be finite, but "
-            f"{jnp.sum(~jnp.isfinite(x).reshape(len(x), -1).all(axis=1))} of {len(x)} points are "
-            "not: leave them out."
-        )
     return x.astype(jnp.result_type(x, float))
 
 
-@partial(jax.jit, static_argnums=3)
-def _jacobian_asymmetry(score, x, key, num_probes):
+@jax.jit
+def _asymmetry(score, x, probes):
     check_field("score", score, x[0])
 
-    def parts(point_and_key):
-        point, key = point_and_key
+    def squares(point_and_probes):
+        point, v = point_and_probes
         _, jvp = jax.linearize(score, point)
         vjp = jax.linear_transpose(jvp, point)
-        v = rademacher(key, (num_probes, *point.shape), point.dtype)
         forward, (backward,) = jax.vmap(jvp)(v), jax.vmap(vjp)(v)
         return jnp.sum((forward - backward) ** 2), jnp.sum((forward + backward) ** 2)
 
-    # One point at a time: a large network's memory is that of the probes at one point.
-    antisymmetric, symmetric = lax.map(parts, (x, random.split(key, len(x))))
+    # One point at a time: a network's memory is that of the probes at one point.
+    antisymmetric, symmetric = lax.map(squares, (x, probes))
     # The parallelogram law: |Jv - J'v|^2 + |Jv + J'v|^2 = 2 |Jv|^2 + 2 |J'v|^2.
     return _root_of_ratio(jnp.sum(antisymmetric), jnp.sum(antisymmetric + symmetric))
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _conservativeness(score, x, key, num_probes, num_loops, quadrature):
-    key_probes, key_loops = random.split(key)
-    asymmetry = _jacobian_asymmetry(score, x, key_probes, num_probes)
-
-    def sides(key):
-        corners = x[random.choice(key, len(x), (3,), replace=False)]
+@partial(jax.jit, static_argnums=2)
+def _loop_residuals(score, triangles, quadrature):
+    def sides(corners):
         return jax.vmap(partial(quadrature, score))(corners, jnp.roll(corners, -1, axis=0))
 
-    integrals = lax.map(sides, random.split(key_loops, num_loops))
+    integrals = lax.map(sides, triangles)
     residual = jnp.mean(jnp.sum(integrals, axis=1) ** 2)
     size = jnp.mean(jnp.sum(jnp.abs(integrals), axis=1) ** 2)
-    return Conservativeness(asymmetry, jnp.sqrt(residual), _root_of_ratio(residual, size))
+    return jnp.sqrt(residual), _root_of_ratio(residual, size)
 
 
 def _root_of_ratio(part, whole):
-    # A score without a Jacobian, or without a work along the sides, is a gradient there: not 0 / 0.
+    # Where neither the Jacobian nor the work along a side is other than zero, 0 and not 0 / 0.
     return jnp.sqrt(part / jnp.where(whole == 0, 1, whole))

@@ -40,9 +40,9 @@ def rotation(x):
 
 
 def two_modes(x):
-    """The exact score of two narrow modes at (-2, 0) and (2, 1)."""
+    """The exact score of two modes at (-2, 0) and (2, 1)."""
     means = jnp.array([[-2.0, 0.0], [2.0, 1.0]])
-    return jax.grad(lambda x: jax.nn.logsumexp(-jnp.sum((x - means) ** 2, axis=1) / 0.2))(x)
+    return jax.grad(lambda x: jax.nn.logsumexp(-jnp.sum((x - means) ** 2, axis=1) / 0.6))(x)
 
 
 def jacobians(score, x):
@@ -52,7 +52,7 @@ def jacobians(score, x):
 
 def test_the_asymmetry_of_a_linear_score_is_that_of_its_matrix(x64, monkeypatch):
     # Scaled unit vectors are probes with identity covariance.
-    basis = 2 * np.eye(4).reshape(4, 2, 2)
+    basis = jnp.tile(2 * jnp.eye(4).reshape(4, 2, 2), (len(POINTS), 1, 1, 1))
     monkeypatch.setattr(module, "rademacher", lambda key, shape, dtype: basis)
     score = linear(-(SYMMETRIC + ANTISYMMETRIC))
     exact = np.sqrt(np.sum(ANTISYMMETRIC**2) / np.sum(SYMMETRIC**2 + ANTISYMMETRIC**2))
@@ -61,11 +61,12 @@ def test_the_asymmetry_of_a_linear_score_is_that_of_its_matrix(x64, monkeypatch)
 
 
 def test_the_mean_over_all_signs_is_the_asymmetry_over_the_points(x64, monkeypatch):
-    monkeypatch.setattr(module, "rademacher", lambda key, shape, dtype: SIGNS)
+    signs = jnp.tile(SIGNS, (len(POINTS), 1, 1, 1))
+    monkeypatch.setattr(module, "rademacher", lambda key, shape, dtype: signs)
     jacobian = jacobians(field, POINTS)
     difference = jacobian - jacobian.transpose(0, 2, 1)
     exact = np.sqrt(np.sum(difference**2) / (4 * np.sum(jacobian**2)))
-    found = jacobian_asymmetry(lambda x: field(x), POINTS, key=KEY, num_probes=len(SIGNS))
+    found = jacobian_asymmetry(field, POINTS, key=KEY, num_probes=len(SIGNS))
     np.testing.assert_allclose(found, exact, rtol=1e-14)
 
 
@@ -131,9 +132,9 @@ def test_a_residual_without_asymmetry_is_the_error_of_the_quadrature(x64):
     x = np.array([[-2.0, 0.1], [2.1, 1.0], [-1.8, 0.0], [2.0, 0.8]])
     few, many = (
         conservativeness(two_modes, x, key=KEY, quadrature=ns.LineIntegral(n))
-        for n in (4, 200)
+        for n in (4, 64)
     )
-    assert few.loop_residual > 1 > 1e-6 > many.loop_residual
+    assert few.loop_residual > 0.1 > 1e-4 > many.loop_residual
     assert few.asymmetry == many.asymmetry < 1e-14
 
 
@@ -186,11 +187,13 @@ def test_it_is_traced_once_and_runs_under_jit_and_vmap():
     assert conservativeness(score, 2 * POINTS, key=random.key(1)) != first
     assert len(traces) == num_traces
 
-    def scaled(x, scale):
-        return conservativeness(lambda x: scale * field(x), x, key=KEY)
+    @jax.jit
+    @jax.vmap
+    def scaled(scale):
+        return conservativeness(lambda x: scale * field(x), POINTS, key=KEY)
 
-    batched = jax.jit(jax.vmap(scaled))(jnp.stack([POINTS, POINTS]), jnp.array([1.0, 2.0]))
-    np.testing.assert_allclose([b[0] for b in batched], first, rtol=1e-4)
+    batched = scaled(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose([values[0] for values in batched], first, rtol=1e-4)
     np.testing.assert_allclose(batched.loop_residual[1], 2 * first.loop_residual, rtol=1e-4)
 
 

@@ -3,9 +3,9 @@
 
 r"""How far a vector field is from the gradient of a log density.
 
-A field on all of space is a gradient if and only if its Jacobian is symmetric everywhere, and if and
-only if its integral round every closed loop is zero. Both are measured: the first at points, the
-second between them, in nats.
+A field on all of space is a gradient if and only if its Jacobian is symmetric everywhere, and also
+if and only if its integral round every closed loop is zero. Both are measured: the first at points,
+the second between them, in nats.
 """
 
 from functools import partial

@@ -131,8 +131,7 @@ def test_the_residual_is_a_log_density_ratio_by_the_reference_less_the_direct_on
 def test_a_residual_without_asymmetry_is_the_error_of_the_quadrature(x64):
     x = np.array([[-2.0, 0.1], [2.1, 1.0], [-1.8, 0.0], [2.0, 0.8]])
     few, many = (
-        conservativeness(two_modes, x, key=KEY, quadrature=ns.LineIntegral(n))
-        for n in (4, 64)
+        conservativeness(two_modes, x, key=KEY, quadrature=ns.LineIntegral(n)) for n in (4, 64)
     )
     assert few.loop_residual > 0.1 > 1e-4 > many.loop_residual
     assert few.asymmetry == many.asymmetry < 1e-14

@@ -71,12 +71,12 @@ def test_the_mean_over_all_signs_is_the_asymmetry_over_the_points(x64, monkeypat
 
 
 def test_random_probes_are_near_the_mean_over_all_signs(x64):
-    # The square of the ratio has a standard error of 0.0009 here, over keys.
+    # Over keys the square, 0.0132, has a standard deviation of 0.00007.
     jacobian = jacobians(field, POINTS)
     difference = jacobian - jacobian.transpose(0, 2, 1)
     exact = np.sum(difference**2) / (4 * np.sum(jacobian**2))
     found = jacobian_asymmetry(field, POINTS, key=KEY, num_probes=4_000)
-    np.testing.assert_allclose(found**2, exact, atol=0.004)
+    np.testing.assert_allclose(found**2, exact, atol=0.0004)
 
 
 @pytest.mark.parametrize("num_probes", [1, 3])

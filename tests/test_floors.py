@@ -19,6 +19,7 @@ FLOORS = {
     "version": 0,
     "_callables": 0,
     "_validation": 0,
+    "conservativeness": 0,
     "curvature": 0,
     "densities": 0,
     "integrators": 0,

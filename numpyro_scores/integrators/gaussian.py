@@ -3,6 +3,8 @@
 
 """The bias of an integrator on a Gaussian, without Monte Carlo."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -39,10 +41,15 @@ def stationary_variance(
     """
     check_positive("step_size", step_size)
     check_positive("precision", precision)
-    if not isinstance(integrator, OverdampedIntegrator):
+    if isinstance(integrator, OverdampedIntegrator):
+        if friction is not None:
+            raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
+        move = integrator.step
+    elif friction is None:
+        raise ValueError(f"{integrator!r} needs a friction, per unit of time, got None.")
+    else:
         check_positive("friction", friction)
-    elif friction is not None:
-        raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
+        move = partial(integrator.step, friction=friction)
 
     def gradient(x):
         return precision * x
@@ -53,10 +60,7 @@ def stationary_variance(
     def step(u, noise):
         x, memory = unravel(u)
         state = IntegratorState(x, gradient(x), memory)
-        if isinstance(integrator, OverdampedIntegrator):
-            new = integrator.step(state, noise, gradient, step_size)
-        else:
-            new = integrator.step(state, noise, gradient, step_size, friction)
+        new = move(state, noise, gradient, step_size=step_size)
         return ravel_pytree((new.x, new.memory))[0]
 
     a, b = jax.jacfwd(step, argnums=(0, 1))(start, jnp.zeros((integrator.num_noises, 1)))

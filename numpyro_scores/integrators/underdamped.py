@@ -66,8 +66,8 @@ class BAOAB(UnderdampedIntegrator):
 @dataclass(frozen=True)
 class UBU(UnderdampedIntegrator):
     r"""
-    Half of the free motion, a kick, half of the free motion (Sanz-Serna & Zygalakis 2021): of second
-    order strongly, along the path, and not only in its law. Biased on a Gaussian: for
+    Half of the free motion, a kick, half of the free motion (Sanz-Serna & Zygalakis 2021): of
+    second order strongly, along the path, and not only in its law. Biased on a Gaussian: for
     :math:`\lambda = \gamma = 1` the stationary variance is 0.959 with :math:`\delta = 0.5`, 0.839
     with :math:`\delta = 1`.
 
@@ -113,8 +113,8 @@ def free_flow(
     # Where y is small 1 - s would cancel: there Lambert's continued fraction of tanh gives both,
     # s = 1 / (1 + q) with q = y^2 / (3 + y^2 / (5 + ...)).
     small, large = jnp.minimum(y, 1.0), jnp.maximum(y, 1.0)
-    tail = 15.0
-    for odd in (13, 11, 9, 7, 5, 3):
+    tail = 17.0
+    for odd in (15, 13, 11, 9, 7, 5, 3):
         tail = odd + small**2 / tail
     q = small**2 / tail
     s = jnp.where(y < 1, 1 / (1 + q), jnp.tanh(large) / large)

@@ -28,8 +28,7 @@ def growth(integrator, z):
     return integrator.step(start, np.zeros((1, len(z))), lambda x: z * x, 1.0).x
 
 
-@pytest.mark.parametrize("num_stages", STAGES)
-@pytest.mark.parametrize("eta", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize("num_stages, eta", [(2, 0.05), (5, 0.01), (10, 0.5), (15, 0.05)])
 def test_a_step_on_a_gaussian_is_the_stability_polynomials(x64, num_stages, eta):
     integrator = SKROCK(num_stages, eta)
     t, omega_0, omega_1 = polynomials(integrator)

@@ -209,9 +209,10 @@ class AnnealedLangevin(LangevinKernel):
             current = self._integrator.init(x, jnp.zeros_like(x), gradient)._replace(memory=memory)
             if self._step_size is None:
                 # Something new each time, or a direction whose curvature has just outgrown the
-                # others would be found too late.
+                # others would be found too late; of less weight, since in a block with one entry
+                # old and new would cancel half of the time.
                 fresh = block_directions(random.normal(key_probe, x.shape, x.dtype), blocks)
-                directions = _unit(directions) + _unit(fresh)
+                directions = _unit(directions) + _unit(fresh) / 2
                 measured, directions = largest_curvature(gradient, x, directions, num_iterations)
                 curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
                 step_size = _step_size(curvatures, current.grad, sigma, blocks)

@@ -11,7 +11,7 @@ from numpyro_scores.densities import LineIntegral, NoisePathIntegral, Probabilit
 from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
 from numpyro_scores.infer import MALA, ULA, AnnealedLangevin, OverdampedLangevin
-from numpyro_scores.integrators import BAOAB, EulerMaruyama, LeimkuhlerMatthews
+from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
 from numpyro_scores.processes import VarianceExploding
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 from numpyro_scores.training import FitResult, fit
@@ -20,6 +20,8 @@ from numpyro_scores.version import __version__
 __all__ = [
     "BAOAB",
     "MALA",
+    "OBABO",
+    "UBU",
     "ULA",
     "AnnealedLangevin",
     "DiffusionPrior",

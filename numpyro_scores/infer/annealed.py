@@ -22,7 +22,7 @@ from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel, all_finite, select
 from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
-from numpyro_scores.integrators import BAOAB, Integrator
+from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
 
 # The step in units of the inverse curvature, shared among the blocks of sites: the largest
 # eigenvalue of a positive matrix whose diagonal blocks have norm one is at most their number.
@@ -82,6 +82,9 @@ class AnnealedLangevin(LangevinKernel):
     :param denoised: whether the likelihood sees the denoised value or the noisy one.
     :param integrator: the one-step map. :class:`~numpyro_scores.BAOAB` carries a momentum, so that
         directions that the data say little about keep up when a small noise makes all steps small.
+    :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); 0.2
+        by default: the momentum is remembered for some 5 steps.
+    :raises ValueError: if an overdamped integrator is given a friction.
     :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site.
 
     Steps of a noise level that leave the finite numbers are not made, and `diverging` says so.
@@ -99,6 +102,7 @@ class AnnealedLangevin(LangevinKernel):
         noise_levels: Sequence[float] | Array | None = None,
         denoised: bool = True,
         integrator: Integrator = BAOAB(),
+        friction: float | None = None,
     ):
         super().__init__(model, init_strategy=init_to_sample)
         if step_size is not None:
@@ -108,12 +112,18 @@ class AnnealedLangevin(LangevinKernel):
         if noise_levels is not None:
             check_decreasing("noise_levels", noise_levels)
             noise_levels = tuple(float(sigma) for sigma in np.asarray(noise_levels))
+        if friction is None:
+            friction = 0.2
+        elif isinstance(integrator, OverdampedIntegrator):
+            raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
+        check_positive("friction", friction)
         self._step_size = step_size
         self._num_steps = num_steps
         self._num_levels = num_levels
         self._noise_levels = noise_levels
         self._denoised = denoised
         self._integrator = integrator
+        self._friction = friction
 
     def get_potential_fn(self, model_args=(), model_kwargs=None, *, sigma=None):
         """The potential energy of unconstrained values at noise level `sigma` (None: no change)."""
@@ -199,9 +209,10 @@ class AnnealedLangevin(LangevinKernel):
             current = self._integrator.init(x, jnp.zeros_like(x), gradient)._replace(memory=memory)
             if self._step_size is None:
                 # Something new each time, or a direction whose curvature has just outgrown the
-                # others would be found too late.
+                # others would be found too late; of less weight, since in a block with one entry
+                # old and new would cancel half of the time.
                 fresh = block_directions(random.normal(key_probe, x.shape, x.dtype), blocks)
-                directions = _unit(directions) + _unit(fresh)
+                directions = _unit(directions) + _unit(fresh) / 2
                 measured, directions = largest_curvature(gradient, x, directions, num_iterations)
                 curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
                 step_size = _step_size(curvatures, current.grad, sigma, blocks)
@@ -209,8 +220,7 @@ class AnnealedLangevin(LangevinKernel):
                 step_size = self._step_size * (sigma / levels[-1]) ** 2
 
             def step(current, key):
-                noise = random.normal(key, x.shape, x.dtype)
-                return self._integrator.step(current, noise, gradient, step_size), None
+                return self._step(current, key, gradient, step_size), None
 
             current, _ = lax.scan(step, current, random.split(key_steps, self._num_steps))
             finite = all_finite(current)
@@ -225,7 +235,7 @@ class AnnealedLangevin(LangevinKernel):
         num_iterations[0] = NUM_FIRST_ITERATIONS
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
         (x, *_, diverging), _ = lax.scan(level, carry, inputs)
-        work = len(levels) * (self._num_steps + 1)
+        work = len(levels) * (self._num_steps * self._integrator.num_grad_evals + 1)
         if self._step_size is None:
             work += 2 * num_blocks * int(num_iterations.sum())
         return AnnealedLangevinState(
@@ -234,6 +244,15 @@ class AnnealedLangevin(LangevinKernel):
             num_grad_evals=jnp.array(work),
             rng_key=rng_key,
         )
+
+    def _step(self, current, key, gradient, step_size):
+        integrator, x = self._integrator, current.x
+        noise = random.normal(key, (integrator.num_noises, *x.shape), x.dtype)
+        if isinstance(integrator, OverdampedIntegrator):
+            return integrator.step(current, noise, gradient, step_size)
+        # A block whose step is zero does not move, and its momentum is forgotten all the same.
+        time_step = jnp.sqrt(2 * jnp.maximum(step_size, jnp.finfo(x.dtype).tiny))
+        return integrator.step(current, noise, gradient, time_step, self._friction / time_step)
 
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""

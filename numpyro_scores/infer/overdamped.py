@@ -14,7 +14,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, select
-from numpyro_scores.integrators import EulerMaruyama, Integrator, IntegratorState
+from numpyro_scores.integrators import EulerMaruyama, IntegratorState, OverdampedIntegrator
 
 # With step_size=None the step is this over the largest curvature at the start: the variance of
 # Euler-Maruyama is then at most 11% too large in the stiffest direction, and less in all others.
@@ -52,6 +52,7 @@ class OverdampedLangevin(LangevinKernel):
     :param num_steps: number of steps between two draws.
     :param integrator: the one-step map.
     :param init_strategy: NumPyro's, where a model starts.
+    :raises ValueError: if the integrator is an underdamped one.
 
     Steps that leave the finite numbers are not made: the chain stays at its last draw, and
     `diverging` says so.
@@ -64,13 +65,19 @@ class OverdampedLangevin(LangevinKernel):
         *,
         step_size: float | None = None,
         num_steps: int = 10,
-        integrator: Integrator = EulerMaruyama(),
+        integrator: OverdampedIntegrator = EulerMaruyama(),
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)
         if step_size is not None:
             check_positive("step_size", step_size)
         check_count("num_steps", num_steps)
+        if not isinstance(integrator, OverdampedIntegrator):
+            raise ValueError(
+                "integrator must be an overdamped one, such as EulerMaruyama() or "
+                f"LeimkuhlerMatthews(), got {integrator!r}. For one with a momentum use "
+                "UnderdampedLangevin."
+            )
         self._step_size = step_size
         self._num_steps = num_steps
         self._integrator = integrator
@@ -102,7 +109,8 @@ class OverdampedLangevin(LangevinKernel):
         rng_key, key_steps = random.split(state.rng_key)
 
         def step(current, key):
-            noise = random.normal(key, current.x.shape, current.x.dtype)
+            shape = (self._integrator.num_noises, *current.x.shape)
+            noise = random.normal(key, shape, current.x.dtype)
             return self._integrator.step(current, noise, gradient, state.step_size), None
 
         start = state.integrator_state
@@ -114,7 +122,7 @@ class OverdampedLangevin(LangevinKernel):
             z=unravel(final.x),
             integrator_state=final,
             diverging=~finite,
-            num_grad_evals=jnp.array(self._num_steps),
+            num_grad_evals=jnp.array(self._num_steps * self._integrator.num_grad_evals),
             rng_key=rng_key,
         )
 

@@ -3,6 +3,9 @@
 
 """Annealed Langevin dynamics: against exact answers where the denoiser is exact."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -294,6 +297,57 @@ def test_an_anneal_starts_from_the_prior_whatever_the_state(short):
     _, state, sample = short
     elsewhere = state._replace(z=jax.tree.map(lambda a: a + 100, state.z))
     jax.tree.map(np.testing.assert_array_equal, sample(state).z, sample(elsewhere).z)
+
+
+@dataclass(frozen=True)
+class FrictionOfAStep(ns.integrators.UnderdampedIntegrator):
+    """Its position is the friction of a step, its momentum the time step."""
+
+    num_noises: ClassVar[int] = 3
+
+    def step(self, state, noise, gradient, step_size, friction):
+        assert noise.shape == (3, *state.x.shape)
+        step_size = jnp.broadcast_to(step_size, state.x.shape)
+        return state._replace(x=friction * step_size, memory=step_size)
+
+
+@pytest.mark.parametrize(
+    "settings, friction", [({}, 0.2), ({"friction": 0.7}, 0.7), ({"step_size": 0.1}, 0.2)], ids=str
+)
+def test_the_friction_is_that_of_a_step_whatever_the_step_size(settings, friction):
+    kernel = ns.AnnealedLangevin(
+        noise_model, integrator=FrictionOfAStep(), num_levels=3, num_steps=2, **settings
+    )
+    y = two_looks(3, 0.5)
+    state = draw(kernel, random.key(0), 2, None, y)
+    for leaf in jax.tree.leaves(state.z):
+        np.testing.assert_allclose(leaf, friction, rtol=1e-6)
+
+
+def test_a_block_that_must_not_move_has_the_friction_of_the_others():
+    kernel = ns.AnnealedLangevin(noise_model, integrator=FrictionOfAStep())
+    x = jnp.ones(2)
+    start = ns.integrators.IntegratorState(x, x, x)
+    end = kernel._step(start, random.key(0), jnp.zeros_like, jnp.array([0.0, 0.02]))
+    np.testing.assert_allclose(end.x, 0.2, rtol=1e-6)
+    np.testing.assert_allclose(end.memory, [0.0, 0.2], rtol=1e-6, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "integrator, largest",
+    # Without a momentum the anneal lags a little behind.
+    [(ns.OBABO(), 1.2), (ns.UBU(), 1.2), (ns.integrators.SKROCK(3), 1.5)],
+    ids=["OBABO", "UBU", "SKROCK"],
+)
+def test_other_integrators_find_the_posterior(linear_draws, integrator, largest):
+    """As the default does, above; and count their gradients."""
+    state = linear_draws(1.0, integrator=integrator)
+    w = whitened(state.z["x"], *exact_posterior(1.0, True))
+    spectrum = np.linalg.eigvalsh(np.cov(w.T))
+    assert np.abs(w.mean(axis=0)).max() < 0.15
+    assert 0.8 < spectrum[0] and spectrum[-1] < largest, spectrum
+    work = 100 * (5 * integrator.num_grad_evals + 1) + 2 * (20 + 2 * 99)
+    assert set(np.unique(state.num_grad_evals)) == {work}
 
 
 def test_noise_levels_may_be_given(short):

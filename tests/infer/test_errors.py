@@ -74,6 +74,20 @@ def test_num_steps(kernel, num_steps):
         kernel(model, num_steps=num_steps)
 
 
+@pytest.mark.parametrize("integrator", [ns.BAOAB(), ns.EulerMaruyama], ids=repr)
+def test_an_integrator_that_is_not_overdamped(integrator):
+    with pytest.raises(ValueError, match="overdamped one.*got .*use UnderdampedLangevin"):
+        ns.OverdampedLangevin(model, integrator=integrator)
+
+
+def test_friction():
+    for friction in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="friction must be a finite positive number"):
+            ns.AnnealedLangevin(model, friction=friction)
+    with pytest.raises(ValueError, match=r"EulerMaruyama\(\) has no friction, got friction=0.1"):
+        ns.AnnealedLangevin(model, integrator=ns.EulerMaruyama(), friction=0.1)
+
+
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.5, np.nan])
 def test_target_accept_prob(target):
     with pytest.raises(ValueError, match=r"target_accept_prob must be in \(0, 1\)"):

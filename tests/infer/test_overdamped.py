@@ -18,7 +18,7 @@ from scipy import linalg, stats
 import numpyro_scores as ns
 
 PRECISION = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
-INTEGRATORS = [ns.EulerMaruyama(), ns.LeimkuhlerMatthews(), ns.BAOAB(friction=1.0)]
+INTEGRATORS = [ns.EulerMaruyama(), ns.LeimkuhlerMatthews(), ns.integrators.SKROCK(3)]
 
 
 def gaussian(precision):
@@ -42,7 +42,7 @@ def transition(kernel, precision, monkeypatch):
     with_memory = first.integrator_state.memory is not None
 
     def step(x, noise):
-        monkeypatch.setattr(random, "normal", lambda *_: jnp.asarray(noise))
+        monkeypatch.setattr(random, "normal", lambda *_: jnp.asarray(noise)[None])
         memory = x[d:] if with_memory else None
         integrator_state = first.integrator_state._replace(
             x=x[:d], grad=precision @ x[:d], memory=memory
@@ -91,9 +91,11 @@ def test_stationary_covariance_of_a_gaussian_in_a_pytree(x64, monkeypatch, integ
     )
     a, b = transition(kernel, PRECISION, monkeypatch)
     covariance = linalg.solve_discrete_lyapunov(a, b @ b.T)[:3, :3]
-    exact = linalg.inv(PRECISION)
-    if integrator == ns.EulerMaruyama():
-        exact = exact @ linalg.inv(np.eye(3) - h * PRECISION / 2)
+    precisions, axes = linalg.eigh(PRECISION)
+    exact = (
+        axes
+        * [ns.integrators.stationary_variance(integrator, h, precision) for precision in precisions]
+    ) @ axes.T
     np.testing.assert_allclose(covariance, exact, atol=1e-12)
 
 
@@ -127,7 +129,7 @@ def test_the_draws_have_the_stationary_law_of_the_formula(integrator):
     )
     mcmc.run(random.key(0), extra_fields=("num_grad_evals", "step_size"))
     z = np.log(np.asarray(mcmc.get_samples(group_by_chain=True)["x"][:, -1], np.float64))
-    variance = 4 / 3 if integrator == ns.EulerMaruyama() else 1.0
+    variance = float(ns.integrators.stationary_variance(integrator, 0.5, 1.0))
     assert_no_rejection(
         {
             "distribution": stats.kstest(z / variance**0.5, stats.norm.cdf).pvalue,
@@ -135,7 +137,7 @@ def test_the_draws_have_the_stationary_law_of_the_formula(integrator):
         }
     )
     fields = mcmc.get_extra_fields()
-    assert set(np.unique(fields["num_grad_evals"])) == {2}
+    assert set(np.unique(fields["num_grad_evals"])) == {2 * integrator.num_grad_evals}
     assert set(np.unique(fields["step_size"])) == {0.5}
 
 

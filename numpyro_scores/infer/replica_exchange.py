@@ -43,6 +43,8 @@ class ReplicaExchangeState(NamedTuple):
     - **num_round_trips** - number of times that a walker came back to the first rung from the last.
     - **round_trip_rate** - the same a draw.
     - **diverging** - whether the transition of the cold replica was divergent.
+    - **num_grad_evals** - number of gradients of this draw's transitions, of all replicas; 0 if the
+      kernel doesn't count them.
     - **rng_key** - key of the next draw.
 
     The statistics are of the current phase, warmup or sampling, or of the current ladder.
@@ -59,6 +61,7 @@ class ReplicaExchangeState(NamedTuple):
     num_round_trips: Array
     round_trip_rate: Array
     diverging: Array
+    num_grad_evals: Array
     rng_key: Array
 
 
@@ -99,13 +102,13 @@ class ReplicaExchange(MCMCKernel):
     """
 
     def __init__(self, kernel: MCMCKernel, ladder: Ladder, *, adapt_ladder: bool = False):
-        _check_kernel(kernel)
+        model = _check_kernel(kernel)
         if not isinstance(ladder, Ladder):
             raise ValueError(
                 "ladder must be InverseTemperatures([...]), LikelihoodPowers([...]) or "
                 f"NoiseLevels([...]), got {ladder!r}."
             )
-        self._model: Callable = kernel.model
+        self._model = model
         self._kernel: Any = kernel.wrap_model(ladder.wrap)
         self._ladder = ladder
         self._adapt_ladder = adapt_ladder
@@ -190,6 +193,7 @@ class ReplicaExchange(MCMCKernel):
             num_round_trips=jnp.array(0),
             round_trip_rate=jnp.array(0.0),
             diverging=jnp.array(False),
+            num_grad_evals=jnp.array(0),
             rng_key=rng_key,
         )
         return state, potential_energy
@@ -222,6 +226,8 @@ class ReplicaExchange(MCMCKernel):
 
         kernel_states = on_rungs(self._kernel.sample, state.kernel_states, state.rungs)
         diverging = getattr(kernel_states, "diverging", jnp.zeros(len(state.rungs), bool))[0]
+        num_leapfrogs = getattr(kernel_states, "num_steps", jnp.array(0))  # NumPyro's HMC and NUTS
+        num_grad_evals = getattr(kernel_states, "num_grad_evals", num_leapfrogs)
         z = getattr(kernel_states, self._kernel.sample_field)
         partner = even_odd_partners(state.i, len(state.rungs))
         rises = jax.vmap(rise)(z, _take(z, partner), state.rungs)
@@ -253,6 +259,7 @@ class ReplicaExchange(MCMCKernel):
             num_round_trips=num_round_trips,
             round_trip_rate=num_round_trips / num_draws,
             diverging=diverging,
+            num_grad_evals=jnp.sum(num_grad_evals),
             rng_key=rng_key,
         )
 
@@ -337,8 +344,8 @@ def _map_counters(fn: Callable, state: ReplicaExchangeState) -> ReplicaExchangeS
     return state._replace(i=fn(state.i), kernel_states=kernel_states)
 
 
-def _check_kernel(kernel: Any) -> None:
-    """Raise unless the kernel can be wrapped."""
+def _check_kernel(kernel: Any) -> Callable:
+    """The model of a kernel that can be wrapped."""
     name = type(kernel).__name__
     if isinstance(kernel, AnnealedLangevin):
         raise ValueError(
@@ -355,8 +362,14 @@ def _check_kernel(kernel: Any) -> None:
             f"ReplicaExchange cannot wrap {name}, which does not implement {missing}. Use a kernel "
             "of this package, such as MALA, or NumPyro's HMC, NUTS or DiscreteGibbs."
         )
-    if getattr(kernel, "model", None) is None:
+    if kernel.model is None:
         raise ValueError(
             f"ReplicaExchange tempers a model, but {name} was built from a potential_fn: use a "
             "model with an EnergyDistribution, or an ImproperUniform site and numpyro.factor."
         )
+    if getattr(kernel, "_find_heuristic_step_size", False):
+        raise ValueError(
+            f"{name}(find_heuristic_step_size=True) keeps the density that it started with, but "
+            "each rung has its own: leave it False, and warmup adapts the step size of each rung."
+        )
+    return kernel.model

@@ -16,13 +16,12 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
 from numpyro_scores.infer._base import _check_start
+from numpyro_scores.infer._swaps import UP, even_odd_partners, running_mean, swap, turn_round
 from numpyro_scores.infer.annealed import AnnealedLangevin
 from numpyro_scores.infer.ladders import RUNG, Ladder
 
 # Draws of the first round of warmup that tunes the ladder; each later round is twice as long.
 FIRST_ROUND = 16
-
-UP, DOWN = 1, -1
 
 
 class ReplicaExchangeState(NamedTuple):
@@ -83,9 +82,9 @@ class ReplicaExchange(MCMCKernel):
     swapped, so that what the kernel adapts (step size, metric) is that of the rung.
 
     :param kernel: a kernel of this package or NumPyro's `HMC`, `NUTS` or `DiscreteGibbs`, built
-        from a model. In general one with `wrap_model`, `refresh`, `get_constrain_fn` and
-        `get_potential_fn`, the state of which is a `NamedTuple`, and which makes no use of its
-        state's `z` but through `refresh`.
+        from a model. In general one with NumPyro's `wrap_model` and `refresh` and with
+        `get_potential_fn`, whose state is a `NamedTuple` that keeps the position in `z`, and in
+        `integrator_state` if it has one; what else depends on the position, `refresh` renews.
     :param ladder: :class:`~numpyro_scores.InverseTemperatures`,
         :class:`~numpyro_scores.LikelihoodPowers` or :class:`~numpyro_scores.NoiseLevels`.
     :param adapt_ladder: whether warmup moves the rungs between first and last to equal rejection,
@@ -190,10 +189,10 @@ class ReplicaExchange(MCMCKernel):
             directions=jnp.zeros(len(rungs), int).at[0].set(UP),
             swap_accept_prob=jnp.zeros(len(rungs) - 1),
             num_swaps=jnp.zeros(len(rungs) - 1, int),
-            num_round_trips=jnp.array(0),
-            round_trip_rate=jnp.array(0.0),
+            num_round_trips=jnp.zeros((), int),
+            round_trip_rate=jnp.zeros(()),
             diverging=jnp.array(False),
-            num_grad_evals=jnp.array(0),
+            num_grad_evals=jnp.zeros((), int),
             rng_key=rng_key,
         )
         return state, potential_energy
@@ -233,13 +232,13 @@ class ReplicaExchange(MCMCKernel):
         rises = jax.vmap(rise)(z, _take(z, partner), state.rungs)
         source, accept_prob = swap(key_swap, -(rises + rises[partner]), partner)
 
-        directions, trips = turn_round(state.directions[source])
-        num_draws, num_swaps, swap_accept_prob, num_round_trips = self._statistics(state)
+        directions, num_trips = turn_round(state.directions[source])
+        num_draws, swap_accept_prob, num_swaps, num_round_trips = self._statistics(state)
+        num_round_trips = num_round_trips + num_trips
         tried = partner[:-1] > jnp.arange(len(partner) - 1)
-        num_draws, num_swaps = num_draws + 1, num_swaps + tried
-        gain = jnp.where(tried, accept_prob[:-1] - swap_accept_prob, 0)
-        swap_accept_prob = swap_accept_prob + gain / jnp.maximum(num_swaps, 1)
-        num_round_trips = num_round_trips + trips
+        swap_accept_prob, num_swaps = running_mean(
+            swap_accept_prob, num_swaps, accept_prob[:-1], tried
+        )
 
         rungs = state.rungs
         if self._adapt_ladder:
@@ -257,7 +256,7 @@ class ReplicaExchange(MCMCKernel):
             swap_accept_prob=swap_accept_prob,
             num_swaps=num_swaps,
             num_round_trips=num_round_trips,
-            round_trip_rate=num_round_trips / num_draws,
+            round_trip_rate=num_round_trips / (num_draws + 1),
             diverging=diverging,
             num_grad_evals=jnp.sum(num_grad_evals),
             rng_key=rng_key,
@@ -283,9 +282,9 @@ class ReplicaExchange(MCMCKernel):
         if self._adapt_ladder:
             starts = np.concatenate([starts, self._round_ends()])
         num_draws = state.i - jnp.max(jnp.where(starts <= state.i, starts, 0))
-        known = (state.num_swaps, state.swap_accept_prob, state.num_round_trips)
-        num_swaps, accept_prob, num_trips = (jnp.where(num_draws == 0, 0, x) for x in known)
-        return num_draws, num_swaps, accept_prob, num_trips
+        known = (state.swap_accept_prob, state.num_swaps, state.num_round_trips)
+        accept_prob, num_swaps, num_trips = (jnp.where(num_draws == 0, 0, x) for x in known)
+        return num_draws, accept_prob, num_swaps, num_trips
 
     def get_diagnostics_str(self, state):
         return f"smallest swap prob={jnp.min(state.swap_accept_prob):.2f}"
@@ -293,39 +292,6 @@ class ReplicaExchange(MCMCKernel):
     def __getstate__(self) -> dict[str, Any]:
         # A kernel from a pickle has no model looked at: MCMC runs its init again.
         return self.__dict__ | {"_sample_fn": None}
-
-
-def even_odd_partners(i: Array, num_rungs: int) -> Array:
-    """
-    With whom each rung swaps in draw `i`, shape `(num_rungs,)`: 0 with 1, 2 with 3, ... in even
-    draws; 1 with 2, ... in odd ones; itself where there is nobody.
-    """
-    rung = jnp.arange(num_rungs)
-    partner = rung + jnp.where((rung + i) % 2 == 0, 1, -1)
-    return jnp.where((partner < 0) | (partner == num_rungs), rung, partner)
-
-
-def swap(key: Array, log_ratio: Array, partner: Array) -> tuple[Array, Array]:
-    """
-    Accept or refuse the swap of each pair.
-
-    :param log_ratio: of the pair that a rung belongs to, the same for both, shape `(R,)`.
-    :param partner: with whom each rung swaps, shape `(R,)`.
-    :return: from which rung each rung takes its position, and the probability that its pair swaps,
-        both of shape `(R,)`.
-    """
-    rung = jnp.arange(len(partner))
-    # What is not finite has left the support of one of the densities: refuse.
-    accept_prob = jnp.exp(jnp.minimum(jnp.where(jnp.isfinite(log_ratio), log_ratio, -jnp.inf), 0.0))
-    uniform = random.uniform(key, rung.shape, log_ratio.dtype)[jnp.minimum(rung, partner)]
-    return jnp.where(uniform < accept_prob, partner, rung), accept_prob
-
-
-def turn_round(directions: Array) -> tuple[Array, Array]:
-    """The directions after those at both ends have turned, and the number of round trips ended."""
-    num_trips = (directions[0] == DOWN).astype(int)
-    top = jnp.where(directions[-1] == UP, DOWN, directions[-1])
-    return directions.at[-1].set(top).at[0].set(UP), num_trips
 
 
 def _take(tree: Any, index: Any) -> Any:

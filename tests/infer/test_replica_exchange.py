@@ -22,8 +22,8 @@ from numpyro.infer.util import potential_energy
 from scipy import special, stats
 
 import numpyro_scores as ns
+from numpyro_scores.infer._swaps import even_odd_partners, swap, turn_round
 from numpyro_scores.infer.ladders import RUNG
-from numpyro_scores.infer.replica_exchange import even_odd_partners, swap, turn_round
 
 
 class Draw(NamedTuple):
@@ -329,7 +329,7 @@ def test_share_of_the_large_mode():
     )
     fields = ("swap_accept_prob", "round_trip_rate", "kernel_states.diverging", "num_grad_evals")
     mcmc = run(kernel, num_warmup=200, num_samples=300, num_chains=300, fields=fields)
-    x = mcmc.get_samples(group_by_chain=True)["x"]
+    x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"], np.float64)
     share, error = mean_and_error(np.sum(x, axis=-1) > 0)
     assert error < 0.008
     assert_within(share, 0.8, error, num_errors=3)

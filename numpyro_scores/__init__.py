@@ -10,7 +10,16 @@ from numpyro_scores import diagnostics, handlers, integrators, nn, objectives, p
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
 from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
-from numpyro_scores.infer import MALA, ULA, AnnealedLangevin, OverdampedLangevin
+from numpyro_scores.infer import (
+    MALA,
+    ULA,
+    AnnealedLangevin,
+    InverseTemperatures,
+    LikelihoodPowers,
+    NoiseLevels,
+    OverdampedLangevin,
+    ReplicaExchange,
+)
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
 from numpyro_scores.processes import VarianceExploding
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
@@ -30,11 +39,15 @@ __all__ = [
     "ExactTrace",
     "FitResult",
     "HutchinsonTrace",
+    "InverseTemperatures",
     "LeimkuhlerMatthews",
+    "LikelihoodPowers",
     "LineIntegral",
+    "NoiseLevels",
     "NoisePathIntegral",
     "OverdampedLangevin",
     "ProbabilityFlow",
+    "ReplicaExchange",
     "ScoreDistribution",
     "VarianceExploding",
     "__version__",

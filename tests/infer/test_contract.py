@@ -42,6 +42,14 @@ def potential_fn(z):
 
 
 MODEL = partial(model_with, dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+
+
+def replica_exchange(model):
+    return ns.ReplicaExchange(
+        ns.MALA(model, num_steps=1), ns.LikelihoodPowers([1.0, 0.3]), adapt_ladder=True
+    )
+
+
 PRIOR = ns.DiffusionPrior(denoiser, ns.VarianceExploding(0.1, 5.0), 3)
 KERNELS = {
     "ULA": partial(ns.ULA, num_steps=2),
@@ -50,6 +58,7 @@ KERNELS = {
     ),
     "MALA": partial(ns.MALA, num_steps=2),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, num_steps=1, num_levels=3),
+    "ReplicaExchange": replica_exchange,
 }
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS["AnnealedLangevin"] = {"model": partial(model_with, PRIOR)}
@@ -149,7 +158,8 @@ def test_chains_are_the_same_one_by_one(case, vectorized, sequential, capfd):
     run(mcmc)
     printed = capfd.readouterr().err
     assert printed.count("sample: 100%") == NUM_CHAINS
-    assert ("step size" in printed) == (case[0] != "AnnealedLangevin")
+    assert ("step size" in printed) == (case[0] not in ("AnnealedLangevin", "ReplicaExchange"))
+    assert ("smallest swap prob=" in printed) == (case[0] == "ReplicaExchange")
     assert ("acc. prob=" in printed) == (case[0] == "MALA")
 
 

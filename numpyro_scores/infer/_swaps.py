@@ -1,0 +1,49 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Even-odd swaps of neighbours on a ladder, and what is counted of them."""
+
+import jax.numpy as jnp
+from jax import Array, random
+
+# Directions of the walkers: on the way to the last rung, or back from it to the first.
+UP, DOWN = 1, -1
+
+
+def even_odd_partners(i: Array, num_rungs: int) -> Array:
+    """
+    With whom each rung swaps in draw `i`, shape `(num_rungs,)`: 0 with 1, 2 with 3, ... in even
+    draws; 1 with 2, ... in odd ones; itself where there is nobody.
+    """
+    rung = jnp.arange(num_rungs)
+    partner = rung + jnp.where((rung + i) % 2 == 0, 1, -1)
+    return jnp.where((partner < 0) | (partner == num_rungs), rung, partner)
+
+
+def swap(key: Array, log_ratio: Array, partner: Array) -> tuple[Array, Array]:
+    """
+    Accept or refuse the swap of each pair.
+
+    :param log_ratio: of the pair that a rung belongs to, the same for both, shape `(R,)`.
+    :param partner: with whom each rung swaps, shape `(R,)`.
+    :return: from which rung each rung takes its position, and the probability that its pair swaps,
+        both of shape `(R,)`.
+    """
+    rung = jnp.arange(len(partner))
+    # What is not finite has left the support of one of the densities: refuse.
+    accept_prob = jnp.exp(jnp.minimum(jnp.where(jnp.isfinite(log_ratio), log_ratio, -jnp.inf), 0.0))
+    uniform = random.uniform(key, rung.shape, log_ratio.dtype)[jnp.minimum(rung, partner)]
+    return jnp.where(uniform < accept_prob, partner, rung), accept_prob
+
+
+def turn_round(directions: Array) -> tuple[Array, Array]:
+    """The directions after those at both ends have turned, and the number of round trips ended."""
+    num_trips = (directions[0] == DOWN).astype(int)
+    top = jnp.where(directions[-1] == UP, DOWN, directions[-1])
+    return directions.at[-1].set(top).at[0].set(UP), num_trips
+
+
+def running_mean(mean: Array, count: Array, x: Array, counted: Array) -> tuple[Array, Array]:
+    """The means of `count` numbers each, and the counts, after `x` where `counted`."""
+    count = count + counted
+    return mean + jnp.where(counted, x - mean, 0) / jnp.maximum(count, 1), count

@@ -1,0 +1,341 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Replica exchange: copies of a kernel on a ladder of densities swap their positions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.util import is_prng_key
+
+from numpyro_scores.infer._base import _check_start
+from numpyro_scores.infer._swaps import UP, even_odd_partners, running_mean, swap, turn_round
+from numpyro_scores.infer.annealed import AnnealedLangevin
+from numpyro_scores.infer.ladders import RUNG, Ladder
+
+# Draws of the first round of warmup that tunes the ladder; each later round is twice as long.
+FIRST_ROUND = 16
+
+
+class ReplicaExchangeState(NamedTuple):
+    """
+    With `R` rungs, the target's first:
+
+    - **i** - number of draws so far, warmup included.
+    - **z** - unconstrained values of the cold replica, the one on the target's rung.
+    - **kernel_states** - states of the wrapped kernel, each with a leading axis `R`, except for a
+      draw counter `i`, which they share.
+    - **rungs** - the ladder, shape `(R,)`.
+    - **walkers** - which of the replicas of the start is on each rung, shape `(R,)`.
+    - **directions** - of the walker on each rung: 1 if it was last on the first rung, -1 if it went
+      from there to the last rung and is on its way back, 0 if it has not been on the first.
+    - **swap_accept_prob** - mean probability that a swap of rungs `k` and `k + 1` is accepted,
+      shape `(R - 1,)`.
+    - **num_swaps** - how often each of these swaps was tried, shape `(R - 1,)`.
+    - **num_round_trips** - number of times that a walker came back to the first rung from the last.
+    - **round_trip_rate** - the same a draw.
+    - **diverging** - whether the transition of the cold replica was divergent.
+    - **num_grad_evals** - number of gradients of this draw's transitions, of all replicas; 0 if the
+      kernel doesn't count them.
+    - **rng_key** - key of the next draw.
+
+    The statistics are of the current phase, warmup or sampling, or of the current ladder.
+    """
+
+    i: Array
+    z: Any
+    kernel_states: Any
+    rungs: Array
+    walkers: Array
+    directions: Array
+    swap_accept_prob: Array
+    num_swaps: Array
+    num_round_trips: Array
+    round_trip_rate: Array
+    diverging: Array
+    num_grad_evals: Array
+    rng_key: Array
+
+
+class ReplicaExchange(MCMCKernel):
+    r"""
+    Replica exchange, or parallel tempering (Swendsen & Wang 1986; Geyer 1991): a replica of the
+    kernel moves on each rung of a ladder of densities :math:`\pi_r \propto e^{-U_r}`, from the
+    target to one where modes meet, and neighbours swap positions with probability
+
+    .. math:: \min(1, e^{U_i(z_i) + U_j(z_j) - U_i(z_j) - U_j(z_i)}),
+
+    which leaves the product of the densities invariant. Only the draws of the target's replica are
+    collected. Even pairs are tried in even draws and odd pairs in odd draws (Okabe et al. 2001):
+    the walk of a replica over the ladder is then not reversible, and the number of round trips a
+    draw tends to :math:`1 / (2 + 2 \Lambda)` for long ladders, not to 0 (Syed, Bouchard-Côté,
+    Deligiannidis & Doucet 2021).
+
+    One draw is one transition of the kernel on each rung, and one set of swaps. Positions are
+    swapped, so that what the kernel adapts (step size, metric) is that of the rung.
+
+    :param kernel: a kernel of this package or NumPyro's `HMC`, `NUTS` or `DiscreteGibbs`, built
+        from a model. In general one with NumPyro's `wrap_model` and `refresh` and with
+        `get_potential_fn`, whose state is a `NamedTuple` that keeps the position in `z`, and in
+        `integrator_state` if it has one; what else depends on the position, `refresh` renews.
+    :param ladder: :class:`~numpyro_scores.InverseTemperatures`,
+        :class:`~numpyro_scores.LikelihoodPowers` or :class:`~numpyro_scores.NoiseLevels`.
+    :param adapt_ladder: whether warmup moves the rungs between first and last to equal rejection,
+        in rounds of doubling length (Syed et al. 2021, algorithm 4).
+    :raises ValueError: if the kernel cannot be wrapped; at `init`, if the ladder does not fit the
+        model, or if the state of a replica is not finite at the start; and what the kernel raises.
+
+    `init_params` are where all replicas of a chain start. A swap rate below 0.2 or so asks for more
+    rungs. An unadjusted kernel is biased on each rung as it is without a ladder; the swaps add
+    nothing to that.
+
+    There is no `refresh`: the other blocks of a Gibbs sampler see the target's replica alone, and
+    would move the densities of all others under their feet.
+    """
+
+    def __init__(self, kernel: MCMCKernel, ladder: Ladder, *, adapt_ladder: bool = False):
+        model = _check_kernel(kernel)
+        if not isinstance(ladder, Ladder):
+            raise ValueError(
+                "ladder must be InverseTemperatures([...]), LikelihoodPowers([...]) or "
+                f"NoiseLevels([...]), got {ladder!r}."
+            )
+        self._model = model
+        self._kernel: Any = kernel.wrap_model(ladder.wrap)
+        self._ladder = ladder
+        self._adapt_ladder = adapt_ladder
+        self._num_warmup = 0
+        # MCMC runs `init` again on every resume while this is None.
+        self._sample_fn: Callable | None = None
+
+    @property
+    def model(self) -> Callable:
+        return self._model
+
+    @property
+    def sample_field(self) -> str:
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        return ("z", "diverging")
+
+    def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
+        return self._kernel.postprocess_fn(model_args, self._on_target(model_kwargs))
+
+    def get_constrain_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
+        return self._kernel.get_constrain_fn(model_args, self._on_target(model_kwargs))
+
+    def get_potential_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
+        """The potential energy of the target."""
+        return self._kernel.get_potential_fn(model_args, self._on_target(model_kwargs))
+
+    def _on_target(self, model_kwargs: dict | None) -> dict:
+        return {**(model_kwargs or {}), RUNG: self._ladder.rungs[0]}
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        """The first state, of one chain or, given a batch of keys, of as many."""
+        model_kwargs = {} if model_kwargs is None else dict(model_kwargs)
+        single_chain = is_prng_key(rng_key)
+        seeded = seed(self._model, random.key(0))
+        model_trace = trace(substitute(seeded, substitute_fn=init_to_uniform))
+        self._ladder.check_model(model_trace.get_trace(*model_args, **model_kwargs))
+        self._num_warmup = num_warmup
+
+        def init_chain(key, z):
+            return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
+
+        if not single_chain:
+            init_chain = jax.vmap(init_chain)
+        state, potential_energy = init_chain(rng_key, init_params)
+        leaves = [potential_energy, *jax.tree.leaves(state.kernel_states)]
+        numbers = tuple(x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
+        _check_start(numbers, num_axes=0 if single_chain else 1)
+        self._sample_fn = self._sample_chain if single_chain else self._sample_chains
+        return state
+
+    def sample(self, state, model_args, model_kwargs):
+        if self._sample_fn is None:
+            raise RuntimeError("The kernel's init must run before sample.")
+        return self._sample_fn(state, model_args, {} if model_kwargs is None else model_kwargs)
+
+    def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
+        rungs = jnp.asarray(self._ladder.rungs)
+        rng_key, key_replicas = random.split(rng_key)
+
+        def init_replica(key, rung):
+            kwargs = {**model_kwargs, RUNG: rung}
+            kernel_state = self._kernel.init(key, num_warmup, z, model_args, kwargs)
+            potential_fn = self._kernel.get_potential_fn(model_args, kwargs)
+            return kernel_state, potential_fn(getattr(kernel_state, self._kernel.sample_field))
+
+        keys = random.split(key_replicas, len(rungs))
+        kernel_states, potential_energy = jax.vmap(init_replica)(keys, rungs)
+        if "i" in kernel_states._fields:
+            kernel_states = kernel_states._replace(i=kernel_states.i[0])
+        state = ReplicaExchangeState(
+            i=jnp.array(0),
+            z=self._cold(kernel_states),
+            kernel_states=kernel_states,
+            rungs=rungs,
+            walkers=jnp.arange(len(rungs)),
+            directions=jnp.zeros(len(rungs), int).at[0].set(UP),
+            swap_accept_prob=jnp.zeros(len(rungs) - 1),
+            num_swaps=jnp.zeros(len(rungs) - 1, int),
+            num_round_trips=jnp.zeros((), int),
+            round_trip_rate=jnp.zeros(()),
+            diverging=jnp.array(False),
+            num_grad_evals=jnp.zeros((), int),
+            rng_key=rng_key,
+        )
+        return state, potential_energy
+
+    def _sample_chains(self, state, model_args, model_kwargs):
+        """The next state of vectorized chains."""
+        axes: Any = dict.fromkeys(state._fields, 0)
+        axes |= {"i": None, "kernel_states": _replica_axes(state.kernel_states)}
+        axes = ReplicaExchangeState(**axes)
+        sample = jax.vmap(self._sample_chain, in_axes=(axes, None, None), out_axes=axes)
+        shared = _map_counters(lambda i: i[0], state)
+        new = sample(shared, model_args, model_kwargs)
+        return _map_counters(lambda i: jnp.broadcast_to(i, state.i.shape), new)
+
+    def _sample_chain(self, state, model_args, model_kwargs):
+        """The next state of one chain."""
+        rng_key, key_swap = random.split(state.rng_key)
+
+        def on_rungs(method, kernel_states, rungs):
+            axes = _replica_axes(kernel_states)
+
+            def on_rung(kernel_state, rung):
+                return method(kernel_state, model_args, {**model_kwargs, RUNG: rung})
+
+            return jax.vmap(on_rung, (axes, 0), axes)(kernel_states, rungs)
+
+        def rise(z, z_partner, rung):
+            potential_fn = self._kernel.get_potential_fn(model_args, {**model_kwargs, RUNG: rung})
+            return potential_fn(z_partner) - potential_fn(z)
+
+        kernel_states = on_rungs(self._kernel.sample, state.kernel_states, state.rungs)
+        diverging = getattr(kernel_states, "diverging", jnp.zeros(len(state.rungs), bool))[0]
+        num_leapfrogs = getattr(kernel_states, "num_steps", jnp.array(0))  # NumPyro's HMC and NUTS
+        num_grad_evals = getattr(kernel_states, "num_grad_evals", num_leapfrogs)
+        z = getattr(kernel_states, self._kernel.sample_field)
+        partner = even_odd_partners(state.i, len(state.rungs))
+        rises = jax.vmap(rise)(z, _take(z, partner), state.rungs)
+        source, accept_prob = swap(key_swap, -(rises + rises[partner]), partner)
+
+        directions, num_trips = turn_round(state.directions[source])
+        num_draws, swap_accept_prob, num_swaps, num_round_trips = self._statistics(state)
+        num_round_trips = num_round_trips + num_trips
+        tried = partner[:-1] > jnp.arange(len(partner) - 1)
+        swap_accept_prob, num_swaps = running_mean(
+            swap_accept_prob, num_swaps, accept_prob[:-1], tried
+        )
+
+        rungs = state.rungs
+        if self._adapt_ladder:
+            tuned = self._ladder.tuned(rungs, 1 - swap_accept_prob)
+            rungs = jnp.where(jnp.any(state.i + 1 == self._round_ends()), tuned, rungs)
+        kernel_states = self._permuted(kernel_states, source)
+        kernel_states = on_rungs(self._kernel.refresh, kernel_states, rungs)
+        return ReplicaExchangeState(
+            i=state.i + 1,
+            z=self._cold(kernel_states),
+            kernel_states=kernel_states,
+            rungs=rungs,
+            walkers=state.walkers[source],
+            directions=directions,
+            swap_accept_prob=swap_accept_prob,
+            num_swaps=num_swaps,
+            num_round_trips=num_round_trips,
+            round_trip_rate=num_round_trips / (num_draws + 1),
+            diverging=diverging,
+            num_grad_evals=jnp.sum(num_grad_evals),
+            rng_key=rng_key,
+        )
+
+    def _cold(self, kernel_states: Any) -> Any:
+        return _take(getattr(kernel_states, self._kernel.sample_field), 0)
+
+    def _permuted(self, kernel_states: Any, source: Array) -> Any:
+        # What an integrator remembers of the path, a momentum or a noise, goes with the position.
+        moving = {self._kernel.sample_field, "integrator_state"} & set(kernel_states._fields)
+        moved = {name: _take(getattr(kernel_states, name), source) for name in moving}
+        return kernel_states._replace(**moved)
+
+    def _round_ends(self) -> np.ndarray:
+        """Numbers of draws after which the ladder is tuned."""
+        num_rounds = int(np.log2(self._num_warmup / FIRST_ROUND + 1))
+        return FIRST_ROUND * (2 ** np.arange(1, num_rounds + 1) - 1)
+
+    def _statistics(self, state: ReplicaExchangeState) -> tuple[Array, Array, Array, Array]:
+        """Number of draws, and what is known of the swaps, before this draw of its phase."""
+        starts = np.array([0, self._num_warmup])
+        if self._adapt_ladder:
+            starts = np.concatenate([starts, self._round_ends()])
+        num_draws = state.i - jnp.max(jnp.where(starts <= state.i, starts, 0))
+        known = (state.swap_accept_prob, state.num_swaps, state.num_round_trips)
+        accept_prob, num_swaps, num_trips = (jnp.where(num_draws == 0, 0, x) for x in known)
+        return num_draws, accept_prob, num_swaps, num_trips
+
+    def get_diagnostics_str(self, state):
+        return f"smallest swap prob={jnp.min(state.swap_accept_prob):.2f}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A kernel from a pickle has no model looked at: MCMC runs its init again.
+        return self.__dict__ | {"_sample_fn": None}
+
+
+def _take(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def _replica_axes(kernel_states: Any) -> Any:
+    # All replicas share a draw counter: a condition on it is then not vmapped into both branches.
+    return type(kernel_states)(*(None if name == "i" else 0 for name in kernel_states._fields))
+
+
+def _map_counters(fn: Callable, state: ReplicaExchangeState) -> ReplicaExchangeState:
+    kernel_states = state.kernel_states
+    if "i" in kernel_states._fields:
+        kernel_states = kernel_states._replace(i=fn(kernel_states.i))
+    return state._replace(i=fn(state.i), kernel_states=kernel_states)
+
+
+def _check_kernel(kernel: Any) -> Callable:
+    """The model of a kernel that can be wrapped."""
+    name = type(kernel).__name__
+    if isinstance(kernel, AnnealedLangevin):
+        raise ValueError(
+            "AnnealedLangevin draws anew from the prior each time, so it has no position to swap. "
+            "Use ReplicaExchange(MALA(model), NoiseLevels([...])) for the same ladder."
+        )
+    missing = [
+        method
+        for method in ("wrap_model", "refresh", "get_potential_fn")
+        if getattr(type(kernel), method, None) is getattr(MCMCKernel, method, None)
+    ]
+    if missing:
+        raise ValueError(
+            f"ReplicaExchange cannot wrap {name}, which does not implement {missing}. Use a kernel "
+            "of this package, such as MALA, or NumPyro's HMC, NUTS or DiscreteGibbs."
+        )
+    if kernel.model is None:
+        raise ValueError(
+            f"ReplicaExchange tempers a model, but {name} was built from a potential_fn: use a "
+            "model with an EnergyDistribution, or an ImproperUniform site and numpyro.factor."
+        )
+    if getattr(kernel, "_find_heuristic_step_size", False):
+        raise ValueError(
+            f"{name}(find_heuristic_step_size=True) keeps the density that it started with, but "
+            "each rung has its own: leave it False, and warmup adapts the step size of each rung."
+        )
+    return kernel.model

@@ -19,7 +19,7 @@ def hessian_vector_product(gradient: Callable[[Array], Array], x: Array, v: Arra
 
 
 def largest_curvature(
-    gradient: Callable[[Array], Array], x: Array, directions: Array, num_iterations: int
+    gradient: Callable[[Array], Array], x: Array, directions: Array, num_iterations: int | Array
 ) -> tuple[Array, Array]:
     r"""
     The largest absolute eigenvalue of each diagonal block of :math:`\nabla^2 U(x)`, by power

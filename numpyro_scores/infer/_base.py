@@ -234,8 +234,8 @@ def _check_start(arrays: tuple[Array, ...], num_axes: int) -> None:
             where = f" of chains {np.flatnonzero(~finite)}" if num_axes else ""
             raise ValueError(
                 f"The potential energy or its gradient is not finite at the start{where}: start "
-                "elsewhere (init_params or init_strategy), or look for a division by zero or a "
-                "logarithm of a negative number in the energy."
+                "elsewhere (init_params or init_strategy), or look for NaN in the data and for a "
+                "division by zero or a logarithm of a negative number in the energy."
             )
 
 

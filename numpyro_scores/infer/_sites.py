@@ -17,6 +17,7 @@ class LatentSites(NamedTuple):
     """
     - **transforms** - from unconstrained to constrained values, by name; continuous sites.
     - **discrete** - names of discrete latent sites that are not enumerated.
+    - **enumerated** - names of those that are.
     - **processes** - the noise processes of the noise-conditional priors, by name.
     - **has_deterministic** - whether the model has deterministic sites.
     - **dynamic_support** - whether a support depends on other values.
@@ -24,6 +25,7 @@ class LatentSites(NamedTuple):
 
     transforms: Mapping[str, Any] = {}
     discrete: tuple[str, ...] = ()
+    enumerated: tuple[str, ...] = ()
     processes: Mapping[str, Any] = {}
     has_deterministic: bool = False
     dynamic_support: bool = False
@@ -51,29 +53,36 @@ class LatentSites(NamedTuple):
         continuous = {
             name: site for name, site in latent.items() if not site["fn"].support.is_discrete
         }
+        enumerated = [
+            name
+            for name, site in latent.items()
+            if name not in continuous and site["infer"].get("enumerate") == "parallel"
+        ]
         priors = {name: noise_conditional_prior(site["fn"]) for name, site in continuous.items()}
         values = {name: site["value"] for name, site in continuous.items()}
         sites = cls(
             transforms={name: biject_to(site["fn"].support) for name, site in continuous.items()},
-            discrete=tuple(
-                name
-                for name, site in latent.items()
-                if name not in continuous and site["infer"].get("enumerate") != "parallel"
-            ),
+            discrete=tuple(name for name in latent if name not in {*continuous, *enumerated}),
+            enumerated=tuple(enumerated),
             processes={name: p.process for name, p in priors.items() if p is not None},
             has_deterministic=any(site["type"] == "deterministic" for site in model_trace.values()),
             dynamic_support=any(_is_dynamic(site["fn"].support) for site in continuous.values()),
         )
         return sites, values
 
-    def check_continuous(self, kernel: str) -> None:
-        """Raise if the model has a discrete latent site: Langevin dynamics needs a gradient."""
-        if self.discrete:
+    def check_continuous(self, kernel: str, *, enumerates: bool = True) -> None:
+        """
+        Raise if the model has a discrete latent site: Langevin dynamics needs a gradient.
+
+        :param enumerates: whether the kernel sums over enumerated sites.
+        """
+        names = list(self.discrete if enumerates else self.discrete + self.enumerated)
+        if names:
+            way_out = ", or enumerate them with infer={'enumerate': 'parallel'}"
             raise ValueError(
-                f"{kernel} needs continuous latent sites, but {list(self.discrete)} are discrete. "
-                "Sample them with a block of their own, numpyro.infer.Gibbs([(DiscreteGibbs("
-                f"model), {list(self.discrete)}), ({kernel}(model), None)]), or enumerate them "
-                "with infer={'enumerate': 'parallel'}."
+                f"{kernel} needs continuous latent sites, but {names} are discrete. Sample them "
+                f"with a block of their own, numpyro.infer.Gibbs([(DiscreteGibbs(model), {names}), "
+                f"({kernel}(model), None)]){way_out if enumerates else ''}."
             )
 
 

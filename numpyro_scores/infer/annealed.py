@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
+from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
 from numpyro.infer.initialization import init_to_sample
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 from numpyro.util import is_prng_key
@@ -20,13 +21,15 @@ from numpyro_scores._validation import check_count, check_decreasing, check_posi
 from numpyro_scores.curvature import block_directions, largest_curvature
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel, all_finite, select
+from numpyro_scores.infer._block_steps import FRICTION, Blocks, friction_at, num_rounds
 from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
-from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
-
-# The step in units of the inverse curvature, shared among the blocks of sites: the largest
-# eigenvalue of a positive matrix whose diagonal blocks have norm one is at most their number.
-STEP_FRACTION = 0.5
+from numpyro_scores.integrators import (
+    BAOAB,
+    Integrator,
+    OverdampedIntegrator,
+    UnderdampedIntegrator,
+)
 
 # Power iterations at the first noise level and at each later one, which starts from the last one's
 # directions. A curvature may fall by this factor from one level to the next: one estimate that is
@@ -60,8 +63,8 @@ class AnnealedLangevin(LangevinKernel):
 
     Each draw is one full anneal from fresh prior draws, so the draws are **independent**: the
     priors start at the largest noise level, all other sites (a noise scale, say) at a draw of
-    their own prior, and then all sites move together by `num_steps` Langevin steps at each noise
-    level. No warmup is needed. The draws of a diffusion site are of the smallest noise level.
+    their own prior, and then all sites move together by Langevin steps at each noise level. No
+    warmup is needed. The draws of a diffusion site are of the smallest noise level.
 
     The result is **approximate**: the dynamics lags behind the noise levels, and with
     `denoised=True` the likelihood at noise level :math:`\sigma` is that of
@@ -70,26 +73,29 @@ class AnnealedLangevin(LangevinKernel):
 
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
         continuous.
-    :param step_size: by default the steps follow the curvature: at each noise level one
-        Hessian-vector product for each block of sites measures the largest curvature
+    :param step_size: by default the steps follow the curvature. In rounds of `num_steps` steps,
+        Hessian-vector products measure the largest curvature of each block of sites
         (:func:`~numpyro_scores.curvature.largest_curvature`), and the block steps by half its
-        inverse. The diffusion priors are one block, each other site is one. A number is the step
+        inverse; the diffusion priors are one block, each other site is one. A number is the step
         `h` at the smallest noise level, times :math:`\sigma^2 / \sigma_{\min}^2` at the others and
         the same for all sites (half of the :math:`\epsilon` of Song & Ermon).
-    :param num_steps: number of steps at each noise level.
+    :param num_steps: number of steps at each noise level. With a momentum and no `step_size` there
+        are more where the data make the steps small: rounds of as many, up to 20, in proportion to
+        :math:`\sigma \sqrt\Lambda` for a curvature :math:`\Lambda`. So a small noise scale costs
+        time and asks for no tuning.
     :param num_levels: number of geometric noise levels, over the range of the priors' processes.
     :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
     :param denoised: whether the likelihood sees the denoised value or the noisy one.
     :param integrator: the one-step map. :class:`~numpyro_scores.BAOAB` carries a momentum, so that
         directions that the data say little about keep up when a small noise makes all steps small.
-    :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); 0.2
-        by default: the momentum is remembered for some 5 steps.
+    :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); by
+        default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
     :raises ValueError: if an overdamped integrator is given a friction.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site.
+    :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site,
+        or if the potential energy is not finite (data with NaN).
 
-    Steps of a noise level that leave the finite numbers are not made, and `diverging` says so.
-    `init_params` are checked but do
-    not matter: an anneal starts from the prior.
+    Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
+    `init_params` are checked but do not matter: an anneal starts from the prior.
     """
 
     def __init__(
@@ -112,11 +118,10 @@ class AnnealedLangevin(LangevinKernel):
         if noise_levels is not None:
             check_decreasing("noise_levels", noise_levels)
             noise_levels = tuple(float(sigma) for sigma in np.asarray(noise_levels))
-        if friction is None:
-            friction = 0.2
-        elif isinstance(integrator, OverdampedIntegrator):
-            raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
-        check_positive("friction", friction)
+        if friction is not None:
+            if isinstance(integrator, OverdampedIntegrator):
+                raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
+            check_positive("friction", friction)
         self._step_size = step_size
         self._num_steps = num_steps
         self._num_levels = num_levels
@@ -155,7 +160,7 @@ class AnnealedLangevin(LangevinKernel):
         single_key = rng_key if single_chain else rng_key[0]
         assert self._model is not None
         sites, values = self._look(single_key, model_args, model_kwargs)
-        sites.check_continuous(type(self).__name__)
+        sites.check_continuous(type(self).__name__, enumerates=False)
         check_normalizers(self._model, model_args, model_kwargs, values)
         if not sites.processes:
             raise ValueError(
@@ -182,77 +187,111 @@ class AnnealedLangevin(LangevinKernel):
             )
         return levels
 
-    def _blocks(self, z: dict[str, Array]) -> np.ndarray:
-        """To which block each unconstrained entry belongs: 0 are the noise-conditional priors."""
-        numbers, others = {}, 0
+    def _blocks(self, z: dict[str, Array]) -> Blocks:
+        """The blocks of the entries: the noise-conditional priors, and each other site."""
+        numbers, transformed = {}, [False]
         for name in sorted(z):
-            others += name not in self._sites.processes
-            numbers[name] = 0 if name in self._sites.processes else others
-        return np.concatenate([np.full(np.size(z[name]), numbers[name]) for name in sorted(z)])
+            numbers[name] = 0
+            if name not in self._sites.processes:
+                numbers[name] = len(transformed)
+                transform = self._sites.transforms[name]
+                while isinstance(transform, IndependentTransform):
+                    transform = transform.base_transform
+                transformed.append(not isinstance(transform, IdentityTransform))
+        index = np.concatenate([np.full(np.size(z[name]), numbers[name]) for name in sorted(z)])
+        return Blocks(index, np.array(transformed))
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        return AnnealedLangevinState(z, jnp.array(False), jnp.array(0), rng_key), ()
+        potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=LARGEST_LEVEL)
+        state = AnnealedLangevinState(z, jnp.array(False), jnp.array(0), rng_key)
+        return state, (potential_fn(z),)
 
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
         levels = jnp.asarray(self._levels(), x.dtype)
         blocks = self._blocks(state.z)
-        num_blocks = int(blocks.max()) + 1
+        num_blocks = len(blocks.transformed)
+        underdamped = isinstance(self._integrator, UnderdampedIntegrator)
 
         def level(carry, inputs):
-            x, memory, directions, curvatures, diverging = carry
             sigma, num_iterations, key = inputs
-            key_probe, key_steps = random.split(key)
             potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=sigma)
             gradient = jax.grad(lambda x: potential_fn(unravel(x)))
-            current = self._integrator.init(x, jnp.zeros_like(x), gradient)._replace(memory=memory)
-            if self._step_size is None:
-                # Something new each time, or a direction whose curvature has just outgrown the
-                # others would be found too late; of less weight, since in a block with one entry
-                # old and new would cancel half of the time.
-                fresh = block_directions(random.normal(key_probe, x.shape, x.dtype), blocks)
-                directions = _unit(directions) + _unit(fresh) / 2
-                measured, directions = largest_curvature(gradient, x, directions, num_iterations)
-                curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
-                step_size = _step_size(curvatures, current.grad, sigma, blocks)
+
+            def one_round(carry):
+                """Measure the curvatures and make `num_steps` steps."""
+                i, x, memory, directions, curvatures, diverging = carry
+                key_probe, key_steps = random.split(random.fold_in(key, i))
+                current = self._integrator.init(x, jnp.zeros_like(x), gradient)
+                if self._step_size is not None:
+                    step_size = self._step_size * (sigma / levels[-1]) ** 2
+                    friction = self._friction or FRICTION
+                else:
+                    if underdamped:
+                        memory = blocks.limited(memory)
+                    # Something new each time, or a direction whose curvature has just outgrown the
+                    # others would be found too late; of less weight, since in a block with one
+                    # entry old and new would cancel half of the time.
+                    fresh = random.normal(key_probe, x.shape, x.dtype)
+                    fresh = block_directions(fresh, blocks.index)
+                    measured, directions = largest_curvature(
+                        gradient,
+                        x,
+                        _unit(directions) + _unit(fresh) / 2,
+                        jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
+                    )
+                    curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
+                    step_size = blocks.step_size(curvatures, current.grad, sigma, self._num_steps)
+                    friction = self._friction or friction_at(curvatures[0], sigma)
+
+                def step(current, key):
+                    return self._step(current, key, gradient, step_size, friction), None
+
+                keys = random.split(key_steps, self._num_steps)
+                current, _ = lax.scan(step, current._replace(memory=memory), keys)
+                finite = all_finite(current)
+                x, memory = select(finite, (current.x, current.memory), (x, memory))
+                return i + 1, x, memory, directions, curvatures, diverging | ~finite
+
+            def unfinished(carry):
+                i, *_, curvatures, _ = carry
+                return i < num_rounds(curvatures[0], sigma)
+
+            carry = (0, *carry)
+            if self._step_size is None and underdamped:
+                carry = lax.while_loop(unfinished, one_round, carry)
             else:
-                step_size = self._step_size * (sigma / levels[-1]) ** 2
-
-            def step(current, key):
-                return self._step(current, key, gradient, step_size), None
-
-            current, _ = lax.scan(step, current, random.split(key_steps, self._num_steps))
-            finite = all_finite(current)
-            x, memory = select(finite, (current.x, current.memory), (x, memory))
-            return (x, memory, directions, curvatures, diverging | ~finite), None
+                carry = one_round(carry)
+            return carry[1:], carry[0]
 
         noise = random.normal(key_noise, x.shape, x.dtype)
-        directions = block_directions(random.normal(key_directions, x.shape, x.dtype), blocks)
+        directions = block_directions(random.normal(key_directions, x.shape, x.dtype), blocks.index)
         memory = self._integrator.init(x, noise, jnp.zeros_like).memory
         carry = (x, memory, directions, jnp.zeros(num_blocks, x.dtype), jnp.array(False))
         num_iterations = np.full(len(levels), NUM_ITERATIONS)
         num_iterations[0] = NUM_FIRST_ITERATIONS
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
-        (x, *_, diverging), _ = lax.scan(level, carry, inputs)
-        work = len(levels) * (self._num_steps * self._integrator.num_grad_evals + 1)
+        (x, *_, diverging), rounds = lax.scan(level, carry, inputs)
+        num_grad_evals = jnp.sum(rounds) * (self._num_steps * self._integrator.num_grad_evals + 1)
         if self._step_size is None:
-            work += 2 * num_blocks * int(num_iterations.sum())
+            num_products = jnp.sum(num_iterations + NUM_ITERATIONS * (rounds - 1))
+            num_grad_evals = num_grad_evals + 2 * num_blocks * num_products
         return AnnealedLangevinState(
             z=unravel(x),
             diverging=diverging,
-            num_grad_evals=jnp.array(work),
+            num_grad_evals=num_grad_evals,
             rng_key=rng_key,
         )
 
-    def _step(self, current, key, gradient, step_size):
+    def _step(self, current, key, gradient, step_size, friction):
         integrator, x = self._integrator, current.x
         noise = random.normal(key, (integrator.num_noises, *x.shape), x.dtype)
         if isinstance(integrator, OverdampedIntegrator):
             return integrator.step(current, noise, gradient, step_size)
         # A block whose step is zero does not move, and its momentum is forgotten all the same.
         time_step = jnp.sqrt(2 * jnp.maximum(step_size, jnp.finfo(x.dtype).tiny))
-        return integrator.step(current, noise, gradient, time_step, self._friction / time_step)
+        return integrator.step(current, noise, gradient, time_step, friction / time_step)
 
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
@@ -261,16 +300,3 @@ class AnnealedLangevin(LangevinKernel):
 
 def _unit(directions: Array) -> Array:
     return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
-
-
-def _step_size(curvatures: Array, grad: Array, sigma: Array, blocks: np.ndarray) -> Array:
-    """A step size for each entry, from the curvatures of the blocks, shape `(d,)`."""
-    num_blocks = len(curvatures)
-    sizes = jnp.bincount(blocks, length=num_blocks)
-    grad_rms = jnp.sqrt(jnp.bincount(blocks, grad**2, length=num_blocks) / sizes)
-    # Where the potential is nearly straight its curvature bounds nothing. No step may carry a
-    # block further than its scale: the noise level for the priors, one unconstrained unit else.
-    radius = jnp.where(jnp.arange(num_blocks) == 0, sigma, 1.0)
-    bound = jnp.maximum(curvatures, grad_rms / radius)
-    step_size = STEP_FRACTION / (num_blocks * bound)
-    return jnp.where(jnp.isfinite(step_size), step_size, 0.0)[blocks]

@@ -153,12 +153,13 @@ class MALA(LangevinKernel):
             potential_energy_new, grad_new = value_and_grad(x_new)
             log_ratio = log_proposal_ratio(whitened(grad), whitened(grad_new), h, noise)
             log_ratio = log_ratio + potential_energy - potential_energy_new
-            # NaN or -inf means that the proposal left the support or the finite numbers, in its
-            # potential energy or its gradient: reject.
-            accept_prob = jnp.exp(jnp.minimum(jnp.nan_to_num(log_ratio, nan=-jnp.inf), 0.0))
+            # Not finite: the proposal left the support or the finite numbers, in its potential
+            # energy or its gradient. Reject, an energy of -inf too: it would never be left.
+            finite = jnp.isfinite(log_ratio)
+            accept_prob = jnp.where(finite, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
             accept = random.uniform(key_accept, dtype=x.dtype) < accept_prob
             carry = select(accept, (x_new, potential_energy_new, grad_new), carry)
-            return carry, (accept_prob, ~jnp.isfinite(log_ratio))
+            return carry, (accept_prob, ~finite)
 
         start = (x, state.potential_energy, state.z_grad)
         keys = random.split(key_steps, self._num_steps)

@@ -130,6 +130,17 @@ def test_a_discrete_site_names_the_block_to_use(kernel):
         run(kernel(mixture))
 
 
+def test_annealing_does_not_enumerate():
+    def mixture():
+        x = numpyro.sample("x", PRIOR)
+        k = numpyro.sample("k", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+        numpyro.sample("y", dist.Normal(x[0] + k, 1.0), obs=0.3)
+
+    with pytest.raises(ValueError, match=r"\['k'\] are discrete.*Gibbs") as error:
+        run(ns.AnnealedLangevin(mixture, num_levels=2, num_steps=1))
+    assert "enumerate" not in str(error.value)
+
+
 def test_annealing_needs_a_noise_conditional_prior():
     with pytest.raises(ValueError, match=r"\['scale', 'x'\] have none.*DiffusionPrior.*MALA"):
         run(ns.AnnealedLangevin(plain_model))
@@ -191,7 +202,7 @@ def test_the_chain_that_starts_badly_is_named(kernel):
         run(kernel(potential_fn=logarithm), num_chains=3, init_params=z)
 
 
-@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_data_that_are_not_finite(kernel):
     # The second message is NumPyro's own, whose search for a start finds none.
     with (
@@ -281,6 +292,19 @@ def test_one_anneal_at_the_edge_of_the_finite_numbers():
     # Every draw is a new anneal: those that do not meet the edge are as if there were none.
     np.testing.assert_allclose(draws["x"][~diverging], elsewhere["x"][~diverging], rtol=1e-5)
     assert np.any(diverging[:-1] & ~diverging[1:])
+
+
+def test_an_energy_of_minus_infinity_is_no_place_to_go():
+    """Such a proposal is as little finite as NaN; once accepted, it would never be left."""
+
+    def potential_fn(z):
+        return jnp.where(z[0] > 1.0, -jnp.inf, jnp.sum(z**2) / 2)
+
+    kernel = ns.MALA(potential_fn=potential_fn, step_size=0.5, adapt_step_size=False)
+    x, diverging = histories(kernel, jnp.zeros((2, 1)), 30)
+    assert np.all(x <= 1.0)
+    assert np.any(diverging)
+    assert np.all(np.ptp(x[15:], axis=0) > 0.1)
 
 
 def test_a_proposal_of_infinite_energy_is_refused():

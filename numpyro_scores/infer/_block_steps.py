@@ -1,0 +1,78 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""How far each block of sites may step during an anneal, and how often: all from curvatures."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+# The step in units of the inverse curvature, shared among the blocks of sites: the largest
+# eigenvalue of a positive matrix whose diagonal blocks have norm one is at most their number.
+STEP_FRACTION = 0.5
+
+# A transformed site, such as a noise scale, changes the curvature of all others by the exponential
+# of its own move: between two measurements its free path is at most this, unconstrained.
+LARGEST_MOVE = 0.5
+
+# No momentum or noise is this large by chance (6e-7 in one dimension). One that was gained on a
+# steep wall, where steps are small, would throw its block out of sight as soon as they grow.
+LARGEST_MOMENTUM = 5.0
+
+# Rounds of steps at a noise level sigma for each sigma * sqrt(curvature), the root of the condition
+# number: what a momentum needs to forget; and as many as are made at most.
+ROUNDS_PER_ROOT = 0.3
+MAX_ROUNDS = 20
+
+# The friction times the time step, unless a bad condition asks for less.
+FRICTION = 0.2
+
+
+class Blocks(NamedTuple):
+    """
+    - **index** - to which block each entry belongs, shape `(d,)`; 0 are the diffusion priors.
+    - **transformed** - whether a block's support is not that of all real numbers, `(num_blocks,)`.
+    """
+
+    index: np.ndarray
+    transformed: np.ndarray
+
+    def rms(self, x: Array) -> Array:
+        """Root mean square of each block, shape `(num_blocks,)`."""
+        size = len(self.transformed)
+        squares = jnp.bincount(self.index, x**2, length=size)
+        return jnp.sqrt(squares / np.bincount(self.index, minlength=size))
+
+    def step_size(self, curvatures: Array, grad: Array, sigma: Array, num_steps: int) -> Array:
+        """
+        A step size for each entry, shape `(d,)`.
+
+        :param curvatures: the largest of each block, shape `(num_blocks,)`.
+        :param num_steps: number of steps that will be made with it.
+        """
+        # Where the potential is nearly straight its curvature bounds nothing. No step may carry a
+        # block further than its scale: the noise level for the priors, one unconstrained unit else.
+        radius = jnp.where(np.arange(len(curvatures)) == 0, sigma, 1.0)
+        bound = jnp.maximum(curvatures, self.rms(grad) / radius)
+        step_size = STEP_FRACTION / (len(curvatures) * bound)
+        longest = np.where(self.transformed, (LARGEST_MOVE / num_steps) ** 2 / 2, np.inf)
+        step_size = jnp.minimum(step_size, longest)
+        return jnp.where(jnp.isfinite(step_size), step_size, 0.0)[self.index]
+
+    def limited(self, momentum: Array) -> Array:
+        """The momentum of each block within what chance can make of it."""
+        scale = jnp.minimum(1.0, LARGEST_MOMENTUM / self.rms(momentum))
+        return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * momentum
+
+
+def num_rounds(curvature: Array, sigma: Array) -> Array:
+    """Rounds of steps with a momentum at a noise level."""
+    rounds = jnp.ceil(ROUNDS_PER_ROOT * sigma * jnp.sqrt(curvature))
+    return jnp.clip(rounds, 1, MAX_ROUNDS)
+
+
+def friction_at(curvature: Array, sigma: Array) -> Array:
+    r"""Friction times time step: critical for a direction of scale `sigma`, or 0.2 if less."""
+    return jnp.minimum(FRICTION, 2 / (sigma * jnp.sqrt(curvature)))

@@ -93,8 +93,7 @@ class ReplicaExchange(MCMCKernel):
         model, or if the state of a replica is not finite at the start; and what the kernel raises.
 
     `init_params` are where all replicas of a chain start. A swap rate below 0.2 or so asks for more
-    rungs. An unadjusted kernel is biased on each rung as it is without a ladder; the swaps add
-    nothing to that.
+    rungs. The swaps are exact; an unadjusted kernel brings its bias along.
 
     There is no `refresh`: the other blocks of a Gibbs sampler see the target's replica alone, and
     would move the densities of all others under their feet.

@@ -227,9 +227,8 @@ def test_swaps_leave_the_product_of_the_densities_invariant(kernel):
         ns.MALA,
         ns.ULA,
         pytest.param(NUTS, marks=pytest.mark.slow),
-        pytest.param(partial(ns.OverdampedLangevin, integrator=ns.BAOAB()), marks=pytest.mark.slow),
     ],
-    ids=["MALA", "ULA", "NUTS", "BAOAB"],
+    ids=["MALA", "ULA", "NUTS"],
 )
 def test_what_a_kernel_remembers_of_its_position_and_density_is_that_after_the_swap(x64, kernel):
     betas = jnp.array([1.0, 0.9, 0.8, 0.7])

@@ -13,7 +13,8 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import curvature_at
-from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, select
+from numpyro_scores.infer._base import LangevinKernel, PotentialFn
+from numpyro_scores.infer._trees import all_finite, select
 from numpyro_scores.integrators import EulerMaruyama, IntegratorState, OverdampedIntegrator
 
 # With step_size=None the step is this over the largest curvature at the start: the variance of

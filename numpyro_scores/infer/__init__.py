@@ -3,6 +3,7 @@
 
 """Kernels that plug into NumPyro's `MCMC`."""
 
+from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer.annealed import AnnealedLangevin, AnnealedLangevinState
 from numpyro_scores.infer.ladders import InverseTemperatures, LikelihoodPowers, NoiseLevels
 from numpyro_scores.infer.mala import MALA, MALAState
@@ -15,6 +16,7 @@ __all__ = [
     "AnnealedLangevin",
     "AnnealedLangevinState",
     "InverseTemperatures",
+    "LangevinKernel",
     "LikelihoodPowers",
     "MALAState",
     "NoiseLevels",

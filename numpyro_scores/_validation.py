@@ -34,7 +34,9 @@ def check_count(name: str, value: Any) -> None:
 
 def as_event_shape(event_shape: Sequence[int] | int) -> tuple[int, ...]:
     """The shape of one point as a tuple: an integer `d` means `(d,)`."""
-    shape = (event_shape,) if isinstance(event_shape, int | np.integer) else tuple(event_shape)
+    if isinstance(event_shape, int | np.integer):
+        event_shape = (int(event_shape),)
+    shape = tuple(event_shape)
     for size in shape:
         check_count("every entry of event_shape", size)
     return shape

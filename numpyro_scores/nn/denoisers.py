@@ -93,6 +93,10 @@ class MLPDenoiser(nnx.Module):
         network = _ResidualMLP(math.prod(self.event_shape), hidden_features, num_layers, rngs)
         self.denoiser = Preconditioned(network, sigma_data)
 
+    @property
+    def sigma_data(self) -> float:
+        return self.denoiser.sigma_data
+
     def __call__(self, x: Array, sigma: Array) -> Array:
         """
         :param x: one noisy point, shape `event_shape`.

@@ -80,6 +80,12 @@ def test_an_integrator_that_is_not_overdamped(integrator):
         ns.OverdampedLangevin(model, integrator=integrator)
 
 
+@pytest.mark.parametrize("integrator", [ns.BAOAB, None], ids=repr)
+def test_what_is_no_integrator(integrator):
+    with pytest.raises(ValueError, match=r"integrator must be one such as BAOAB\(\), got"):
+        ns.AnnealedLangevin(model, integrator=integrator)
+
+
 def test_friction():
     for friction in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="friction must be a finite positive number"):

@@ -75,7 +75,10 @@ def exact_score(d, x):
 
 CAN_DRAW = [diffusion, diffusion_network]
 CANNOT_DRAW = [energy, energy_network, score]
-pytestmark = pytest.mark.filterwarnings("error:Out-of-support")
+pytestmark = [
+    pytest.mark.filterwarnings("error:Out-of-support"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 every = pytest.mark.parametrize("make", [*CANNOT_DRAW, *CAN_DRAW])
 
 

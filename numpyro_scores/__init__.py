@@ -12,6 +12,7 @@ from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
 from numpyro_scores.infer import (
     MALA,
+    SKROCK,
     ULA,
     AnnealedLangevin,
     InverseTemperatures,
@@ -19,6 +20,7 @@ from numpyro_scores.infer import (
     NoiseLevels,
     OverdampedLangevin,
     ReplicaExchange,
+    UnderdampedLangevin,
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
 from numpyro_scores.processes import VarianceExploding
@@ -30,6 +32,7 @@ __all__ = [
     "BAOAB",
     "MALA",
     "OBABO",
+    "SKROCK",
     "UBU",
     "ULA",
     "AnnealedLangevin",
@@ -49,6 +52,7 @@ __all__ = [
     "ProbabilityFlow",
     "ReplicaExchange",
     "ScoreDistribution",
+    "UnderdampedLangevin",
     "VarianceExploding",
     "__version__",
     "diagnostics",

@@ -155,8 +155,8 @@ class ReplicaExchange(MCMCKernel):
         if not single_chain:
             init_chain = jax.vmap(init_chain)
         state, potential_energy = init_chain(rng_key, init_params)
-        leaves = [potential_energy, *jax.tree.leaves(state.kernel_states)]
-        numbers = tuple(x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
+        gradients = [getattr(state.kernel_states, name, ()) for name in ("z_grad", "grad")]
+        numbers = tuple(jax.tree.leaves([potential_energy, *gradients]))
         _check_start(numbers, num_axes=0 if single_chain else 1)
         self._sample_fn = self._sample_chain if single_chain else self._sample_chains
         return state

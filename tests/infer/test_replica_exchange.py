@@ -24,6 +24,7 @@ from scipy import special, stats
 import numpyro_scores as ns
 from numpyro_scores.infer._swaps import even_odd_partners, swap, turn_round
 from numpyro_scores.infer.ladders import RUNG
+from numpyro_scores.infer.replica_exchange import _replica_axes
 
 
 class Draw(NamedTuple):
@@ -257,7 +258,10 @@ def test_what_an_integrator_remembers_goes_with_the_position_and_the_step_size_s
     step_size = jnp.array([0.1, 0.2])
     kernel_states = state.kernel_states._replace(step_size=step_size)
     state = state._replace(kernel_states=kernel_states)
-    moved = jax.vmap(lambda s: kernel._kernel.sample(s, (), {RUNG: 1.0}))(kernel_states)
+    axes = _replica_axes(kernel_states)
+    moved = jax.vmap(lambda s: kernel._kernel.sample(s, (), {RUNG: 1.0}), (axes,), axes)(
+        kernel_states
+    )
     swapped = kernel.sample(state, (), {}).kernel_states
     for after, before in [(swapped.z["x"], moved.z["x"]), (swapped.memory, moved.memory)]:
         np.testing.assert_allclose(after, before[::-1], rtol=1e-12)

@@ -6,7 +6,16 @@ Learned priors for NumPyro: energies, scores and diffusion models as distributio
 for `numpyro.infer.MCMC`, score-matching objectives to train them, and their diagnosis with ArviZ.
 """
 
-from numpyro_scores import diagnostics, handlers, integrators, nn, objectives, processes, schedules
+from numpyro_scores import (
+    diagnostics,
+    handlers,
+    infer,
+    integrators,
+    nn,
+    objectives,
+    processes,
+    schedules,
+)
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
 from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
@@ -58,6 +67,7 @@ __all__ = [
     "diagnostics",
     "fit",
     "handlers",
+    "infer",
     "integrators",
     "nn",
     "objectives",

@@ -3,6 +3,7 @@
 
 """Kernels that plug into NumPyro's `MCMC`."""
 
+from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._unadjusted import UnadjustedState
 from numpyro_scores.infer.annealed import AnnealedLangevin, AnnealedLangevinState
 from numpyro_scores.infer.ladders import InverseTemperatures, LikelihoodPowers, NoiseLevels
@@ -17,6 +18,7 @@ __all__ = [
     "AnnealedLangevin",
     "AnnealedLangevinState",
     "InverseTemperatures",
+    "LangevinKernel",
     "LikelihoodPowers",
     "MALAState",
     "NoiseLevels",

@@ -15,13 +15,14 @@ from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule, war
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import curvature_at
-from numpyro_scores.infer._base import LangevinKernel, PotentialFn, all_finite, select
+from numpyro_scores.infer._base import LangevinKernel, PotentialFn
 from numpyro_scores.infer._metric import (
     check_inverse_mass_matrix,
     coordinates,
     given_metric,
     whiten,
 )
+from numpyro_scores.infer._trees import all_finite, select
 from numpyro_scores.integrators import Integrator, IntegratorState, stationary_variance
 
 

@@ -92,7 +92,7 @@ class AnnealedLangevin(LangevinKernel):
         directions that the data say little about keep up when a small noise makes all steps small.
     :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); by
         default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
-    :raises ValueError: if an overdamped integrator is given a friction.
+    :raises ValueError: if an overdamped integrator is given a friction, or `integrator` is none.
     :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site,
         or if the potential energy is not finite (data with NaN).
 
@@ -120,6 +120,8 @@ class AnnealedLangevin(LangevinKernel):
         if noise_levels is not None:
             check_decreasing("noise_levels", noise_levels)
             noise_levels = tuple(float(sigma) for sigma in np.asarray(noise_levels))
+        if not isinstance(integrator, Integrator):
+            raise ValueError(f"integrator must be one such as BAOAB(), got {integrator!r}.")
         if friction is not None:
             if isinstance(integrator, OverdampedIntegrator):
                 raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")

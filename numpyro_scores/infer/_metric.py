@@ -54,3 +54,12 @@ def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: bool) -> np.
             f"{'eigenvalue' if dense_mass else 'entry'}."
         )
     return matrix
+
+
+def check_mass_matrix_size(inverse_mass_matrix: np.ndarray, size: int) -> None:
+    """Raise unless there is one entry for each of the `size` unconstrained numbers."""
+    if len(inverse_mass_matrix) != size:
+        raise ValueError(
+            f"inverse_mass_matrix is for {len(inverse_mass_matrix)} unconstrained numbers, but "
+            f"there are {size} (sites in alphabetical order, each flattened)."
+        )

@@ -4,6 +4,7 @@
 """The Metropolis-adjusted Langevin algorithm."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,12 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn, select
+from numpyro_scores.infer._metric import (
+    check_inverse_mass_matrix,
+    check_mass_matrix_size,
+    unwhiten,
+    whiten,
+)
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
 
 
@@ -63,8 +70,13 @@ class MALA(LangevinKernel):
     :param adapt_step_size: whether warmup adapts the step size.
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
     :param dense_mass: a full metric in place of a diagonal one.
+    :param inverse_mass_matrix: :math:`M^{-1}`, the covariance of the unconstrained values as far as
+        it is known: a vector of shape `(d,)`, or with `dense_mass` a matrix `(d, d)`, sites in
+        alphabetical order. Where the adaptation starts; by default the identity.
     :param target_accept_prob: 0.574 is optimal in high dimensions (Roberts & Rosenthal 1998).
     :param init_strategy: NumPyro's, where a model starts.
+    :raises ValueError: if an argument is out of its range; at `init`, if `inverse_mass_matrix` has
+        another size than the model.
     """
 
     _shared_fields = ("i",)  # or the adaptation would be computed after warmup too
@@ -79,6 +91,7 @@ class MALA(LangevinKernel):
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
         dense_mass: bool = False,
+        inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.574,
         init_strategy: Callable = init_to_uniform,
     ):
@@ -93,6 +106,7 @@ class MALA(LangevinKernel):
         self._adapt_step_size = adapt_step_size
         self._adapt_mass_matrix = adapt_mass_matrix
         self._dense_mass = dense_mass
+        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, dense_mass)
         self._target_accept_prob = target_accept_prob
         self._num_warmup = 0
 
@@ -110,15 +124,23 @@ class MALA(LangevinKernel):
         x, _, potential = self._flat(z, model_args, model_kwargs)
         potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, rng_key = random.split(rng_key, 3)
+        inverse_mass_matrix = self._inverse_mass_matrix
+        if inverse_mass_matrix is not None:
+            check_mass_matrix_size(inverse_mass_matrix, x.size)
+            inverse_mass_matrix = jnp.asarray(inverse_mass_matrix, x.dtype)
+        init_adapter, _ = self._adapter(num_warmup)
+        adapt = partial(init_adapter, (z,), key_adapt, inverse_mass_matrix=inverse_mass_matrix)
         step_size = self._step_size
         if step_size is None:
-            curvature = curvature_at(jax.grad(potential), x, key_curvature)
+            root = adapt().mass_matrix_sqrt_inv
+
+            def gradient(v):
+                return whiten(root, jax.grad(potential)(x + unwhiten(root, v)))
+
+            curvature = curvature_at(gradient, jnp.zeros_like(x), key_curvature)
             # Half the squared step 1.65^2 d^(-1/3) that is optimal on a Gaussian of this curvature.
             step_size = 1.36 * x.size ** (-1 / 3) / jnp.where(curvature > 0, curvature, 1.0)
-        init_adapter, _ = self._adapter(num_warmup)
-        adapt_state = init_adapter(
-            (z,), key_adapt, jnp.asarray(step_size, x.dtype), mass_matrix_size=x.size
-        )
+        adapt_state = adapt(jnp.asarray(step_size, x.dtype))
         zero = jnp.zeros((), x.dtype)
         state = MALAState(
             i=jnp.array(0),
@@ -141,17 +163,14 @@ class MALA(LangevinKernel):
         root = state.adapt_state.mass_matrix_sqrt_inv  # M^-1 = root^T root
         rng_key, key_steps = random.split(state.rng_key)
 
-        def whitened(grad):
-            return root @ grad if self._dense_mass else root * grad
-
         def step(carry, key):
             x, potential_energy, grad = carry
             key_proposal, key_accept = random.split(key)
             noise = random.normal(key_proposal, x.shape, x.dtype)
-            jump = euler_maruyama(jnp.zeros_like(x), whitened(grad), h, noise)
-            x_new = x + (root.T @ jump if self._dense_mass else root * jump)
+            force = whiten(root, grad)
+            x_new = x + unwhiten(root, euler_maruyama(jnp.zeros_like(x), force, h, noise))
             potential_energy_new, grad_new = value_and_grad(x_new)
-            log_ratio = log_proposal_ratio(whitened(grad), whitened(grad_new), h, noise)
+            log_ratio = log_proposal_ratio(force, whiten(root, grad_new), h, noise)
             log_ratio = log_ratio + potential_energy - potential_energy_new
             # Not finite: the proposal left the support or the finite numbers, in its potential
             # energy or its gradient. Reject, an energy of -inf too: it would never be left.

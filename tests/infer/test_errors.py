@@ -94,6 +94,33 @@ def test_target_accept_prob(target):
         ns.MALA(model, target_accept_prob=target)
 
 
+ADAPTED = [ns.MALA]
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
+@pytest.mark.parametrize(
+    "matrix, dense_mass, message",
+    [
+        ([[1.0]], False, r"must have shape \(d,\), or a matrix with dense.*got shape \(1, 1\)"),
+        ([1.0, 1.0], True, r"must have shape \(d, d\).*got shape \(2,\)"),
+        ([[1.0, 0.5], [0.4, 1.0]], True, "must be symmetric"),
+        ([[1.0, 2.0], [2.0, 1.0]], True, "must be positive.*got -1.0.* as its smallest eigenvalue"),
+        ([1.0, 0.0], False, "must be positive.*got 0.0 as its smallest entry"),
+        ([1.0, np.nan], False, "must be positive.*got nan"),
+    ],
+)
+def test_inverse_mass_matrix(kernel, matrix, dense_mass, message):
+    with pytest.raises(ValueError, match=f"inverse_mass_matrix {message}"):
+        kernel(model, inverse_mass_matrix=matrix, dense_mass=dense_mass)
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
+def test_an_inverse_mass_matrix_for_another_model(kernel):
+    kernel = kernel(plain_model, inverse_mass_matrix=np.ones(2))
+    with pytest.raises(ValueError, match="is for 2 unconstrained numbers, but there are 3"):
+        run(kernel)
+
+
 @pytest.mark.parametrize("levels", [[1.0, 2.0], [2.0, 2.0], [1.0, 0.0], [1.0, -1.0], [np.inf, 1.0]])
 def test_noise_levels_that_do_not_decrease(levels):
     with pytest.raises(ValueError, match="noise_levels must be .* strictly decreasing"):

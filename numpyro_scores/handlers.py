@@ -32,15 +32,18 @@ def noise_conditional_prior(fn: dist.Distribution) -> Any:
 
 def at_noise_level(fn: dist.Distribution, sigma: Any) -> dist.Distribution:
     """`fn` with the noise-conditional distribution beneath it at noise level `sigma`."""
+    return _on_base(fn, lambda prior: prior.at(sigma))
+
+
+def _on_base(fn: Any, change: Callable[[Any], Any]) -> Any:
+    """`fn` with `change(base)` for the distribution beneath `expand`, `to_event` and `mask`."""
     if isinstance(fn, ExpandedDistribution):
-        return at_noise_level(fn.base_dist, sigma).expand(fn.batch_shape)
+        return _on_base(fn.base_dist, change).expand(fn.batch_shape)
     if isinstance(fn, Independent):
-        base = at_noise_level(fn.base_dist, sigma)
-        return base.to_event(fn.reinterpreted_batch_ndims)
+        return _on_base(fn.base_dist, change).to_event(fn.reinterpreted_batch_ndims)
     if isinstance(fn, MaskedDistribution):
-        return MaskedDistribution(at_noise_level(fn.base_dist, sigma), fn._mask)
-    prior: Any = fn
-    return prior.at(sigma)
+        return MaskedDistribution(_on_base(fn.base_dist, change), fn._mask)
+    return change(fn)
 
 
 class noise_level(Messenger):

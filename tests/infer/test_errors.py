@@ -88,13 +88,21 @@ def test_friction():
         ns.AnnealedLangevin(model, integrator=ns.EulerMaruyama(), friction=0.1)
 
 
-@pytest.mark.parametrize("target", [0.0, 1.0, -0.5, np.nan])
-def test_target_accept_prob(target):
-    with pytest.raises(ValueError, match=r"target_accept_prob must be in \(0, 1\)"):
-        ns.MALA(model, target_accept_prob=target)
-
-
 ADAPTED = [ns.MALA]
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
+@pytest.mark.parametrize("target", [0.0, 1.0, -0.5, np.nan])
+def test_target_accept_prob(kernel, target):
+    with pytest.raises(ValueError, match=r"target_accept_prob must be in \(0, 1\)"):
+        kernel(model, target_accept_prob=target)
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
+@pytest.mark.parametrize("segment_integral", [4, None, ns.LineIntegral])
+def test_segment_integral(kernel, segment_integral):
+    with pytest.raises(ValueError, match="segment_integral must be a LineIntegral, such as .*got"):
+        kernel(model, segment_integral=segment_integral)
 
 
 @pytest.mark.parametrize("kernel", ADAPTED)

@@ -11,12 +11,16 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc_util import warmup_adapter
 from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.util import transform_fn
+from numpyro.util import is_prng_key
 
-from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores._validation import check_count, check_positive, is_concrete
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities import LineIntegral
+from numpyro_scores.infer._asymmetry import warn_unless_gradient
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn, select
 from numpyro_scores.infer._metric import (
     check_inverse_mass_matrix,
@@ -24,7 +28,7 @@ from numpyro_scores.infer._metric import (
     unwhiten,
     whiten,
 )
-from numpyro_scores.infer._segments import Target, target_of
+from numpyro_scores.infer._segments import Target, score_sites, target_of
 
 
 class Point(NamedTuple):
@@ -97,6 +101,28 @@ class AdaptedKernel(LangevinKernel):
         self._target_accept_prob = target_accept_prob
         self._segment_integral = segment_integral
         self._num_warmup = 0
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        """
+        As every kernel; besides, warn if a score that the acceptance relies on is not a gradient.
+        """
+        state = super().init(rng_key, num_warmup, init_params, model_args, model_kwargs)
+        # Under a transformation of JAX there is nothing to look at yet.
+        if self._model is not None and is_concrete(ravel_pytree(state.z)[0]):
+            chain = state.z if is_prng_key(rng_key) else jax.tree.map(lambda z: z[0], state.z)
+            x, _, potential = self._flat(chain, model_args, model_kwargs or {})
+            if sites := [name for name in score_sites(potential, x) if name in state.z]:
+                values, starts = (transform_fn(self._sites.transforms, z) for z in (chain, state.z))
+                warn_unless_gradient(
+                    type(self).__name__,
+                    sites,
+                    self._model,
+                    model_args,
+                    model_kwargs or {},
+                    values,
+                    starts,
+                )
+        return state
 
     @abstractmethod
     def _first_step_size(self, curvature: Array, size: int) -> Array:

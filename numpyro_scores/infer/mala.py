@@ -24,8 +24,8 @@ class MALAState(NamedTuple):
     - **i** - number of draws so far, warmup included.
     - **z** - unconstrained values, a pytree.
     - **z_grad** - gradient of the potential energy at `z`, flat, shape `(d,)`.
-    - **potential_energy** - at `z`, shape `()`; where there are sites of a `ScoreDistribution`, that
-      of the start, plus the differences along the path.
+    - **potential_energy** - at `z`, shape `()`; with sites of a `ScoreDistribution` that of the
+      start, plus the differences along the path.
     - **accept_prob** - mean acceptance probability of the steps of this draw.
     - **mean_accept_prob** - its mean over the draws of this phase.
     - **diverging** - whether a proposal of this draw was not finite, and so rejected.

@@ -12,6 +12,7 @@ from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
 from numpyro_scores.infer import (
     MALA,
+    MALT,
     ULA,
     AnnealedLangevin,
     InverseTemperatures,
@@ -29,6 +30,7 @@ from numpyro_scores.version import __version__
 __all__ = [
     "BAOAB",
     "MALA",
+    "MALT",
     "OBABO",
     "UBU",
     "ULA",

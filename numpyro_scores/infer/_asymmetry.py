@@ -48,11 +48,11 @@ def warn_unless_gradient(
             warnings.warn(
                 f"The score of site {name!r} is not a gradient: the antisymmetric part of its "
                 f"Jacobian, measured where the chains start, is {asymmetry:.2g} of the whole (0 if "
-                f"it is a gradient, 1 at most). {kernel} accepts by differences of a log density, and "
-                "there is none that has this score: they depend on the path, and what is drawn is "
-                "no density in particular. Train an energy (nn.MLPEnergy in an "
-                "EnergyDistribution), or draw with ULA or OverdampedLangevin, which need the score "
-                "alone. diagnostics.conservativeness measures it where the draws are.",
+                f"it is a gradient, 1 at most). {kernel} accepts by differences of a log density; "
+                "no density has this score, its differences depend on the path, and what is drawn "
+                "has no formula. Train an energy (nn.MLPEnergy in an EnergyDistribution), or draw "
+                "with ULA or OverdampedLangevin, which need the score alone. "
+                "diagnostics.conservativeness measures it where the draws are.",
                 UserWarning,
                 stacklevel=3,
             )

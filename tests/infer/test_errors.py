@@ -18,7 +18,7 @@ from numpyro.infer import MCMC
 import numpyro_scores as ns
 
 PRIOR = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.1, 5.0), 2)
-KERNELS = [ns.ULA, ns.MALA, ns.AnnealedLangevin]
+KERNELS = [ns.ULA, ns.MALA, ns.MALT, ns.AnnealedLangevin]
 
 
 def model(y=None):
@@ -52,7 +52,7 @@ def run(kernel, *args, num_chains=1, **kwargs):
 # ---- what a kernel is made of ----
 
 
-@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA, ns.OverdampedLangevin])
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA, ns.MALT, ns.OverdampedLangevin])
 def test_a_model_or_a_potential_and_not_both(kernel):
     with pytest.raises(ValueError, match="either a model or a potential_fn, got neither"):
         kernel()
@@ -84,11 +84,13 @@ def test_friction():
     for friction in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="friction must be a finite positive number"):
             ns.AnnealedLangevin(model, friction=friction)
+        with pytest.raises(ValueError, match="friction must be a finite positive number"):
+            ns.MALT(model, friction=friction)
     with pytest.raises(ValueError, match=r"EulerMaruyama\(\) has no friction, got friction=0.1"):
         ns.AnnealedLangevin(model, integrator=ns.EulerMaruyama(), friction=0.1)
 
 
-ADAPTED = [ns.MALA]
+ADAPTED = [ns.MALA, ns.MALT]
 
 
 @pytest.mark.parametrize("kernel", ADAPTED)
@@ -296,8 +298,9 @@ def histories(kernel, z, num_draws, *model_args):
             integrator=ns.LeimkuhlerMatthews(),
         ),
         partial(ns.MALA, step_size=0.2, num_steps=3, adapt_step_size=False),
+        partial(ns.MALT, step_size=0.6, num_steps=3, adapt_step_size=False),
     ],
-    ids=["ULA", "LM", "MALA"],
+    ids=["ULA", "LM", "MALA", "MALT"],
 )
 def test_one_chain_at_the_edge_of_the_finite_numbers(kernel):
     z = jnp.array([[10.0], [0.0], [-1.0]])  # only the first can come near the edge

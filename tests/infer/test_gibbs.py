@@ -93,6 +93,7 @@ def test_the_posterior_of_blocks(blocks):
 KERNELS = {
     "ULA": partial(ns.ULA, MODEL, step_size=0.1),
     "MALA": partial(ns.MALA, MODEL, step_size=0.1),
+    "MALT": partial(ns.MALT, MODEL, step_size=0.3),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, DIFFUSION_MODEL, num_levels=2),
 }
 

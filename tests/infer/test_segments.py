@@ -154,6 +154,18 @@ def mala(model, nodes):
     )
 
 
+def malt(model, nodes):
+    return ns.MALT(
+        model,
+        step_size=0.2,
+        num_steps=3,
+        segment_integral=ns.LineIntegral(nodes),
+        adapt_mass_matrix=False,
+        adapt_step_size=False,
+        init_strategy=init_to_uniform(radius=0.5),
+    )
+
+
 def block(model, nodes):
     return Gibbs([(mala(model, nodes), ["x"]), (mala(model, nodes), ["noise"])])
 
@@ -184,6 +196,7 @@ def histories(make, model, known_by, num_draws=30):
     [
         (mala, handled),
         (mala, positive),
+        (malt, handled),
         (block, masked),
         pytest.param(tempered, subsampled, marks=pytest.mark.slow),
     ],
@@ -194,7 +207,7 @@ def test_the_draws_are_those_of_the_energy(x64, make, model):
     np.testing.assert_allclose(draws, expected, atol=1e-8)
     moved = np.any(np.diff(expected, axis=0) != 0, axis=1)
     assert 5 < moved.sum()  # acceptances and rejections, the same
-    if make is mala:
+    if make in (mala, malt):
         np.testing.assert_allclose(state.mean_accept_prob, by_energy.mean_accept_prob, atol=1e-8)
         assert 0.05 < state.mean_accept_prob < 0.98
         # The running sum is the potential energy itself, the long integral from the reference.
@@ -202,8 +215,8 @@ def test_the_draws_are_those_of_the_energy(x64, make, model):
         np.testing.assert_allclose(state.potential_energy, potential_energy, rtol=1e-9)
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
-def test_a_step_evaluates_the_score_once_and_at_each_node(nodes):
+@pytest.mark.parametrize("make, num_steps, nodes", [(mala, 2, 1), (malt, 3, 2)])
+def test_a_step_evaluates_the_score_once_and_at_each_node(make, num_steps, nodes):
     """No integral from the reference, whose rule is told apart by its 32 nodes."""
     calls = []
 
@@ -214,10 +227,10 @@ def test_a_step_evaluates_the_score_once_and_at_each_node(nodes):
     def model():
         numpyro.sample("x", ns.ScoreDistribution(counted, 2))
 
-    kernel = mala(model, nodes)
+    kernel = make(model, nodes)
     state = kernel.init(random.key(0), 0, None, (), {})
     jax.effects_barrier()
     calls.clear()
     jax.block_until_ready(jax.jit(kernel.sample)(state, (), {}))
     jax.effects_barrier()
-    assert len(calls) == 2 * (1 + nodes)
+    assert len(calls) == num_steps * (1 + nodes)

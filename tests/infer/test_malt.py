@@ -201,6 +201,7 @@ def test_a_skewed_target_is_stationary():
         potential_fn=lambda x: x[0] + jnp.exp(-x[0]) + x[1] + 2 * jnp.logaddexp(0.0, -x[1]),
         step_size=1.0,
         num_steps=3,
+        friction=0.3,  # a momentum that is not refreshed is not forgotten either
         inverse_mass_matrix=[[1.6, 1.0], [1.0, 3.3]],  # as if they were correlated
         dense_mass=True,
         **FIXED,

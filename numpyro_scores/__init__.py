@@ -6,12 +6,22 @@ Learned priors for NumPyro: energies, scores and diffusion models as distributio
 for `numpyro.infer.MCMC`, score-matching objectives to train them, and their diagnosis with ArviZ.
 """
 
-from numpyro_scores import diagnostics, handlers, integrators, nn, objectives, processes, schedules
+from numpyro_scores import (
+    diagnostics,
+    handlers,
+    infer,
+    integrators,
+    nn,
+    objectives,
+    processes,
+    schedules,
+)
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
 from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
 from numpyro_scores.infer import (
     MALA,
+    SKROCK,
     ULA,
     AnnealedLangevin,
     InverseTemperatures,
@@ -19,6 +29,7 @@ from numpyro_scores.infer import (
     NoiseLevels,
     OverdampedLangevin,
     ReplicaExchange,
+    UnderdampedLangevin,
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
 from numpyro_scores.processes import VarianceExploding
@@ -30,6 +41,7 @@ __all__ = [
     "BAOAB",
     "MALA",
     "OBABO",
+    "SKROCK",
     "UBU",
     "ULA",
     "AnnealedLangevin",
@@ -49,11 +61,13 @@ __all__ = [
     "ProbabilityFlow",
     "ReplicaExchange",
     "ScoreDistribution",
+    "UnderdampedLangevin",
     "VarianceExploding",
     "__version__",
     "diagnostics",
     "fit",
     "handlers",
+    "infer",
     "integrators",
     "nn",
     "objectives",

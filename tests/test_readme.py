@@ -84,6 +84,13 @@ def test_the_blocks_of_a_page_are_found(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_keeps_to_public_addresses(page):
+    for _, code in python_blocks(page):
+        assert not re.search(r"numpyro_scores\.", code), code
+        assert not re.search(r"\bns(\.\w+)*\._[a-z]", code), code
+
+
 def test_the_readme_and_the_pages_on_extending_have_code():
     assert {"README.md", "choosing.md", "extending.md"} <= {
         page.name for page in PAGES if any(python_blocks(page))

@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a kernel of this package is wired to NumPyro: models, chains, resuming, blocks of Gibbs."""
+"""How a Langevin kernel is wired to a model: its potential energy, its start, blocks of Gibbs."""
 
 import copy
 from abc import abstractmethod
@@ -11,34 +11,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
-from numpyro_scores._validation import is_concrete
 from numpyro_scores.infer._guards import check_normalizers
+from numpyro_scores.infer._protocol import ChainKernel
 from numpyro_scores.infer._sites import LatentSites
 
 PotentialFn = Callable[[Any], Array]
 
 
-class LangevinKernel(MCMCKernel):
+class LangevinKernel(ChainKernel):
     """
     A kernel in the unconstrained space of a model or of a potential energy. A subclass writes one
-    chain, `_init_chain` and `_sample_chain`; this class finds the potential, maps chains
-    (`chain_method="vectorized"` hands over a batch of keys) and speaks NumPyro's protocol.
-
-    Nothing that may be a tracer is stored on the object: `init` can run under `jax.vmap`.
+    chain, `_init_chain` and `_sample_chain`; this class finds the potential, and
+    :class:`ChainKernel` maps chains (`chain_method="vectorized"` hands over a batch of keys).
     """
-
-    # Fields of the state that all chains share, so that a condition on them is not vmapped into
-    # both of its branches.
-    _shared_fields: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -62,8 +54,7 @@ class LangevinKernel(MCMCKernel):
         self._sites = LatentSites()
         self._potential_fn_gen = None
         self._postprocess_fn = None
-        # MCMC runs `init` again on every resume while this is None.
-        self._sample_fn: Callable | None = None
+        self._sample_fn = None
 
     @abstractmethod
     def _init_chain(
@@ -73,22 +64,6 @@ class LangevinKernel(MCMCKernel):
         The state of one chain at the unconstrained values `z`, and the arrays that must be finite
         there: the potential energy and its gradient, or nothing.
         """
-
-    @abstractmethod
-    def _sample_chain(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
-        """The next state of one chain."""
-
-    @property
-    def model(self) -> Callable | None:
-        return self._model
-
-    @property
-    def sample_field(self) -> str:
-        return "z"
-
-    @property
-    def default_fields(self) -> tuple[str, ...]:
-        return ("z", "diverging")
 
     def get_potential_fn(
         self, model_args: tuple = (), model_kwargs: dict | None = None
@@ -145,31 +120,7 @@ class LangevinKernel(MCMCKernel):
         def init_chain(key, z):
             return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
 
-        if not single_chain:
-            init_chain = jax.vmap(init_chain)
-        state, must_be_finite = jax.jit(init_chain)(key_chain, z)
-        _check_start(must_be_finite, num_axes=0 if single_chain else 1)
-        self._sample_fn = self._sample_chain if single_chain else self._sample_chains
-        return state
-
-    def _sample_chains(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
-        """The next state of vectorized chains."""
-        shared = {name: getattr(state, name) for name in self._shared_fields}
-        axes = type(state)(*(None if name in shared else 0 for name in state._fields))
-        sample = jax.vmap(self._sample_chain, in_axes=(axes, None, None), out_axes=axes)
-        state = state._replace(**{name: value[0] for name, value in shared.items()})
-        state = sample(state, model_args, model_kwargs)
-        return state._replace(
-            **{
-                name: jnp.broadcast_to(getattr(state, name), value.shape)
-                for name, value in shared.items()
-            }
-        )
-
-    def sample(self, state, model_args, model_kwargs):
-        if self._sample_fn is None:
-            raise RuntimeError("The kernel's init must run before sample.")
-        return self._sample_fn(state, model_args, {} if model_kwargs is None else model_kwargs)
+        return self._init_chains(jax.jit(init_chain), key_chain, z)
 
     def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
         if self._model is None:
@@ -178,10 +129,6 @@ class LangevinKernel(MCMCKernel):
         kernel._model = wrapper(self._model)
         kernel._forget()
         return kernel
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A kernel from a pickle has no model looked at: MCMC runs its init again.
-        return self.__dict__ | {"_sample_fn": None}
 
     def _init_from_model(self, rng_key: Array, model_args: tuple, model_kwargs: dict) -> Any:
         """Look at the model's sites and return unconstrained values to start from."""
@@ -221,29 +168,3 @@ class LangevinKernel(MCMCKernel):
                     "of num_chains when there are several chains)."
                 )
         return init_params
-
-
-def _check_start(arrays: tuple[Array, ...], num_axes: int) -> None:
-    """Raise if a chain starts where an array, with `num_axes` leading chain axes, isn't finite."""
-    for array in arrays:
-        if not is_concrete(array):
-            continue
-        finite = np.isfinite(array)
-        finite = finite.all(axis=tuple(range(num_axes, finite.ndim)))
-        if not finite.all():
-            where = f" of chains {np.flatnonzero(~finite)}" if num_axes else ""
-            raise ValueError(
-                f"The potential energy or its gradient is not finite at the start{where}: start "
-                "elsewhere (init_params or init_strategy), or look for NaN in the data and for a "
-                "division by zero or a logarithm of a negative number in the energy."
-            )
-
-
-def all_finite(x: Any) -> Array:
-    """Whether every entry of every leaf is finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(x)]))
-
-
-def select(condition: Array, on_true: Any, on_false: Any) -> Any:
-    """`jnp.where` for pytrees, with one condition for all leaves."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), on_true, on_false)

@@ -20,10 +20,12 @@ from numpyro.util import is_prng_key
 from numpyro_scores._validation import check_count, check_decreasing, check_positive
 from numpyro_scores.curvature import block_directions, largest_curvature
 from numpyro_scores.handlers import noise_level
-from numpyro_scores.infer._base import LangevinKernel, all_finite, select
-from numpyro_scores.infer._block_steps import FRICTION, Blocks, friction_at, num_rounds
+from numpyro_scores.infer._base import LangevinKernel
+from numpyro_scores.infer._block_steps import Blocks, friction_at, num_rounds
 from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
+from numpyro_scores.infer._trees import all_finite, select
+from numpyro_scores.infer.underdamped import FRICTION
 from numpyro_scores.integrators import (
     BAOAB,
     Integrator,

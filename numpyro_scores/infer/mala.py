@@ -14,7 +14,8 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import curvature_at
-from numpyro_scores.infer._base import LangevinKernel, PotentialFn, select
+from numpyro_scores.infer._base import LangevinKernel, PotentialFn
+from numpyro_scores.infer._trees import select
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
 
 

@@ -13,11 +13,11 @@ from jax import Array, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.util import is_prng_key
 
-from numpyro_scores.infer._base import _check_start
+from numpyro_scores.infer._protocol import ChainKernel
 from numpyro_scores.infer._swaps import UP, even_odd_partners, running_mean, swap, turn_round
-from numpyro_scores.infer.annealed import AnnealedLangevin
+from numpyro_scores.infer._trees import take
+from numpyro_scores.infer._wrapping import model_to_wrap
 from numpyro_scores.infer.ladders import RUNG, Ladder
 
 # Draws of the first round of warmup that tunes the ladder; each later round is twice as long.
@@ -64,7 +64,7 @@ class ReplicaExchangeState(NamedTuple):
     rng_key: Array
 
 
-class ReplicaExchange(MCMCKernel):
+class ReplicaExchange(ChainKernel):
     r"""
     Replica exchange, or parallel tempering (Swendsen & Wang 1986; Geyer 1991): a replica of the
     kernel moves on each rung of a ladder of densities :math:`\pi_r \propto e^{-U_r}`, from the
@@ -83,8 +83,9 @@ class ReplicaExchange(MCMCKernel):
 
     :param kernel: a kernel of this package or NumPyro's `HMC`, `NUTS` or `DiscreteGibbs`, built
         from a model. In general one with NumPyro's `wrap_model` and `refresh` and with
-        `get_potential_fn`, whose state is a `NamedTuple` that keeps the position in `z`, and in
-        `integrator_state` if it has one; what else depends on the position, `refresh` renews.
+        `get_potential_fn`, whose state is a `NamedTuple` that keeps the position in `z`, and what
+        it remembers of the path, if anything, in `memory`; `refresh` renews what else depends on
+        the position.
     :param ladder: :class:`~numpyro_scores.InverseTemperatures`,
         :class:`~numpyro_scores.LikelihoodPowers` or :class:`~numpyro_scores.NoiseLevels`.
     :param adapt_ladder: whether warmup moves the rungs between first and last to equal rejection,
@@ -99,32 +100,19 @@ class ReplicaExchange(MCMCKernel):
     would move the densities of all others under their feet.
     """
 
+    _shared_fields = ("i",)
+
     def __init__(self, kernel: MCMCKernel, ladder: Ladder, *, adapt_ladder: bool = False):
-        model = _check_kernel(kernel)
+        self._model = model_to_wrap(kernel)
         if not isinstance(ladder, Ladder):
             raise ValueError(
                 "ladder must be InverseTemperatures([...]), LikelihoodPowers([...]) or "
                 f"NoiseLevels([...]), got {ladder!r}."
             )
-        self._model = model
         self._kernel: Any = kernel.wrap_model(ladder.wrap)
         self._ladder = ladder
         self._adapt_ladder = adapt_ladder
         self._num_warmup = 0
-        # MCMC runs `init` again on every resume while this is None.
-        self._sample_fn: Callable | None = None
-
-    @property
-    def model(self) -> Callable:
-        return self._model
-
-    @property
-    def sample_field(self) -> str:
-        return "z"
-
-    @property
-    def default_fields(self) -> tuple[str, ...]:
-        return ("z", "diverging")
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         return self._kernel.postprocess_fn(model_args, self._on_target(model_kwargs))
@@ -142,7 +130,6 @@ class ReplicaExchange(MCMCKernel):
     def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
         """The first state, of one chain or, given a batch of keys, of as many."""
         model_kwargs = {} if model_kwargs is None else dict(model_kwargs)
-        single_chain = is_prng_key(rng_key)
         seeded = seed(self._model, random.key(0))
         model_trace = trace(substitute(seeded, substitute_fn=init_to_uniform))
         self._ladder.check_model(model_trace.get_trace(*model_args, **model_kwargs))
@@ -151,19 +138,7 @@ class ReplicaExchange(MCMCKernel):
         def init_chain(key, z):
             return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
 
-        if not single_chain:
-            init_chain = jax.vmap(init_chain)
-        state, potential_energy = init_chain(rng_key, init_params)
-        leaves = [potential_energy, *jax.tree.leaves(state.kernel_states)]
-        numbers = tuple(x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
-        _check_start(numbers, num_axes=0 if single_chain else 1)
-        self._sample_fn = self._sample_chain if single_chain else self._sample_chains
-        return state
-
-    def sample(self, state, model_args, model_kwargs):
-        if self._sample_fn is None:
-            raise RuntimeError("The kernel's init must run before sample.")
-        return self._sample_fn(state, model_args, {} if model_kwargs is None else model_kwargs)
+        return self._init_chains(init_chain, rng_key, init_params)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         rungs = jnp.asarray(self._ladder.rungs)
@@ -194,17 +169,12 @@ class ReplicaExchange(MCMCKernel):
             num_grad_evals=jnp.zeros((), int),
             rng_key=rng_key,
         )
-        return state, potential_energy
+        gradients = [getattr(kernel_states, name, ()) for name in ("z_grad", "grad")]
+        return state, tuple(jax.tree.leaves([potential_energy, *gradients]))
 
-    def _sample_chains(self, state, model_args, model_kwargs):
-        """The next state of vectorized chains."""
-        axes: Any = dict.fromkeys(state._fields, 0)
-        axes |= {"i": None, "kernel_states": _replica_axes(state.kernel_states)}
-        axes = ReplicaExchangeState(**axes)
-        sample = jax.vmap(self._sample_chain, in_axes=(axes, None, None), out_axes=axes)
-        shared = _map_counters(lambda i: i[0], state)
-        new = sample(shared, model_args, model_kwargs)
-        return _map_counters(lambda i: jnp.broadcast_to(i, state.i.shape), new)
+    def _chain_axes(self, state):
+        kernel_states = _replica_axes(state.kernel_states)
+        return super()._chain_axes(state)._replace(kernel_states=kernel_states)
 
     def _sample_chain(self, state, model_args, model_kwargs):
         """The next state of one chain."""
@@ -228,7 +198,7 @@ class ReplicaExchange(MCMCKernel):
         num_grad_evals = getattr(kernel_states, "num_grad_evals", num_leapfrogs)
         z = getattr(kernel_states, self._kernel.sample_field)
         partner = even_odd_partners(state.i, len(state.rungs))
-        rises = jax.vmap(rise)(z, _take(z, partner), state.rungs)
+        rises = jax.vmap(rise)(z, take(z, partner), state.rungs)
         source, accept_prob = swap(key_swap, -(rises + rises[partner]), partner)
 
         directions, num_trips = turn_round(state.directions[source])
@@ -262,12 +232,12 @@ class ReplicaExchange(MCMCKernel):
         )
 
     def _cold(self, kernel_states: Any) -> Any:
-        return _take(getattr(kernel_states, self._kernel.sample_field), 0)
+        return take(getattr(kernel_states, self._kernel.sample_field), 0)
 
     def _permuted(self, kernel_states: Any, source: Array) -> Any:
         # What an integrator remembers of the path, a momentum or a noise, goes with the position.
-        moving = {self._kernel.sample_field, "integrator_state"} & set(kernel_states._fields)
-        moved = {name: _take(getattr(kernel_states, name), source) for name in moving}
+        moving = {self._kernel.sample_field, "memory"} & set(kernel_states._fields)
+        moved = {name: take(getattr(kernel_states, name), source) for name in moving}
         return kernel_states._replace(**moved)
 
     def _round_ends(self) -> np.ndarray:
@@ -288,53 +258,7 @@ class ReplicaExchange(MCMCKernel):
     def get_diagnostics_str(self, state):
         return f"smallest swap prob={jnp.min(state.swap_accept_prob):.2f}"
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A kernel from a pickle has no model looked at: MCMC runs its init again.
-        return self.__dict__ | {"_sample_fn": None}
-
-
-def _take(tree: Any, index: Any) -> Any:
-    return jax.tree.map(lambda x: x[index], tree)
-
 
 def _replica_axes(kernel_states: Any) -> Any:
     # All replicas share a draw counter: a condition on it is then not vmapped into both branches.
     return type(kernel_states)(*(None if name == "i" else 0 for name in kernel_states._fields))
-
-
-def _map_counters(fn: Callable, state: ReplicaExchangeState) -> ReplicaExchangeState:
-    kernel_states = state.kernel_states
-    if "i" in kernel_states._fields:
-        kernel_states = kernel_states._replace(i=fn(kernel_states.i))
-    return state._replace(i=fn(state.i), kernel_states=kernel_states)
-
-
-def _check_kernel(kernel: Any) -> Callable:
-    """The model of a kernel that can be wrapped."""
-    name = type(kernel).__name__
-    if isinstance(kernel, AnnealedLangevin):
-        raise ValueError(
-            "AnnealedLangevin draws anew from the prior each time, so it has no position to swap. "
-            "Use ReplicaExchange(MALA(model), NoiseLevels([...])) for the same ladder."
-        )
-    missing = [
-        method
-        for method in ("wrap_model", "refresh", "get_potential_fn")
-        if getattr(type(kernel), method, None) is getattr(MCMCKernel, method, None)
-    ]
-    if missing:
-        raise ValueError(
-            f"ReplicaExchange cannot wrap {name}, which does not implement {missing}. Use a kernel "
-            "of this package, such as MALA, or NumPyro's HMC, NUTS or DiscreteGibbs."
-        )
-    if kernel.model is None:
-        raise ValueError(
-            f"ReplicaExchange tempers a model, but {name} was built from a potential_fn: use a "
-            "model with an EnergyDistribution, or an ImproperUniform site and numpyro.factor."
-        )
-    if getattr(kernel, "_find_heuristic_step_size", False):
-        raise ValueError(
-            f"{name}(find_heuristic_step_size=True) keeps the density that it started with, but "
-            "each rung has its own: leave it False, and warmup adapts the step size of each rung."
-        )
-    return kernel.model

@@ -26,7 +26,7 @@ from numpyro_scores.integrators.overdamped import (
     log_proposal_ratio,
 )
 from numpyro_scores.integrators.skrock import SKROCK
-from numpyro_scores.integrators.underdamped import BAOAB, OBABO, UBU
+from numpyro_scores.integrators.underdamped import BAOAB, OBABO, UBU, free_flow, friction_flow
 
 __all__ = [
     "BAOAB",
@@ -41,6 +41,8 @@ __all__ = [
     "OverdampedIntegrator",
     "UnderdampedIntegrator",
     "euler_maruyama",
+    "free_flow",
+    "friction_flow",
     "log_proposal_ratio",
     "stationary_variance",
 ]

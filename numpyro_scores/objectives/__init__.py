@@ -3,6 +3,7 @@
 
 """Objectives, `objective(module, x, key=key)`: what a module is trained on."""
 
+from numpyro_scores._callables import as_score
 from numpyro_scores.objectives.denoising import (
     DenoisingScoreMatching,
     KarrasWeight,
@@ -17,4 +18,5 @@ __all__ = [
     "KarrasWeight",
     "ScoreWeight",
     "SlicedScoreMatching",
+    "as_score",
 ]

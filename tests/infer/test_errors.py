@@ -52,7 +52,7 @@ def run(kernel, *args, num_chains=1, **kwargs):
 # ---- what a kernel is made of ----
 
 
-@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA, ns.OverdampedLangevin])
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA, ns.UnderdampedLangevin])
 def test_a_model_or_a_potential_and_not_both(kernel):
     with pytest.raises(ValueError, match="either a model or a potential_fn, got neither"):
         kernel()
@@ -60,7 +60,7 @@ def test_a_model_or_a_potential_and_not_both(kernel):
         kernel(plain_model, energy)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", [*KERNELS, ns.UnderdampedLangevin, ns.SKROCK])
 @pytest.mark.parametrize("step_size", [0, -0.1, np.nan, np.inf, [0.1, 0.2]])
 def test_step_size(kernel, step_size):
     with pytest.raises(ValueError, match="step_size must be a finite positive number"):
@@ -80,10 +80,17 @@ def test_an_integrator_that_is_not_overdamped(integrator):
         ns.OverdampedLangevin(model, integrator=integrator)
 
 
+@pytest.mark.parametrize("integrator", [ns.EulerMaruyama(), ns.BAOAB, None], ids=repr)
+def test_an_integrator_without_a_momentum(integrator):
+    with pytest.raises(ValueError, match="with a momentum.*got .*use OverdampedLangevin"):
+        ns.UnderdampedLangevin(model, integrator=integrator)
+
+
 def test_friction():
     for friction in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="friction must be a finite positive number"):
-            ns.AnnealedLangevin(model, friction=friction)
+        for kernel in (ns.AnnealedLangevin, ns.UnderdampedLangevin):
+            with pytest.raises(ValueError, match="friction must be a finite positive number"):
+                kernel(model, friction=friction)
     with pytest.raises(ValueError, match=r"EulerMaruyama\(\) has no friction, got friction=0.1"):
         ns.AnnealedLangevin(model, integrator=ns.EulerMaruyama(), friction=0.1)
 

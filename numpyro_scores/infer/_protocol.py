@@ -1,0 +1,107 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""NumPyro's protocol of a kernel, for kernels that write one chain: batches of chains, resuming."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.util import is_prng_key
+
+from numpyro_scores._validation import is_concrete
+
+
+class ChainKernel(MCMCKernel):
+    """
+    A kernel whose state is a `NamedTuple` with `z`, `diverging` and `rng_key`. A subclass writes
+    one chain, `_sample_chain`, and an `init` that ends in `_init_chains`.
+
+    Nothing that may be a tracer is stored on the object: `init` can run under `jax.vmap`.
+    """
+
+    # Fields of the state that all chains share, so that a condition on them is not vmapped into
+    # both of its branches.
+    _shared_fields: tuple[str, ...] = ()
+    _model: Callable | None
+    # MCMC runs `init` again on every resume while this is None.
+    _sample_fn: Callable | None = None
+
+    @abstractmethod
+    def _sample_chain(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
+        """The next state of one chain."""
+
+    def _chain_axes(self, state: Any) -> Any:
+        """The axes of `jax.vmap`: None for what all chains share, 0 for the rest of the state."""
+        return type(state)(*(None if name in self._shared_fields else 0 for name in state._fields))
+
+    @property
+    def model(self) -> Callable | None:
+        return self._model
+
+    @property
+    def sample_field(self) -> str:
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        return ("z", "diverging")
+
+    def _init_chains(self, init_chain: Callable, rng_key: Array, z: Any) -> Any:
+        """
+        The first state, of one chain or, given a batch of keys, of as many.
+
+        :param init_chain: of a key and a start, the state of one chain and the arrays that must be
+            finite in it.
+        """
+        single_chain = is_prng_key(rng_key)
+        if not single_chain:
+            init_chain = jax.vmap(init_chain)
+        state, must_be_finite = init_chain(rng_key, z)
+        check_start(must_be_finite, num_axes=0 if single_chain else 1)
+        self._sample_fn = self._sample_chain if single_chain else self._sample_chains
+        return state
+
+    def _sample_chains(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
+        """The next state of vectorized chains."""
+        axes, num_chains = self._chain_axes(state), len(state.rng_key)
+
+        def map_shared(f, state):
+            def of_one(axis, x):
+                return f(x) if axis is None else x
+
+            return jax.tree.map(of_one, axes, state, is_leaf=lambda axis: axis is None)
+
+        sample = jax.vmap(self._sample_chain, in_axes=(axes, None, None), out_axes=axes)
+        state = sample(map_shared(lambda x: x[0], state), model_args, model_kwargs)
+        return map_shared(lambda x: jnp.broadcast_to(x, (num_chains, *x.shape)), state)
+
+    def sample(self, state, model_args, model_kwargs):
+        if self._sample_fn is None:
+            raise RuntimeError("The kernel's init must run before sample.")
+        return self._sample_fn(state, model_args, {} if model_kwargs is None else model_kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A kernel from a pickle has no model looked at: MCMC runs its init again.
+        return self.__dict__ | {"_sample_fn": None}
+
+
+def check_start(arrays: tuple[Array, ...], num_axes: int) -> None:
+    """Raise if a chain starts where an array, with `num_axes` leading chain axes, isn't finite."""
+    for array in arrays:
+        if not is_concrete(array):
+            continue
+        finite = np.isfinite(array)
+        finite = finite.all(axis=tuple(range(num_axes, finite.ndim)))
+        if not finite.all():
+            where = f" of chains {np.flatnonzero(~finite)}" if num_axes else ""
+            raise ValueError(
+                f"The potential energy or its gradient is not finite at the start{where}: start "
+                "elsewhere (init_params or init_strategy), or look for NaN in the data and for a "
+                "division by zero or a logarithm of a negative number in the energy."
+            )

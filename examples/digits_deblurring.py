@@ -75,10 +75,9 @@ def train_prior(pictures: np.ndarray, num_steps: int, seed: int) -> ns.Diffusion
         num_layers=3,
         sigma_data=float(pictures.std()),
     )
-    weight = ns.objectives.KarrasWeight(sigma_data=float(pictures.std()))
     fitted = ns.fit(
         denoiser,
-        ns.objectives.DenoisingScoreMatching(PROCESS, weight),
+        ns.objectives.DenoisingScoreMatching(PROCESS),
         pictures,
         key=random.key(seed),
         optimizer=optax.adamw(optax.cosine_decay_schedule(2e-3, num_steps), weight_decay=0.3),

@@ -23,24 +23,30 @@ Denoiser: TypeAlias = Callable[[Array, Any], Array]
 
 def as_pytree(name: str, f: Any) -> Any:
     """
-    Return `f` as a callable pytree: a module that is a pytree already comes back unchanged, a
-    plain function as a `jax.tree_util.Partial`, and a `functools.partial` over arrays as one whose
-    leaves they are.
+    Return `f` as a callable pytree whose leaves are arrays: a module that is one already comes back
+    unchanged, a plain function as a `jax.tree_util.Partial`, and a `functools.partial` over arrays
+    and functions as one whose leaves are the arrays. A pytree that holds functions (an activation,
+    say, or a network in a `Partial`) has each of them as a `Partial`.
 
     :raises TypeError: if `f` can't be called.
     """
     if not callable(f):
         raise TypeError(f"{name} must be callable, got {type(f).__name__}.")
     if isinstance(f, functools.partial) and not isinstance(f, jax.tree_util.Partial):
-        held = (f.args, f.keywords)
+        args, keywords = held = _functions_as_pytrees(name, (f.args, f.keywords))
         if all(isinstance(leaf, Array | np.ndarray | float) for leaf in jax.tree.leaves(held)):
-            inner = as_pytree(name, f.func)
-            return jax.tree_util.Partial(_call, inner, *f.args, **f.keywords)
+            return jax.tree_util.Partial(_call, as_pytree(name, f.func), *args, **keywords)
         # An option such as mode="same" is no leaf of a pytree: hold it as part of the function.
         return jax.tree_util.Partial(f)
     leaves = jax.tree.leaves(f)
     is_its_own_leaf = len(leaves) == 1 and leaves[0] is f
-    return jax.tree_util.Partial(f) if is_its_own_leaf else f
+    if is_its_own_leaf:
+        return jax.tree_util.Partial(f)
+    return _functions_as_pytrees(name, f) if any(map(callable, leaves)) else f
+
+
+def _functions_as_pytrees(name: str, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: as_pytree(name, leaf) if callable(leaf) else leaf, tree)
 
 
 def _call(f: Any, *args: Any, **kwargs: Any) -> Any:

@@ -32,6 +32,16 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 
+def as_event_shape(event_shape: Sequence[int] | int) -> tuple[int, ...]:
+    """The shape of one point as a tuple: an integer `d` means `(d,)`."""
+    if isinstance(event_shape, int | np.integer):
+        event_shape = (int(event_shape),)
+    shape = tuple(event_shape)
+    for size in shape:
+        check_count("every entry of event_shape", size)
+    return shape
+
+
 def check_decreasing(name: str, levels: Any) -> None:
     """Raise unless `levels` is a strictly decreasing sequence of positive numbers."""
     if not is_concrete(levels):

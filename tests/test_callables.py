@@ -5,6 +5,7 @@
 
 import functools
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -26,6 +27,22 @@ def energy(x):
 
 def scaled(scale, x, offset=0.0):
     return scale * jnp.sum(x) + offset
+
+
+def scaled_of(f, scale, x):
+    return scale * f(x)
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Composed:
+    """A callable of the user's own that is a pytree with a function as a leaf."""
+
+    f: Callable
+    scale: jax.Array
+
+    def __call__(self, x):
+        return self.scale * self.f(x)
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +67,12 @@ CALLABLES = {
     "function": lambda: energy,
     "partial": lambda: functools.partial(scaled, jnp.array(2.0), offset=jnp.array(1.0)),
     "jax partial": lambda: jax.tree_util.Partial(scaled, jnp.array(2.0)),
+    "partial of a function": lambda: functools.partial(scaled_of, energy, jnp.array(2.0)),
+    "jax partial of a function": lambda: jax.tree_util.Partial(scaled_of, energy, jnp.array(2.0)),
+    "partial of a partial": lambda: functools.partial(
+        scaled_of, functools.partial(scaled, jnp.array(3.0)), jnp.array(2.0)
+    ),
+    "registered with a function": lambda: Composed(energy, jnp.array(2.0)),
     "registered": lambda: Scaled(jnp.array(2.0)),
     "module": lambda: MLPEnergy(SHAPE, rngs=nnx.Rngs(0), hidden_features=4, num_layers=1),
     "opaque": Opaque,
@@ -79,7 +102,18 @@ def test_a_pytree_comes_back_unchanged(name):
     assert as_pytree("f", f) is f
 
 
-@pytest.mark.parametrize("name, num_leaves", [("function", 0), ("partial", 2), ("module", 4)])
+@pytest.mark.parametrize(
+    "name, num_leaves",
+    [
+        ("function", 0),
+        ("partial", 2),
+        ("module", 4),
+        ("partial of a function", 1),
+        ("jax partial of a function", 1),
+        ("partial of a partial", 2),
+        ("registered with a function", 1),
+    ],
+)
 def test_the_arrays_of_a_callable_are_its_leaves(name, num_leaves):
     leaves = jax.tree.leaves(as_pytree("f", CALLABLES[name]()))
     assert len(leaves) == num_leaves

@@ -138,6 +138,18 @@ def test_observed_sites_are_left_alone(x64):
         np.testing.assert_array_equal(trace["y"]["fn"].loc, X[0, 0].sum())
 
 
+def test_a_substituted_value_is_at_the_noise_level(x64):
+    data, noisy = {"x": X[0, 0]}, partial(noise_level, sigma=1.5, denoised=True)
+    for fn, seen in [
+        (noisy(handlers.substitute(model, data)), wiener(X[0, 0], 1.5)),
+        (handlers.substitute(noisy(model), data), wiener(X[0, 0], 1.5)),
+        (handlers.condition(noisy(model), data), X[0, 0]),
+    ]:
+        trace = handlers.trace(handlers.seed(fn, 0)).get_trace()
+        assert trace["x"]["fn"].sigma == 1.5
+        np.testing.assert_allclose(trace["y"]["fn"].loc, seen.sum(), rtol=1e-12)
+
+
 def test_each_prior_clips_the_noise_level_to_its_process():
     narrow = DiffusionPrior(wiener, VarianceExploding(0.1, 5.0), 2)
 

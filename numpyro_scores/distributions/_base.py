@@ -8,13 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import as_event_shape
 
 
 class PointwiseDistribution(dist.Distribution):
@@ -28,11 +27,7 @@ class PointwiseDistribution(dist.Distribution):
     pytree_data_fields = ("_support",)
 
     def __init__(self, event_shape, support=constraints.real, *, validate_args=None):
-        event_shape = (
-            (event_shape,) if isinstance(event_shape, int | np.integer) else tuple(event_shape)
-        )
-        for size in event_shape:
-            check_count("every entry of event_shape", size)
+        event_shape = as_event_shape(event_shape)
         if support.is_discrete:
             raise ValueError(f"The support must be continuous, got {support}.")
         missing = len(event_shape) - support.event_dim

@@ -18,7 +18,7 @@ from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, check_positive
-from numpyro_scores.curvature import block_directions, largest_curvature
+from numpyro_scores.curvature import block_directions, largest_curvature, renewed
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._block_steps import Blocks, friction_at, num_rounds
@@ -92,7 +92,7 @@ class AnnealedLangevin(LangevinKernel):
         directions that the data say little about keep up when a small noise makes all steps small.
     :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); by
         default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
-    :raises ValueError: if an overdamped integrator is given a friction.
+    :raises ValueError: if an overdamped integrator is given a friction, or `integrator` is none.
     :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site,
         or if the potential energy is not finite (data with NaN).
 
@@ -120,6 +120,8 @@ class AnnealedLangevin(LangevinKernel):
         if noise_levels is not None:
             check_decreasing("noise_levels", noise_levels)
             noise_levels = tuple(float(sigma) for sigma in np.asarray(noise_levels))
+        if not isinstance(integrator, Integrator):
+            raise ValueError(f"integrator must be one such as BAOAB(), got {integrator!r}.")
         if friction is not None:
             if isinstance(integrator, OverdampedIntegrator):
                 raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
@@ -232,15 +234,11 @@ class AnnealedLangevin(LangevinKernel):
                 else:
                     if underdamped:
                         memory = blocks.limited(memory)
-                    # Something new each time, or a direction whose curvature has just outgrown the
-                    # others would be found too late; of less weight, since in a block with one
-                    # entry old and new would cancel half of the time.
                     fresh = random.normal(key_probe, x.shape, x.dtype)
-                    fresh = block_directions(fresh, blocks.index)
                     measured, directions = largest_curvature(
                         gradient,
                         x,
-                        _unit(directions) + _unit(fresh) / 2,
+                        renewed(directions, block_directions(fresh, blocks.index)),
                         jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
                     )
                     curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
@@ -298,7 +296,3 @@ class AnnealedLangevin(LangevinKernel):
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
         return state
-
-
-def _unit(directions: Array) -> Array:
-    return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)

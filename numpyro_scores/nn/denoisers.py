@@ -4,13 +4,14 @@
 """Denoisers."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from numpyro_scores._validation import check_count, check_event
+from numpyro_scores._validation import as_event_shape, check_count, check_event
 from numpyro_scores.nn.preconditioning import Preconditioned
 
 NUM_FREQUENCIES = 16
@@ -70,7 +71,7 @@ class MLPDenoiser(nnx.Module):
     of :class:`Preconditioned`: for vectors and small images. Before training it is the best linear
     denoiser :math:`x \sigma_d^2 / (\sigma^2 + \sigma_d^2)`.
 
-    :param event_shape: shape of a point.
+    :param event_shape: shape of a point; an integer `d` means `(d,)`.
     :param rngs: random streams of the initial weights, `nnx.Rngs(seed)`.
     :param hidden_features: width.
     :param num_layers: number of residual blocks, of two layers each.
@@ -79,7 +80,7 @@ class MLPDenoiser(nnx.Module):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: Sequence[int] | int,
         *,
         rngs: nnx.Rngs,
         hidden_features: int = 256,
@@ -88,9 +89,13 @@ class MLPDenoiser(nnx.Module):
     ):
         check_count("hidden_features", hidden_features)
         check_count("num_layers", num_layers)
-        self.event_shape = tuple(event_shape)
+        self.event_shape = as_event_shape(event_shape)
         network = _ResidualMLP(math.prod(self.event_shape), hidden_features, num_layers, rngs)
         self.denoiser = Preconditioned(network, sigma_data)
+
+    @property
+    def sigma_data(self) -> float:
+        return self.denoiser.sigma_data
 
     def __call__(self, x: Array, sigma: Array) -> Array:
         """

@@ -5,13 +5,14 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from numpyro_scores._validation import check_count, check_event
+from numpyro_scores._validation import as_event_shape, check_count, check_event
 
 
 class MLPEnergy(nnx.Module):
@@ -19,7 +20,7 @@ class MLPEnergy(nnx.Module):
     The energy :math:`E(x) = x \cdot f(x)` of a multilayer perceptron `f` with smooth activations
     (SiLU), so that its score and the derivatives of its score exist. A linear `f` is a Gaussian.
 
-    :param event_shape: shape of a point.
+    :param event_shape: shape of a point; an integer `d` means `(d,)`.
     :param rngs: random streams of the initial weights, `nnx.Rngs(seed)`.
     :param hidden_features: width.
     :param num_layers: number of hidden layers.
@@ -27,7 +28,7 @@ class MLPEnergy(nnx.Module):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: Sequence[int] | int,
         *,
         rngs: nnx.Rngs,
         hidden_features: int = 128,
@@ -35,7 +36,7 @@ class MLPEnergy(nnx.Module):
     ):
         check_count("hidden_features", hidden_features)
         check_count("num_layers", num_layers)
-        self.event_shape = tuple(event_shape)
+        self.event_shape = as_event_shape(event_shape)
         size = math.prod(self.event_shape)
         widths = [size, *[hidden_features] * num_layers, size]
         self.layers = nnx.List(

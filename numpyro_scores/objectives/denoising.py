@@ -6,13 +6,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, random
+import numpy as np
+from jax import Array, lax, random
 
 from numpyro_scores._callables import Denoiser, Energy, Score, as_score, check_field
-from numpyro_scores._validation import check_batch, check_positive
+from numpyro_scores._validation import check_batch, check_positive, is_concrete
 from numpyro_scores.processes import NoiseProcess
 
 
@@ -23,16 +25,33 @@ class KarrasWeight:
     \sigma_{\text{data}}^2) / (\sigma \sigma_{\text{data}})^2`: every noise level starts with the
     same loss for a network preconditioned with the same `sigma_data` (Karras et al. 2022, table 1).
 
-    :param sigma_data: standard deviation of the data, in its own units.
+    :param sigma_data: standard deviation of the data, in its own units; by default the `sigma_data`
+        of the denoiser that is trained, or 1 if it has none.
+    :raises ValueError: in training, if the denoiser's is another.
     """
 
-    sigma_data: float = 1.0
+    sigma_data: float | None = None
 
     def __post_init__(self):
-        check_positive("sigma_data", self.sigma_data)
+        if self.sigma_data is not None:
+            check_positive("sigma_data", self.sigma_data)
+
+    def of(self, denoiser: Any) -> "KarrasWeight":
+        """This weight, with the `sigma_data` of a denoiser that has one."""
+        own = getattr(denoiser, "sigma_data", None)
+        if own is None:
+            return self
+        given = own if self.sigma_data is None else self.sigma_data
+        if is_concrete(own) and not np.isclose(given, own):
+            raise ValueError(
+                f"The denoiser is preconditioned with sigma_data={own}, but its KarrasWeight has "
+                f"{given}: leave it out there. Another weight can be any callable."
+            )
+        return KarrasWeight(own)
 
     def __call__(self, sigma: Array) -> Array:
-        return 1 / sigma**2 + 1 / self.sigma_data**2
+        sigma_data = 1.0 if self.sigma_data is None else self.sigma_data
+        return 1 / sigma**2 + 1 / sigma_data**2
 
 
 @dataclass(frozen=True)
@@ -120,8 +139,12 @@ class DenoisingScoreMatching:
     def _all_levels(self, denoiser, x, z, sigma):
         check_field("The denoiser D(x, sigma)", denoiser, x[0], sigma[0])
         weight = KarrasWeight() if self.weight is None else self.weight
+        if isinstance(weight, KarrasWeight):
+            weight = weight.of(denoiser)
 
         def loss(x, z, sigma):
-            return weight(sigma) * jnp.mean((denoiser(x + sigma * z, sigma) - x) ** 2)
+            error = jnp.mean((denoiser(x + sigma * z, sigma) - x) ** 2)
+            # A sigma_data that is trained is not to make the weight small.
+            return lax.stop_gradient(weight(sigma)) * error
 
         return jnp.mean(jax.vmap(loss)(x, z, sigma))

@@ -86,6 +86,12 @@ def test_an_integrator_without_a_momentum(integrator):
         ns.UnderdampedLangevin(model, integrator=integrator)
 
 
+@pytest.mark.parametrize("integrator", [ns.BAOAB, None], ids=repr)
+def test_what_is_no_integrator(integrator):
+    with pytest.raises(ValueError, match=r"integrator must be one such as BAOAB\(\), got"):
+        ns.AnnealedLangevin(model, integrator=integrator)
+
+
 def test_friction():
     for friction in (0.0, -1.0, np.nan):
         for kernel in (ns.AnnealedLangevin, ns.UnderdampedLangevin):

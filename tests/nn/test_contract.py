@@ -105,3 +105,12 @@ def test_another_shape_is_told(make, shape):
 def test_a_bad_size_is_told(network, name):
     with pytest.raises(ValueError, match=f"{name} must be a positive integer"):
         network(SHAPE, rngs=nnx.Rngs(0), **{name: 0})
+
+
+@pytest.mark.parametrize("network", [MLPDenoiser, MLPEnergy])
+def test_an_integer_event_shape_is_that_of_a_vector(network):
+    of_int, of_tuple = (network(shape, rngs=nnx.Rngs(0), num_layers=1) for shape in (6, (6,)))
+    assert of_int.event_shape == (6,)
+    np.testing.assert_array_equal(call(of_int, X[0].ravel()), call(of_tuple, X[0].ravel()))
+    with pytest.raises(ValueError, match="every entry of event_shape must be a positive integer"):
+        network((2, 0), rngs=nnx.Rngs(0))

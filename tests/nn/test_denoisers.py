@@ -22,6 +22,7 @@ X = np.random.default_rng(0).normal(size=(2, 3))
 def test_before_training_it_is_the_best_linear_denoiser(x64, sigma):
     module = MLPDenoiser((2, 3), rngs=nnx.Rngs(0), hidden_features=8, sigma_data=0.5)
     np.testing.assert_allclose(module(X, sigma), X * 0.25 / (0.25 + sigma**2), rtol=1e-6)
+    assert module.sigma_data == 0.5
 
 
 def test_fourier_features_tell_noise_levels_apart(x64):

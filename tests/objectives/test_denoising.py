@@ -139,6 +139,36 @@ def test_karras_weight_is_the_product_of_the_paper(x64):
     np.testing.assert_allclose(KarrasWeight(0.5)(sigma), expected, rtol=1e-13)
 
 
+class Preconditioned:
+    """A zero denoiser that knows its data."""
+
+    def __init__(self, sigma_data):
+        self.sigma_data = sigma_data
+
+    def __call__(self, x, sigma):
+        return jnp.zeros_like(x)
+
+
+def test_the_weight_has_the_sigma_data_of_the_denoiser(x64):
+    x = np.random.default_rng(0).normal(size=(8, 2))
+
+    def loss(denoiser, weight=None):
+        return DenoisingScoreMatching(PROCESS, weight)(denoiser, x, key=KEY)
+
+    denoiser, bare = Preconditioned(0.5), lambda x, sigma: jnp.zeros_like(x)
+    expected = loss(bare, KarrasWeight(0.5))
+    assert loss(denoiser) == loss(denoiser, KarrasWeight(0.5)) == expected
+    assert loss(bare) == loss(bare, KarrasWeight(1.0)) != expected
+    with pytest.raises(ValueError, match=r"sigma_data=0.5, but its KarrasWeight has 1.0"):
+        loss(denoiser, KarrasWeight(1.0))
+
+
+def test_a_sigma_data_that_is_trained_feels_nothing_of_the_weight(x64):
+    objective, x = DenoisingScoreMatching(PROCESS), np.ones((3, 2))
+    slope = jax.grad(lambda s: objective(Preconditioned(s), x, key=KEY))(0.5)
+    assert slope == 0
+
+
 @pytest.mark.parametrize("noise", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_bad_noise_level_is_told(noise):
     with pytest.raises(ValueError, match="noise must be a finite positive number"):

@@ -21,6 +21,7 @@ from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
 from numpyro_scores.infer import (
     MALA,
+    MALT,
     SKROCK,
     ULA,
     AnnealedLangevin,
@@ -40,6 +41,7 @@ from numpyro_scores.version import __version__
 __all__ = [
     "BAOAB",
     "MALA",
+    "MALT",
     "OBABO",
     "SKROCK",
     "UBU",

@@ -8,22 +8,17 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, random
-from numpyro.distributions.distribution import (
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-)
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.ops.provenance import eval_provenance
 
 from numpyro_scores.distributions import EnergyDistribution, ScoreDistribution
+from numpyro_scores.distributions._wrapped import base_of
 
 
 def is_unnormalized(fn: Any) -> bool:
     """Whether the `log_prob` of a distribution leaves its normaliser out."""
-    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
-        fn = fn.base_dist
+    fn = base_of(fn)
     if isinstance(fn, EnergyDistribution):
         return fn.log_normalizer is None
     return isinstance(fn, ScoreDistribution)

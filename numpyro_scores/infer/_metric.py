@@ -79,7 +79,7 @@ def given_metric(inverse_mass_matrix: np.ndarray | None, x: Array) -> Array | No
         return None
     if len(inverse_mass_matrix) != x.size:
         raise ValueError(
-            f"inverse_mass_matrix is for {len(inverse_mass_matrix)} numbers, but the latent sites "
-            f"have {x.size} unconstrained numbers."
+            f"inverse_mass_matrix is for {len(inverse_mass_matrix)} unconstrained numbers, but "
+            f"there are {x.size} (sites in alphabetical order, each flattened)."
         )
     return jnp.asarray(inverse_mass_matrix, x.dtype)

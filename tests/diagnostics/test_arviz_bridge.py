@@ -18,6 +18,9 @@ from numpyro.infer import HMC, MCMC, NUTS, Predictive
 
 from numpyro_scores.diagnostics import to_inference_data
 
+# So short a warmup may leave steps that are too large.
+pytestmark = pytest.mark.filterwarnings("ignore:Diverging draws")
+
 Y = jnp.array([0.3, -1.2, 2.0])
 CHAINS, DRAWS = 2, 6
 FIELDS = ("potential_energy", "accept_prob", "num_steps", "energy", "adapt_state.step_size")

@@ -56,6 +56,7 @@ KERNELS = {
     # With a memory, a metric, and a step that is measured in warmup.
     "UnderdampedLangevin": partial(ns.UnderdampedLangevin, num_steps=2, adapt_mass_matrix=True),
     "MALA": partial(ns.MALA, num_steps=2),
+    "MALT": partial(ns.MALT, num_steps=2),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, num_steps=1, num_levels=3),
     "ReplicaExchange": replica_exchange,
 }
@@ -159,7 +160,7 @@ def test_chains_are_the_same_one_by_one(case, vectorized, sequential, capfd):
     assert printed.count("sample: 100%") == NUM_CHAINS
     assert ("step size" in printed) == (case[0] not in ("AnnealedLangevin", "ReplicaExchange"))
     assert ("smallest swap prob=" in printed) == (case[0] == "ReplicaExchange")
-    assert ("acc. prob=" in printed) == (case[0] == "MALA")
+    assert ("acc. prob=" in printed) == (case[0] in ("MALA", "MALT"))
 
 
 @pytest.mark.parametrize("chain_method", ["parallel", jax.vmap], ids=["parallel", "vmap"])

@@ -293,5 +293,5 @@ def test_a_metric_that_is_none():
         with pytest.raises(ValueError, match=message):
             ns.SKROCK(scaled_model, inverse_mass_matrix=metric, dense_mass=True)
     kernel = ns.UnderdampedLangevin(scaled_model, inverse_mass_matrix=np.ones(2))
-    with pytest.raises(ValueError, match="is for 2 numbers, but the latent sites have 3"):
+    with pytest.raises(ValueError, match="is for 2 unconstrained numbers, but there are 3"):
         kernel.init(random.key(0), 0, None, (), {})

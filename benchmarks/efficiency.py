@@ -87,6 +87,7 @@ KERNELS = {
     "`UnderdampedLangevin`": unadjusted(ns.UnderdampedLangevin),
     "`MALA`": adjusted(ns.MALA, num_steps=NUM_STEPS),
     "`MALA`, dense metric": adjusted(ns.MALA, num_steps=NUM_STEPS, dense_mass=True),
+    "`MALT`": adjusted(ns.MALT, num_steps=NUM_STEPS),
     "`ReplicaExchange` of `MALA`": Entry(replica_exchange),
 }
 OURS, OURS_DENSE, THEIRS = "`MALA`", "`MALA`, dense metric", "BlackJAX `mala`"

@@ -29,7 +29,12 @@ from numpyro.infer import MCMC, NUTS
 
 import numpyro_scores as ns
 from benchmarks._timing import compilations, timed
-from numpyro_scores.integrators import Integrator, euler_maruyama, log_proposal_ratio
+from numpyro_scores.integrators import (
+    Integrator,
+    euler_maruyama,
+    friction_flow,
+    log_proposal_ratio,
+)
 
 NUM_STEPS = 10
 
@@ -57,18 +62,24 @@ PROBLEMS = (
 )
 
 
-def scanned(start: Callable, step: Callable) -> Callable:
-    """One chain: a function of the position, a key and the number of draws, from its step."""
-
-    def draw(carry, key):
-        carry, _ = lax.scan(step, carry, random.split(key, NUM_STEPS))
-        return carry, carry[0]
+def scanned(start: Callable, draw: Callable) -> Callable:
+    """One chain: a function of the position, a key and the number of draws."""
 
     def run(x, key, num_draws):
         key_start, key_draws = random.split(key)
         return lax.scan(draw, start(x, key_start), random.split(key_draws, num_draws))[1]
 
     return run
+
+
+def repeated(step: Callable) -> Callable:
+    """A draw of `NUM_STEPS` steps; the position comes first in what they carry."""
+
+    def draw(carry, key):
+        carry, _ = lax.scan(step, carry, random.split(key, NUM_STEPS))
+        return carry, carry[0]
+
+    return draw
 
 
 def bare_unadjusted(integrator: Integrator, **settings: float) -> Callable:
@@ -84,7 +95,7 @@ def bare_unadjusted(integrator: Integrator, **settings: float) -> Callable:
             noise = random.normal(key, (integrator.num_noises, *state.x.shape))
             return integrator.step(state, noise, gradient, **settings), None
 
-        return scanned(start, step)
+        return scanned(start, repeated(step))
 
     return of_energy
 
@@ -99,10 +110,39 @@ def bare_mala(energy: Callable, step_size: float) -> Callable:
         y = euler_maruyama(x, g, step_size, noise)
         v, k = value_and_grad(y)
         log_ratio = u - v + log_proposal_ratio(g, k, step_size, noise)
-        accept = jnp.log(random.uniform(key_accept)) < log_ratio
-        return jax.tree.map(lambda a, b: jnp.where(accept, a, b), (y, v, k), carry), None
+        return accepted(key_accept, log_ratio, (y, v, k), carry), None
 
-    return scanned(lambda x, key: (x, *value_and_grad(x)), step)
+    return scanned(lambda x, key: (x, *value_and_grad(x)), repeated(step))
+
+
+def bare_malt(energy: Callable, step_size: float, friction: float) -> Callable:
+    gradient = jax.grad(energy)
+
+    def step(carry, key):
+        x, g, momentum, gain = carry
+        momentum = friction_flow(momentum, random.normal(key, x.shape), step_size, friction)
+        gain = gain - jnp.sum(momentum**2) / 2
+        momentum = momentum - step_size / 2 * g
+        x = x + step_size * momentum
+        g = gradient(x)
+        momentum = momentum - step_size / 2 * g
+        return (x, g, momentum, gain + jnp.sum(momentum**2) / 2), None
+
+    def draw(carry, key):
+        x, u, g = carry
+        key_momentum, key_steps, key_accept = random.split(key, 3)
+        start = (x, g, random.normal(key_momentum, x.shape), 0.0)
+        (y, k, _, gain), _ = lax.scan(step, start, random.split(key_steps, NUM_STEPS))
+        v = energy(y)
+        carry = accepted(key_accept, u - v - gain, (y, v, k), carry)
+        return carry, carry[0]
+
+    return scanned(lambda x, key: (x, energy(x), gradient(x)), draw)
+
+
+def accepted(key: Array, log_ratio: Array, proposal: tuple, current: tuple) -> tuple:
+    accept = jnp.log(random.uniform(key)) < log_ratio
+    return jax.tree.map(lambda a, b: jnp.where(accept, a, b), proposal, current)
 
 
 class Row(NamedTuple):
@@ -130,6 +170,11 @@ ROWS = {
         ns.UnderdampedLangevin, ns.BAOAB(), step_size=0.1, friction=2.0
     ),
     "MALA": Row(ns.MALA, {"step_size": 0.05}, partial(bare_mala, step_size=0.05)),
+    "MALT": Row(
+        ns.MALT,
+        {"step_size": 0.3, "friction": 1.0},
+        partial(bare_malt, step_size=0.3, friction=1.0),
+    ),
 }
 
 

@@ -160,7 +160,7 @@ def draw(exact: dict[str, np.ndarray], measured: dict[str, np.ndarray]) -> "Figu
     left.set_title("Gaussian: exact")
     right.set_title(r"$e^{-x^4/4}$: measured, with two standard errors")
     left.text(0.035, 4.2e-4, "Leimkuhler-Matthews and BAOAB: no error", fontsize=9)
-    right.text(0.28, 4.2e-4, "open: less than", fontsize=9)
+    right.text(0.42, 4.2e-4, "open: less than", ha="right", fontsize=9)
     for axes, ticks in ((left, (0.05, 0.1, 0.2, 0.5, 1, 2)), (right, STEPS)):
         axes.set(xscale="log", xlabel="step of a gradient, h L")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""The sites of a graph in blocks that do not interact: a checkerboard, or the colours of a graph."""
+"""Blocks of sites that do not interact: a checkerboard, or the colours of a graph."""
 
 import heapq
 import math

@@ -40,7 +40,8 @@ class RestrictedBoltzmann(BoltzmannDistribution):
     def __init__(self, weights, hidden_bias, support, log_normalizer, *, validate_args=None):
         if jnp.ndim(weights) != 2:
             raise ValueError(
-                f"weights must have shape (num_visible, num_hidden), got shape {jnp.shape(weights)}."
+                "weights must have shape (num_visible, num_hidden), got shape "
+                f"{jnp.shape(weights)}."
             )
         self.weights = as_parameter("weights", weights, jnp.shape(weights))
         num_visible, num_hidden = self.weights.shape
@@ -72,11 +73,11 @@ class RestrictedBoltzmann(BoltzmannDistribution):
         """
         if (visible is None) == (hidden is None):
             raise ValueError("Give one side: conditional(visible=...) or conditional(hidden=...).")
-        name, units = ("visible", visible) if hidden is None else ("hidden", hidden)
+        name, given = ("visible", visible) if hidden is None else ("hidden", hidden)
+        units = jnp.asarray(given)
         size = self.weights.shape[0 if hidden is None else 1]
-        if jnp.shape(units)[-1:] != (size,):
-            raise ValueError(f"{name} must have shape (..., {size}), got {jnp.shape(units)}.")
-        units = jnp.asarray(units)
+        if units.shape[-1:] != (size,):
+            raise ValueError(f"{name} must have shape (..., {size}), got shape {units.shape}.")
         if hidden is None:
             return dist.Bernoulli(logits=self._hidden_logits(units))
         return self._given_hidden(units)

@@ -78,7 +78,7 @@ def choice(logits: Array) -> dist.Distribution:
 
 class Spin(dist.Distribution):
     r"""
-    A state of -1 or +1, :math:`p(s) = 1 / (1 + e^{-s\,\text{logits}})`: what `Bernoulli(logits=...)`
+    A state of -1 or +1, :math:`p(s) = 1 / (1 + e^{-s\,\text{logits}})`: what NumPyro's `Bernoulli`
     is for 0 and 1.
 
     :param logits: :math:`\log p(+1) - \log p(-1)`.

@@ -196,7 +196,8 @@ class Potts(Lattice):
             validate_args=validate_args,
         )
         shapes = (num_states,), (*self.event_shape, num_states)
-        self.field = as_parameter("field", jnp.zeros(num_states) if field is None else field, *shapes)
+        field = jnp.zeros(num_states) if field is None else field
+        self.field = as_parameter("field", field, *shapes)
 
     @property
     def num_states(self) -> int:

@@ -25,7 +25,7 @@ class PairwiseMRF(BlockDistribution):
     r"""
     States :math:`x_i` of :math:`0, \dots, q - 1` on the nodes of a graph,
     :math:`\log p(x) = \sum_{e = (i, j)} w_e(x_i, x_j) + \sum_i h_{i, x_i} - \log Z`. With one
-    coupling for each edge, :math:`w_e(x_i, x_j) = J_e 1[x_i = x_j]`: with :math:`J_e > 0` neighbours
+    coupling for each edge, :math:`w_e(x_i, x_j) = J_e 1[x_i = x_j]`: if :math:`J_e > 0`, neighbours
     agree. With a table for each edge, :math:`w_e(x_i, x_j)` is its entry, `couplings[e, x_i, x_j]`
     with `i, j = edges[e]`, the first node in the rows; it need not be symmetric.
 
@@ -108,9 +108,9 @@ class PairwiseMRF(BlockDistribution):
         # A table for each direction of each edge, with the states of the receiver in the rows;
         # the last one, of zeros, is for a site with fewer neighbours than others.
         tables = self._tables
-        directed = jnp.concatenate(
-            [tables, jnp.swapaxes(tables, 1, 2), jnp.zeros_like(tables, shape=(1, *tables.shape[1:]))]
-        )[self._blocks.messages[block]]
+        none = jnp.zeros_like(tables, shape=(1, *tables.shape[1:]))
+        directed = jnp.concatenate([tables, jnp.swapaxes(tables, 1, 2), none])
+        directed = directed[self._blocks.messages[block]]
         neighbors = self._blocks.gather(block, blocks).astype(tables.dtype)
         messages = jnp.einsum(
             "ndab,...ndb->...na", directed, indicators(neighbors, self.num_states)
@@ -133,13 +133,13 @@ def _checked_edges(edges: Any, num_nodes: int) -> np.ndarray:
             f"{edges.dtype} of shape {edges.shape}."
         )
 
-    def check(wrong: np.ndarray, what: str) -> None:
-        if wrong.any():
+    def check(wrong: Any, what: str) -> None:
+        if np.any(wrong):
             e = int(np.argmax(wrong))
             raise ValueError(f"edges[{e}] = {edges[e].tolist()} {what}")
 
     check(
-        ((edges < 0) | (edges >= num_nodes)).any(axis=1),
+        np.any((edges < 0) | (edges >= num_nodes), axis=1),
         f"joins a node that is not there: fields has {num_nodes} rows, so the nodes are 0 to "
         f"{num_nodes - 1}.",
     )

@@ -159,9 +159,8 @@ class GaussianBernoulliRBM(RestrictedBoltzmann):
             hidden = s.astype(float)
             shift = self.weights @ hidden
             exponent = shift * (2 * mean + shift) / (2 * scale**2)
-            return (
-                hidden @ self.hidden_bias
-                + jnp.sum(exponent + jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi))
+            return hidden @ self.hidden_bias + jnp.sum(
+                exponent + jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi)
             )
 
         return PartitionSum(2, num_hidden, log_weight)

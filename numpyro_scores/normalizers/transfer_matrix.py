@@ -23,8 +23,8 @@ ENTRIES_AT_A_TIME = 2**20
 @dataclass(frozen=True)
 class TransferMatrix(ExactMethod):
     r"""
-    :math:`\log Z` of an `Ising` or `Potts` lattice by transfer matrices (Kramers & Wannier 1941): with row states :math:`r`, each of :math:`q^w` for :math:`w`
-    sites,
+    :math:`\log Z` of an `Ising` or `Potts` lattice by transfer matrices (Kramers & Wannier 1941):
+    with the :math:`q^w` states :math:`r_k` of each row of :math:`w` sites,
 
     .. math:: Z = \sum_{r_1 \dots r_n} \prod_k e^{\ell_k(r_k)} T(r_k, r_{k + 1}),
 

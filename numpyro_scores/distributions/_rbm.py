@@ -38,12 +38,12 @@ class RestrictedBoltzmann(BoltzmannDistribution):
     pytree_data_fields = ("weights", "hidden_bias")
 
     def __init__(self, weights, hidden_bias, support, log_normalizer, *, validate_args=None):
-        if jnp.ndim(weights) != 2:
+        weights = jnp.asarray(weights)
+        if weights.ndim != 2:
             raise ValueError(
-                "weights must have shape (num_visible, num_hidden), got shape "
-                f"{jnp.shape(weights)}."
+                f"weights must have shape (num_visible, num_hidden), got shape {weights.shape}."
             )
-        self.weights = as_parameter("weights", weights, jnp.shape(weights))
+        self.weights = as_parameter("weights", weights, weights.shape)
         num_visible, num_hidden = self.weights.shape
         self.hidden_bias = as_parameter("hidden_bias", hidden_bias, (num_hidden,))
         super().__init__((num_visible,), support, log_normalizer, validate_args=validate_args)

@@ -61,11 +61,12 @@ class PairwiseMRF(BlockDistribution):
         validate_args: bool | None = None,
     ):
         self.num_states = q = check_num_states(num_states)
-        if jnp.ndim(fields) != 2 or jnp.shape(fields)[1] != q:
+        fields = jnp.asarray(fields)
+        if fields.ndim != 2 or fields.shape[1] != q:
             raise ValueError(
-                f"fields must have shape (number of nodes, {q}), got shape {jnp.shape(fields)}."
+                f"fields must have shape (number of nodes, {q}), got shape {fields.shape}."
             )
-        n = jnp.shape(fields)[0]
+        n = fields.shape[0]
         self._graph = Graph.of(n, _checked_edges(edges, n))
         m = len(self.edges)
         self.couplings = as_parameter("couplings", couplings, (m,), (m, q, q))

@@ -4,8 +4,10 @@
 """What every method to find a normaliser returns."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -47,5 +49,10 @@ class ExactMethod(ABC):
         """
         if reason := self.refusal(distribution):
             raise ValueError(f"{type(self).__name__} {reason}")
-        value = self._log_normalizer(distribution)
+        value = _compiled(self, distribution)
         return LogNormalizer(value, jnp.zeros_like(value), value, value)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(method: ExactMethod, distribution: BoltzmannDistribution) -> Array:
+    return method._log_normalizer(distribution)

@@ -14,7 +14,7 @@ from jax import Array, random
 from numpyro.distributions import biject_to, constraints
 
 from numpyro_scores._callables import Energy, as_pytree
-from numpyro_scores.distributions._base import PointwiseDistribution
+from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
 
 
 class EnergyDistribution(PointwiseDistribution):
@@ -59,11 +59,7 @@ class EnergyDistribution(PointwiseDistribution):
     ):
         self.energy = as_pytree("energy", energy)
         self.log_normalizer = log_normalizer
-        if log_normalizer is not None and jnp.shape(log_normalizer) != ():
-            raise ValueError(
-                f"log_normalizer must have shape (), got shape {jnp.shape(log_normalizer)}; a "
-                "batch of energies is written with expand or plate."
-            )
+        check_log_normalizer(log_normalizer)
         super().__init__(event_shape, support, validate_args=validate_args)
         point = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
         shape = jax.eval_shape(self.energy, point).shape

@@ -12,16 +12,14 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores.distributions import EnergyDistribution, ScoreDistribution
+from numpyro_scores.distributions import ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of
 
 
 def is_unnormalized(fn: Any) -> bool:
     """Whether the `log_prob` of a distribution leaves its normaliser out."""
     fn = base_of(fn)
-    if isinstance(fn, EnergyDistribution):
-        return fn.log_normalizer is None
-    return isinstance(fn, ScoreDistribution)
+    return isinstance(fn, ScoreDistribution) or getattr(fn, "log_normalizer", 0) is None
 
 
 def check_normalizers(
@@ -56,6 +54,6 @@ def check_normalizers(
             raise ValueError(
                 f"Site {name!r} has an unnormalised density whose parameters depend on the latent "
                 f"sites {sorted(latent)}: its normaliser varies with them, and without it their "
-                "posterior is wrong. Give EnergyDistribution its log_normalizer as a function of "
+                "posterior is wrong. Give the distribution its log_normalizer as a function of "
                 f"{sorted(latent)}, or fix these parameters."
             )

@@ -3,6 +3,7 @@
 """JAX as the tests need it: two CPU devices, compiled programs kept in `.cache/jax`."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,12 @@ def _wants_x64(item: pytest.Item) -> bool:
 def x64() -> None:
     """float64 for one test: the exact comparisons need it."""
     assert jax.config.read("jax_enable_x64")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Little optimisation, where what takes time is to compile."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

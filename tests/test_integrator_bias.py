@@ -5,10 +5,8 @@
 
 import runpy
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 from jax import random
 
@@ -17,12 +15,7 @@ import numpyro_scores as ns
 PATH = Path(__file__).resolve().parents[1] / "examples" / "integrator_bias.py"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

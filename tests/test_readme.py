@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpyro.infer
 import pytest
 
@@ -34,14 +33,6 @@ def python_blocks(page: Path) -> Iterator[tuple[int, str]]:
     for block in BLOCK.finditer(text):
         indent, code = block.groups()
         yield text.count("\n", 0, block.start(2)), re.sub(f"^{indent}", "", code, flags=re.M)
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from numpyro_scores.objectives import (
 from numpyro_scores.processes import VarianceExploding
 from numpyro_scores.training import fit
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = random.key(0)
 ROOT = np.array([[1.0, 0.0, 0.0], [0.5, 0.8, 0.0], [-0.3, 0.2, 0.7]])
 DATA = np.random.default_rng(0).normal(size=(500, 3)) @ ROOT.T

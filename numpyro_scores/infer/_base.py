@@ -120,7 +120,7 @@ class LangevinKernel(ChainKernel):
         def init_chain(key, z):
             return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
 
-        return self._init_chains(jax.jit(init_chain), key_chain, z)
+        return self._init_chains(init_chain, key_chain, z)
 
     def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
         if self._model is None:

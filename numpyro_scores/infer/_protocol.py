@@ -62,7 +62,7 @@ class ChainKernel(MCMCKernel):
         single_chain = is_prng_key(rng_key)
         if not single_chain:
             init_chain = jax.vmap(init_chain)
-        state, must_be_finite = init_chain(rng_key, z)
+        state, must_be_finite = jax.jit(init_chain)(rng_key, z)
         check_start(must_be_finite, num_axes=0 if single_chain else 1)
         self._sample_fn = self._sample_chain if single_chain else self._sample_chains
         return state

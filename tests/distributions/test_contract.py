@@ -122,7 +122,10 @@ def exact_score(d, x):
 CAN_DRAW = [diffusion, diffusion_network]
 DISCRETE = [ising, potts, pairwise, rbm, joint_rbm]
 CANNOT_DRAW = [energy, energy_network, score, gaussian_rbm]
-pytestmark = pytest.mark.filterwarnings("error:Out-of-support")
+pytestmark = [
+    pytest.mark.filterwarnings("error:Out-of-support"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 every = pytest.mark.parametrize("make", [*CANNOT_DRAW, *CAN_DRAW, *DISCRETE])
 continuous = pytest.mark.parametrize("make", [*CANNOT_DRAW, *CAN_DRAW])
 

@@ -22,7 +22,7 @@ import numpyro_scores as ns
 
 POINTS, WEIGHTS = np.array([[5.0, 5.0], [-5.0, -5.0]]), np.array([0.8, 0.2])
 PROCESS = ns.VarianceExploding(sigma_min=1.0, sigma_max=20.0)
-NUM_CHAINS = 12_000
+NUM_CHAINS = 6_000
 
 
 def denoise_points(x, sigma):
@@ -86,7 +86,7 @@ def test_share_of_the_large_mode_without_annealing():
 
 
 def test_share_of_the_large_mode_by_default():
-    """More levels lose less: the 0.8 of the truth within 0.015; measured 0.798 +- 0.002."""
+    """More levels lose less: the 0.8 of the truth within 0.021; measured 0.798 +- 0.002."""
     state = draw(ns.AnnealedLangevin(two_points), random.key(0), NUM_CHAINS)
     assert_within(share_of_the_large_mode(state.z["x"]), 0.8, np.sqrt(0.16 / NUM_CHAINS))
     assert not np.any(state.diverging)

@@ -98,7 +98,10 @@ def swap_rate(d, low, high):
     return 2 * special.betainc(d / 2, d / 2, low / (low + high))
 
 
-@pytest.mark.parametrize("d, beta, rate", [(10, 0.5, 0.28969), (100, 0.8, 0.26623)])
+@pytest.mark.parametrize(
+    "d, beta, rate",
+    [(10, 0.5, 0.28969), pytest.param(100, 0.8, 0.26623, marks=pytest.mark.slow)],
+)
 def test_swap_rate_of_tempered_gaussians(d, beta, rate):
     assert abs(swap_rate(d, beta, 1.0) - rate) < 1e-5
     kernel = ns.ReplicaExchange(ExactDraws(gaussian), ns.InverseTemperatures([1.0, beta]))
@@ -259,10 +262,9 @@ def test_what_an_integrator_remembers_goes_with_the_position_and_the_step_size_s
     kernel_states = state.kernel_states._replace(step_size=step_size)
     state = state._replace(kernel_states=kernel_states)
     axes = _replica_axes(kernel_states)
-    moved = jax.vmap(lambda s: kernel._kernel.sample(s, (), {RUNG: 1.0}), (axes,), axes)(
-        kernel_states
-    )
-    swapped = kernel.sample(state, (), {}).kernel_states
+    move = jax.jit(jax.vmap(lambda s: kernel._kernel.sample(s, (), {RUNG: 1.0}), (axes,), axes))
+    moved = move(kernel_states)
+    swapped = jax.jit(lambda state: kernel.sample(state, (), {}))(state).kernel_states
     for after, before in [(swapped.z["x"], moved.z["x"]), (swapped.memory, moved.memory)]:
         np.testing.assert_allclose(after, before[::-1], rtol=1e-12)
     np.testing.assert_array_equal(swapped.step_size, step_size)

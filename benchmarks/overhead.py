@@ -2,29 +2,48 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Wall time of a kernel through NumPyro's `MCMC` over the same maths in a bare jitted `lax.scan`, and
-the time of the first call beside that of NumPyro's NUTS.
+Wall time of each kernel through NumPyro's `MCMC` over the same maths in a bare jitted `lax.scan`;
+the time of the first call beside that of NumPyro's NUTS; and what a second `run` compiles, with new
+data of the same shape.
 
-`MCMC.run` compiles its loop at every call. The time of a draw is therefore the slope between a
-short and a long run; the bare loop is timed compiled. Both are the median of several repeats in
-turn, so that a machine whose speed drifts changes the ratio little.
+Without a progress bar `MCMC.run` compiles its loop at every call. The time of a draw is therefore
+the slope between a short and a long run; the bare loop is timed compiled. Both are the median of
+several repeats in turn, so that a machine whose speed drifts changes the ratio little.
 """
 
 import argparse
+import contextlib
+import io
+import os
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax import lax, random
+from jax import Array, lax, random
 from numpyro.infer import MCMC, NUTS
 
 import numpyro_scores as ns
+from benchmarks._timing import compilations, timed
+from numpyro_scores.integrators import (
+    Integrator,
+    euler_maruyama,
+    friction_flow,
+    log_proposal_ratio,
+)
 
 NUM_STEPS = 10
+
+
+class Problem(NamedTuple):
+    name: str
+    energy: Callable
+    dim: int
+    num_chains: int
 
 
 def mixture_energy(x):
@@ -37,131 +56,212 @@ def gaussian_energy(x):
     return 0.5 * jnp.sum(x**2 * jnp.linspace(1.0, 4.0, x.size))
 
 
-def bare_ula(energy: Callable, step_size: float) -> Callable:
-    """One chain: a function of the position, a key and the number of draws."""
-    grad = jax.grad(energy)
+PROBLEMS = (
+    Problem("mixture 2-d, 1000 chains", mixture_energy, 2, 1_000),
+    Problem("Gaussian 100-d, 100 chains", gaussian_energy, 100, 100),
+)
 
-    def step(carry, key):
-        x, g = carry
-        x = x - step_size * g + jnp.sqrt(2 * step_size) * random.normal(key, x.shape)
-        return (x, grad(x)), None
+
+def scanned(start: Callable, draw: Callable) -> Callable:
+    """One chain: a function of the position, a key and the number of draws."""
+
+    def run(x, key, num_draws):
+        key_start, key_draws = random.split(key)
+        return lax.scan(draw, start(x, key_start), random.split(key_draws, num_draws))[1]
+
+    return run
+
+
+def repeated(step: Callable) -> Callable:
+    """A draw of `NUM_STEPS` steps; the position comes first in what they carry."""
 
     def draw(carry, key):
         carry, _ = lax.scan(step, carry, random.split(key, NUM_STEPS))
         return carry, carry[0]
 
-    def run(x, key, num_draws):
-        return lax.scan(draw, (x, grad(x)), random.split(key, num_draws))[1]
+    return draw
 
-    return run
+
+def bare_unadjusted(integrator: Integrator, **settings: float) -> Callable:
+    """For an energy, the loop of an integrator's steps."""
+
+    def of_energy(energy):
+        gradient = jax.grad(energy)
+
+        def start(x, key):
+            return integrator.init(x, random.normal(key, x.shape), gradient)
+
+        def step(state, key):
+            noise = random.normal(key, (integrator.num_noises, *state.x.shape))
+            return integrator.step(state, noise, gradient, **settings), None
+
+        return scanned(start, repeated(step))
+
+    return of_energy
 
 
 def bare_mala(energy: Callable, step_size: float) -> Callable:
-    """One chain: a function of the position, a key and the number of draws."""
     value_and_grad = jax.value_and_grad(energy)
 
     def step(carry, key):
         x, u, g = carry
         key_proposal, key_accept = random.split(key)
-        y = x - step_size * g + jnp.sqrt(2 * step_size) * random.normal(key_proposal, x.shape)
+        noise = random.normal(key_proposal, x.shape)
+        y = euler_maruyama(x, g, step_size, noise)
         v, k = value_and_grad(y)
-        forward = jnp.sum((y - x + step_size * g) ** 2)
-        backward = jnp.sum((x - y + step_size * k) ** 2)
-        log_ratio = u - v + (forward - backward) / (4 * step_size)
-        accept = jnp.log(random.uniform(key_accept)) < log_ratio
-        return jax.tree.map(lambda a, b: jnp.where(accept, a, b), (y, v, k), carry), None
+        log_ratio = u - v + log_proposal_ratio(g, k, step_size, noise)
+        return accepted(key_accept, log_ratio, (y, v, k), carry), None
+
+    return scanned(lambda x, key: (x, *value_and_grad(x)), repeated(step))
+
+
+def bare_malt(energy: Callable, step_size: float, friction: float) -> Callable:
+    gradient = jax.grad(energy)
+
+    def step(carry, key):
+        x, g, momentum, gain = carry
+        momentum = friction_flow(momentum, random.normal(key, x.shape), step_size, friction)
+        gain = gain - jnp.sum(momentum**2) / 2
+        momentum = momentum - step_size / 2 * g
+        x = x + step_size * momentum
+        g = gradient(x)
+        momentum = momentum - step_size / 2 * g
+        return (x, g, momentum, gain + jnp.sum(momentum**2) / 2), None
 
     def draw(carry, key):
-        carry, _ = lax.scan(step, carry, random.split(key, NUM_STEPS))
+        x, u, g = carry
+        key_momentum, key_steps, key_accept = random.split(key, 3)
+        start = (x, g, random.normal(key_momentum, x.shape), 0.0)
+        (y, k, _, gain), _ = lax.scan(step, start, random.split(key_steps, NUM_STEPS))
+        v = energy(y)
+        carry = accepted(key_accept, u - v - gain, (y, v, k), carry)
         return carry, carry[0]
 
-    def run(x, key, num_draws):
-        return lax.scan(draw, (x, *value_and_grad(x)), random.split(key, num_draws))[1]
-
-    return run
+    return scanned(lambda x, key: (x, energy(x), gradient(x)), draw)
 
 
-def timed(f: Callable, *args) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(f(*args))
-    return time.perf_counter() - start
+def accepted(key: Array, log_ratio: Array, proposal: tuple, current: tuple) -> tuple:
+    accept = jnp.log(random.uniform(key)) < log_ratio
+    return jax.tree.map(lambda a, b: jnp.where(accept, a, b), proposal, current)
 
 
-def seconds_a_draw(kernel, num_chains: int, start, short: int, long: int) -> float:
+class Row(NamedTuple):
+    """
+    - **kernel** - its class.
+    - **settings** - of the kernel, beside `num_steps`.
+    - **bare** - for an energy, the loop that does the same.
+    """
+
+    kernel: Callable
+    settings: dict[str, Any]
+    bare: Callable
+
+
+def unadjusted(kernel: Callable, integrator: Integrator, **settings: float) -> Row:
+    return Row(kernel, settings, bare_unadjusted(integrator, **settings))
+
+
+leimkuhler_matthews = partial(ns.OverdampedLangevin, integrator=ns.LeimkuhlerMatthews())
+ROWS = {
+    "ULA": unadjusted(ns.ULA, ns.EulerMaruyama(), step_size=0.01),
+    "LeimkuhlerMatthews": unadjusted(leimkuhler_matthews, ns.LeimkuhlerMatthews(), step_size=0.01),
+    "SKROCK": unadjusted(ns.SKROCK, ns.integrators.SKROCK(), step_size=0.05),
+    "UnderdampedLangevin": unadjusted(
+        ns.UnderdampedLangevin, ns.BAOAB(), step_size=0.1, friction=2.0
+    ),
+    "MALA": Row(ns.MALA, {"step_size": 0.05}, partial(bare_mala, step_size=0.05)),
+    "MALT": Row(
+        ns.MALT,
+        {"step_size": 0.3, "friction": 1.0},
+        partial(bare_malt, step_size=0.3, friction=1.0),
+    ),
+}
+
+
+def seconds_a_draw(kernel: Any, start: Array, short: int, long: int) -> float:
     def run(num_samples):
         mcmc = MCMC(
             kernel,
             num_warmup=0,
             num_samples=num_samples,
-            num_chains=num_chains,
+            num_chains=len(start),
             chain_method="vectorized",
             progress_bar=False,
         )
         mcmc.run(random.key(0), init_params=start)
         return mcmc.get_samples()
 
-    return (timed(run, long) - timed(run, short)) / (long - short)
+    return (timed(run, long)[0] - timed(run, short)[0]) / (long - short)
 
 
-def overhead(problem, energy, kernels, dim, num_chains, num_draws, repeats):
-    start = random.normal(random.key(1), (num_chains, dim))
-    for name, kernel, bare in kernels:
-        bare = jax.jit(jax.vmap(bare, in_axes=(0, 0, None)), static_argnums=2)
-        keys = random.split(random.key(2), num_chains)
+def overhead(problem: Problem, num_draws: int, repeats: int) -> None:
+    start = random.normal(random.key(1), (problem.num_chains, problem.dim))
+    keys = random.split(random.key(2), problem.num_chains)
+    steps = problem.num_chains * NUM_STEPS
+    print(f"\n| {problem.name} | `MCMC`, chain-steps/s | bare scan | ratio of wall times |")
+    print("|---|---|---|---|", flush=True)
+    for name, row in ROWS.items():
+        kernel = row.kernel(potential_fn=problem.energy, num_steps=NUM_STEPS, **row.settings)
+        chains = jax.vmap(row.bare(problem.energy), in_axes=(0, 0, None))
+        bare = jax.jit(chains, static_argnums=2)
         timed(bare, start, keys, num_draws)
         ours, theirs = [], []
         for _ in range(repeats):
-            ours.append(seconds_a_draw(kernel, num_chains, start, num_draws // 10, num_draws))
-            theirs.append(timed(bare, start, keys, num_draws) / num_draws)
-        ours, theirs = statistics.median(ours), statistics.median(theirs)
-        steps = num_chains * NUM_STEPS
+            ours.append(seconds_a_draw(kernel, start, num_draws // 10, num_draws))
+            theirs.append(timed(bare, start, keys, num_draws)[0] / num_draws)
+        mine, bare_time = statistics.median(ours), statistics.median(theirs)
         print(
-            f"{problem:24s} {name:6s} MCMC {steps / ours:9.3g}  bare scan {steps / theirs:9.3g} "
-            f"chain-steps/s   ratio of wall times {ours / theirs:5.2f}",
+            f"| `{name}` | {steps / mine:.3g} | {steps / bare_time:.3g} | {mine / bare_time:.2f} |",
             flush=True,
         )
 
 
-def first_call(repeats):
-    def model(y):
-        x = numpyro.sample("x", dist.Normal(0, 1).expand([10]).to_event(1))
-        scale = numpyro.sample("scale", dist.HalfNormal(1))
-        numpyro.sample("y", dist.Normal(x, scale).to_event(1), obs=y)
+def model(y):
+    x = numpyro.sample("x", dist.Normal(0, 1).expand([10]).to_event(1))
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+    numpyro.sample("y", dist.Normal(x, scale).to_event(1), obs=y)
 
-    kernels = {"ULA": ns.ULA, "MALA": ns.MALA, "NUTS": NUTS}
-    for name, kernel in kernels.items():
+
+def first_calls(repeats: int) -> None:
+    print("\n| | first call, s | programs that a second run compiles |\n|---|---|---|", flush=True)
+    kernels = {name: row.kernel for name, row in ROWS.items()}
+    for name, kernel in {**kernels, "NUTS": NUTS}.items():
         seconds = []
         for _ in range(repeats):
             jax.clear_caches()
             mcmc = MCMC(kernel(model), num_warmup=1, num_samples=1, progress_bar=False)
-            seconds.append(timed(lambda mcmc=mcmc: mcmc.run(random.key(0), jnp.ones(10))))
-        print(f"first call {name:5s} {statistics.median(seconds):.2f} s", flush=True)
+            run = partial(mcmc.run, random.key(0))
+            seconds.append(timed(run, jnp.ones(10))[0])
+        again = second_run(kernel(model))
+        print(
+            f"| `{name}` | {statistics.median(seconds):.2f} | {len(again)} {' '.join(again)} |",
+            flush=True,
+        )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def second_run(kernel: Any) -> list[str]:
+    """What `run` compiles when all that is new are the numbers of the data."""
+    mcmc = MCMC(kernel, num_warmup=1, num_samples=1, jit_model_args=True, progress_bar=True)
+    data = jnp.ones(10), jnp.linspace(-1.0, 1.0, 10)
+    # Without the bar's loop of single draws NumPyro compiles anew, whatever the kernel.
+    with contextlib.redirect_stderr(io.StringIO()):
+        mcmc.run(random.key(0), data[0])
+        with compilations() as names:
+            mcmc.run(random.key(0), data[1])
+    return names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--num-draws", type=int, default=4_000)
     args = parser.parse_args()
-    problems = (
-        ("mixture 2-d, 1000 chains", mixture_energy, 2, 1_000, 0.01, 0.05),
-        ("Gaussian 100-d, 100 chains", gaussian_energy, 100, 100, 0.01, 0.05),
-    )
-    for problem, energy, dim, num_chains, step_ula, step_mala in problems:
-        kernels = (
-            (
-                "ULA",
-                ns.ULA(potential_fn=energy, step_size=step_ula, num_steps=NUM_STEPS),
-                bare_ula(energy, step_ula),
-            ),
-            (
-                "MALA",
-                ns.MALA(potential_fn=energy, step_size=step_mala, num_steps=NUM_STEPS),
-                bare_mala(energy, step_mala),
-            ),
-        )
-        overhead(problem, energy, kernels, dim, num_chains, args.num_draws, args.repeats)
-    first_call(args.repeats)
+    os.environ.pop("CI", None)  # with it NumPyro shows no bar
+    first_calls(args.repeats)
+    for problem in PROBLEMS:
+        overhead(problem, args.num_draws, args.repeats)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,20 @@ from numpyro_scores import (
 )
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
 from numpyro_scores.diagnostics import to_inference_data
-from numpyro_scores.distributions import DiffusionPrior, EnergyDistribution, ScoreDistribution
+from numpyro_scores.distributions import (
+    BernoulliRBM,
+    DiffusionPrior,
+    EnergyDistribution,
+    GaussianBernoulliRBM,
+    Ising,
+    PairwiseMRF,
+    Potts,
+    ScoreDistribution,
+)
 from numpyro_scores.infer import (
     MALA,
+    MALT,
+    SKROCK,
     ULA,
     AnnealedLangevin,
     InverseTemperatures,
@@ -28,8 +39,15 @@ from numpyro_scores.infer import (
     NoiseLevels,
     OverdampedLangevin,
     ReplicaExchange,
+    UnderdampedLangevin,
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
+from numpyro_scores.normalizers import (
+    Enumeration,
+    LogNormalizer,
+    TransferMatrix,
+    log_normalizer,
+)
 from numpyro_scores.processes import VarianceExploding
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 from numpyro_scores.training import FitResult, fit
@@ -38,26 +56,37 @@ from numpyro_scores.version import __version__
 __all__ = [
     "BAOAB",
     "MALA",
+    "MALT",
     "OBABO",
+    "SKROCK",
     "UBU",
     "ULA",
     "AnnealedLangevin",
+    "BernoulliRBM",
     "DiffusionPrior",
     "EnergyDistribution",
+    "Enumeration",
     "EulerMaruyama",
     "ExactTrace",
     "FitResult",
+    "GaussianBernoulliRBM",
     "HutchinsonTrace",
     "InverseTemperatures",
+    "Ising",
     "LeimkuhlerMatthews",
     "LikelihoodPowers",
     "LineIntegral",
+    "LogNormalizer",
     "NoiseLevels",
     "NoisePathIntegral",
     "OverdampedLangevin",
+    "PairwiseMRF",
+    "Potts",
     "ProbabilityFlow",
     "ReplicaExchange",
     "ScoreDistribution",
+    "TransferMatrix",
+    "UnderdampedLangevin",
     "VarianceExploding",
     "__version__",
     "diagnostics",
@@ -65,6 +94,7 @@ __all__ = [
     "handlers",
     "infer",
     "integrators",
+    "log_normalizer",
     "nn",
     "objectives",
     "processes",

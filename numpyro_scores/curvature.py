@@ -40,7 +40,7 @@ def largest_curvature(
 
     def iteration(_, carry):
         directions, _ = carry
-        unit = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+        unit = _unit(directions)
         images = jnp.where(blocks, jax.vmap(product)(unit), 0)
         norms = jnp.linalg.norm(images, axis=1)
         # A flat or non-finite direction tells nothing: keep it for the next point.
@@ -50,6 +50,15 @@ def largest_curvature(
     carry = (directions, jnp.zeros(len(directions), x.dtype))
     directions, curvatures = lax.fori_loop(0, num_iterations, iteration, carry)
     return curvatures, directions
+
+
+def renewed(directions: Array, fresh: Array) -> Array:
+    """
+    The directions of a nearby point with something new in them, or one whose curvature has just
+    outgrown the others would be found too late.
+    """
+    # Of less weight, since in a block with one entry old and new would cancel half of the time.
+    return _unit(directions) + _unit(fresh) / 2
 
 
 def curvature_at(gradient: Callable[[Array], Array], x: Array, key: Array) -> Array:
@@ -73,6 +82,10 @@ def block_directions(noise: Array, blocks: np.ndarray) -> Array:
     """
     num_blocks = int(blocks.max()) + 1
     return jnp.where(jnp.arange(num_blocks)[:, None] == blocks, _nonzero(noise), 0)
+
+
+def _unit(directions: Array) -> Array:
+    return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _nonzero(x: Array) -> Array:

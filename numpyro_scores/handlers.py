@@ -8,12 +8,9 @@ from typing import Any
 
 import numpyro.distributions as dist
 from jax import Array
-from numpyro.distributions.distribution import (
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-)
 from numpyro.primitives import Messenger
+
+from numpyro_scores.distributions._wrapped import base_of, with_base
 
 
 def is_noise_conditional(fn: Any) -> bool:
@@ -25,22 +22,13 @@ def noise_conditional_prior(fn: dist.Distribution) -> Any:
     """
     The noise-conditional distribution beneath `expand`, `to_event`, `mask` and `plate`, or None.
     """
-    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
-        fn = fn.base_dist
-    return fn if is_noise_conditional(fn) else None
+    base = base_of(fn)
+    return base if is_noise_conditional(base) else None
 
 
 def at_noise_level(fn: dist.Distribution, sigma: Any) -> dist.Distribution:
     """`fn` with the noise-conditional distribution beneath it at noise level `sigma`."""
-    if isinstance(fn, ExpandedDistribution):
-        return at_noise_level(fn.base_dist, sigma).expand(fn.batch_shape)
-    if isinstance(fn, Independent):
-        base = at_noise_level(fn.base_dist, sigma)
-        return base.to_event(fn.reinterpreted_batch_ndims)
-    if isinstance(fn, MaskedDistribution):
-        return MaskedDistribution(at_noise_level(fn.base_dist, sigma), fn._mask)
-    prior: Any = fn
-    return prior.at(sigma)
+    return with_base(fn, lambda prior: prior.at(sigma))
 
 
 class noise_level(Messenger):

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from jax import random
 
-from numpyro_scores.curvature import block_directions, hessian_vector_product, largest_curvature
+from numpyro_scores.curvature import (
+    block_directions,
+    hessian_vector_product,
+    largest_curvature,
+    renewed,
+)
 
 BLOCKS = np.array([0, 1, 0, 1, 1, 0])
 RNG = np.random.default_rng(0)
@@ -106,3 +111,16 @@ def test_works_under_jit_and_vmap(x64):
     np.testing.assert_allclose(
         found(jnp.tile(POINT, (4, 1)), keys), np.tile(curvatures_of_blocks(HESSIAN), (4, 1))
     )
+
+
+def test_renewed_directions_never_vanish_and_find_what_has_outgrown_the_others(x64):
+    """In a block of one entry old and fresh are the same or opposite: both still measure it."""
+    hessian = np.diag([1.0, 5.0, 3.0])
+    blocks = np.array([0, 0, 1])
+    for sign in (1.0, -1.0):
+        # The curvature was once that of the first entry alone; of the second there is nothing left.
+        old = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+        fresh = np.array([[0.3, -0.4, 0.0], [0.0, 0.0, sign]])
+        found, _ = largest_curvature(lambda x: hessian @ x, np.zeros(3), renewed(old, fresh), 20)
+        np.testing.assert_allclose(found, [5.0, 3.0], rtol=1e-6)
+        assert np.all((renewed(old, fresh) != 0) == (blocks == np.arange(2)[:, None]))

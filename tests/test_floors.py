@@ -31,6 +31,7 @@ FLOORS = {
     "training": 1,
     "distributions": 2,
     "handlers": 2,
+    "normalizers": 2,
     "infer": 3,
     "inverse": 3,
     "diagnostics": 4,

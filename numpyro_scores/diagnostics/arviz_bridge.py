@@ -4,9 +4,8 @@
 """A finished NumPyro run as an ArviZ object."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,14 +14,15 @@ from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, init_to_sample
 
 from numpyro_scores.diagnostics._arviz_versions import pack_groups
+from numpyro_scores.diagnostics._bad_chains import bad_chains
+from numpyro_scores.diagnostics._datasets import (
+    SAMPLE_DIMS,
+    Arrays,
+    Dims,
+    dataset,
+    variable_name,
+)
 
-if TYPE_CHECKING:
-    import xarray
-
-Arrays = dict[str, np.ndarray]
-Dims = Mapping[str, Sequence[str]]
-
-SAMPLE_DIMS = ("chain", "draw")
 # ArviZ's names for the fields of NumPyro's kernels.
 STAT_NAMES = {
     "accept_prob": "acceptance_rate",
@@ -71,14 +71,16 @@ def to_inference_data(
     :raises TypeError: if `mcmc` is not a `numpyro.infer.MCMC`.
     :raises ValueError: if it has not run, or if the shape of some draws or dims does not fit.
 
-    A chain with draws that are not finite is named in a warning.
+    A warning names the chains that have draws that are not finite or `diverging`, and those that
+    never moved.
     """
-    samples, stats = _collected(mcmc)
+    samples, fields = _collected(mcmc)
     posterior = _named_leaves(samples)
     if not posterior:
         raise ValueError("The run collected no site: its extra_fields exclude all of them (~).")
     num_chains, num_draws = next(iter(posterior.values())).shape[:2]
-    _warn_of_non_finite(posterior, num_chains, num_draws)
+    for message in bad_chains(posterior, fields, mcmc.sampler):
+        warnings.warn(message, stacklevel=2)
     trace = _trace(mcmc, jax.tree.map(lambda x: x[0, 0], samples))
     observed = {
         name: np.asarray(site["value"])
@@ -90,7 +92,7 @@ def to_inference_data(
     prior_draws = _prior_draws("prior", prior)
     groups: dict[str, Arrays] = {
         "posterior": posterior,
-        "sample_stats": _sample_stats(stats, isinstance(mcmc.sampler, NUTS)),
+        "sample_stats": _sample_stats(fields, isinstance(mcmc.sampler, NUTS)),
         "posterior_predictive": {
             name: _by_chain(name, values, num_chains, num_draws)
             for name, values in _named_leaves(posterior_predictive or {}).items()
@@ -102,7 +104,7 @@ def to_inference_data(
     }
     return pack_groups(
         {
-            group: _dataset(
+            group: dataset(
                 variables, () if group == "observed_data" else SAMPLE_DIMS, trace, coords, dims
             )
             for group, variables in groups.items()
@@ -111,8 +113,8 @@ def to_inference_data(
     )
 
 
-def _collected(mcmc: MCMC) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The samples, as the kernel names them, and the extra fields of a run, on the host."""
+def _collected(mcmc: MCMC) -> tuple[dict[str, Any], Arrays]:
+    """The samples, as the kernel names them, and the extra fields by path, on the host."""
     if not isinstance(mcmc, MCMC):
         raise TypeError(
             "to_inference_data takes a numpyro.infer.MCMC that has run, got "
@@ -130,17 +132,14 @@ def _collected(mcmc: MCMC) -> tuple[dict[str, Any], dict[str, Any]]:
         samples = samples._asdict()
     if not isinstance(samples, dict):
         samples = {"x": samples}
-    return samples, jax.device_get(mcmc.get_extra_fields(group_by_chain=True))
-
-
-def _variable_name(name: str) -> str:
-    return name.replace("/", ".")
+    fields = jax.device_get(mcmc.get_extra_fields(group_by_chain=True))
+    return samples, _named_leaves(fields)
 
 
 def _named_leaves(tree: Any) -> Arrays:
     """The leaves of a pytree by their path."""
     leaves = [
-        (_variable_name(jax.tree_util.keystr(path, simple=True, separator=".")), np.asarray(leaf))
+        (variable_name(jax.tree_util.keystr(path, simple=True, separator=".")), np.asarray(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
     named = dict(leaves)
@@ -149,26 +148,6 @@ def _named_leaves(tree: Any) -> Arrays:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"Several sites would be called {', '.join(twice)}: rename all but one.")
     return named
-
-
-def _warn_of_non_finite(posterior: Arrays, num_chains: int, num_draws: int) -> None:
-    is_finite = np.ones((num_chains, num_draws), dtype=bool)
-    sites = []
-    for name, values in posterior.items():
-        finite = np.isfinite(values).all(axis=tuple(range(2, values.ndim)))
-        is_finite &= finite
-        sites += [] if finite.all() else [name]
-    if sites:
-        chains = ", ".join(
-            f"chain {chain} ({count} of {num_draws})"
-            for chain, count in enumerate((~is_finite).sum(axis=1))
-            if count
-        )
-        warnings.warn(
-            f"Draws that are not finite: {chains}, at the sites {', '.join(sites)}. Means, R-hat "
-            "and ESS over these chains say nothing; try a smaller step size or another start.",
-            stacklevel=3,
-        )
 
 
 def _trace(mcmc: MCMC, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,13 +164,12 @@ def _trace(mcmc: MCMC, point: Mapping[str, Any]) -> dict[str, Any]:
     with numpyro.validation_enabled(False):
         filled = handlers.substitute(handlers.seed(model, rng_seed=0), substitute_fn=value)
         trace = handlers.trace(filled).get_trace(*mcmc._args, **mcmc._kwargs)
-    return {_variable_name(name): site for name, site in trace.items()}
+    return {variable_name(name): site for name, site in trace.items()}
 
 
-def _sample_stats(fields: dict[str, Any], is_nuts: bool) -> Arrays:
+def _sample_stats(fields: Arrays, is_nuts: bool) -> Arrays:
     stats = {
-        STAT_NAMES.get(name, name.replace(".", "_")): values
-        for name, values in _named_leaves(fields).items()
+        STAT_NAMES.get(name, name.replace(".", "_")): values for name, values in fields.items()
     }
     if "lp" in stats:
         stats["lp"] = -stats["lp"]
@@ -220,62 +198,3 @@ def _prior_draws(group: str, draws: Mapping[str, Any] | None) -> Arrays:
         if not values.ndim:
             raise ValueError(f"{group}[{name!r}] is a single number; draws lie along axis 0.")
     return {name: values[None] for name, values in named.items()}
-
-
-def _dataset(
-    variables: Arrays,
-    sample_dims: tuple[str, ...],
-    trace: Mapping[str, Any],
-    coords: Mapping[str, Any] | None,
-    dims: Dims | None,
-) -> "xarray.Dataset":
-    import xarray
-
-    coords, dims = coords or {}, dims or {}
-    named = {}
-    for name, values in variables.items():
-        shape = values.shape[len(sample_dims) :]
-        own = list(dims[name]) if name in dims else _default_dims(name, shape, trace.get(name))
-        if len(own) != len(shape):
-            raise ValueError(
-                f"dims[{name!r}] names {len(own)} dimensions, {own}, but one value of {name!r} has "
-                f"shape {shape}: give one name for each axis (chain and draw are added by itself)."
-            )
-        named[name] = ([*sample_dims, *own], values)
-    index = {}
-    for own, values in named.values():
-        for dim, size in zip(own, values.shape, strict=True):
-            index[dim] = np.asarray(coords.get(dim, np.arange(size)))
-            if len(index[dim]) != size:
-                raise ValueError(
-                    f"coords[{dim!r}] has {len(index[dim])} values for a dimension of size {size}."
-                )
-    attrs = {
-        "created_at": datetime.now(UTC).isoformat(),
-        "inference_library": "numpyro",
-        "inference_library_version": numpyro.__version__,
-        # Where some of ArviZ's plots look for them.
-        "sample_dims": list(sample_dims),
-    }
-    return xarray.Dataset(named, index, attrs)
-
-
-def _default_dims(name: str, shape: tuple[int, ...], site: Mapping[str, Any] | None) -> list[str]:
-    """Names of plates, then of `infer={"event_dims": ...}`, where they fit; else numbered."""
-    own = [f"{name}_dim_{axis}" for axis in range(len(shape))]
-    plates = site.get("cond_indep_stack", ()) if site else ()
-    event_dims = (site.get("infer") or {}).get("event_dims", ()) if site else ()
-    if site and site["type"] == "sample":
-        batch_ndim = len(shape) - site["fn"].event_dim
-    else:
-        # The event shape of a deterministic site is unknown: its plates come first.
-        batch_ndim = max((-plate.dim for plate in plates), default=0)
-    for plate in plates:
-        axis = batch_ndim + plate.dim
-        fits = 0 <= axis < len(shape) and shape[axis] == plate.size
-        if fits and plate.name not in SAMPLE_DIMS:
-            own[axis] = _variable_name(plate.name)
-    for axis, dim in enumerate(event_dims, start=batch_ndim):
-        if 0 <= axis < len(shape):
-            own[axis] = dim
-    return own

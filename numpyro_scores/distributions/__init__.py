@@ -1,10 +1,35 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Energies, scores and denoisers as NumPyro distributions."""
+"""Energies, scores, denoisers and Boltzmann machines as NumPyro distributions."""
 
+from numpyro_scores.distributions._boltzmann import (
+    BlockDistribution,
+    BoltzmannDistribution,
+    PartitionSum,
+)
+from numpyro_scores.distributions._rbm import JointRBM, VisibleHidden
+from numpyro_scores.distributions._states import Spin
 from numpyro_scores.distributions.diffusion import DiffusionPrior
 from numpyro_scores.distributions.energy import EnergyDistribution
+from numpyro_scores.distributions.lattices import Ising, Potts
+from numpyro_scores.distributions.pairwise import PairwiseMRF
+from numpyro_scores.distributions.rbm import BernoulliRBM, GaussianBernoulliRBM
 from numpyro_scores.distributions.score import ScoreDistribution
 
-__all__ = ["DiffusionPrior", "EnergyDistribution", "ScoreDistribution"]
+__all__ = [
+    "BernoulliRBM",
+    "BlockDistribution",
+    "BoltzmannDistribution",
+    "DiffusionPrior",
+    "EnergyDistribution",
+    "GaussianBernoulliRBM",
+    "Ising",
+    "JointRBM",
+    "PairwiseMRF",
+    "PartitionSum",
+    "Potts",
+    "ScoreDistribution",
+    "Spin",
+    "VisibleHidden",
+]

@@ -16,6 +16,15 @@ from numpyro.distributions import constraints
 from numpyro_scores._validation import as_event_shape
 
 
+def check_log_normalizer(value: Any) -> None:
+    """Raise unless the normaliser of one distribution is one number, or None."""
+    if value is not None and jnp.shape(value) != ():
+        raise ValueError(
+            f"log_normalizer must have shape (), got shape {jnp.shape(value)}; a batch of "
+            "distributions is written with expand or plate."
+        )
+
+
 class PointwiseDistribution(dist.Distribution):
     """
     A NumPyro distribution whose subclass writes the log density of *one* point,
@@ -28,7 +37,7 @@ class PointwiseDistribution(dist.Distribution):
 
     def __init__(self, event_shape, support=constraints.real, *, validate_args=None):
         event_shape = as_event_shape(event_shape)
-        if support.is_discrete:
+        if support.is_discrete and not type(self).support.is_discrete:
             raise ValueError(f"The support must be continuous, got {support}.")
         missing = len(event_shape) - support.event_dim
         if missing < 0:

@@ -3,25 +3,32 @@
 
 """Kernels that plug into NumPyro's `MCMC`."""
 
+from numpyro_scores.infer._adjusted import AdjustedState
 from numpyro_scores.infer._base import LangevinKernel
+from numpyro_scores.infer._unadjusted import UnadjustedState
 from numpyro_scores.infer.annealed import AnnealedLangevin, AnnealedLangevinState
 from numpyro_scores.infer.ladders import InverseTemperatures, LikelihoodPowers, NoiseLevels
-from numpyro_scores.infer.mala import MALA, MALAState
-from numpyro_scores.infer.overdamped import ULA, OverdampedLangevin, OverdampedState
+from numpyro_scores.infer.mala import MALA
+from numpyro_scores.infer.malt import MALT
+from numpyro_scores.infer.overdamped import SKROCK, ULA, OverdampedLangevin
 from numpyro_scores.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
+from numpyro_scores.infer.underdamped import UnderdampedLangevin
 
 __all__ = [
     "MALA",
+    "MALT",
     "ULA",
+    "AdjustedState",
     "AnnealedLangevin",
     "AnnealedLangevinState",
     "InverseTemperatures",
     "LangevinKernel",
     "LikelihoodPowers",
-    "MALAState",
     "NoiseLevels",
     "OverdampedLangevin",
-    "OverdampedState",
     "ReplicaExchange",
     "ReplicaExchangeState",
+    "SKROCK",
+    "UnadjustedState",
+    "UnderdampedLangevin",
 ]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from numpyro_scores.infer.underdamped import FRICTION
+
 # The step in units of the inverse curvature, shared among the blocks of sites: the largest
 # eigenvalue of a positive matrix whose diagonal blocks have norm one is at most their number.
 STEP_FRACTION = 0.5
@@ -17,7 +19,7 @@ STEP_FRACTION = 0.5
 # of its own move: between two measurements its free path is at most this, unconstrained.
 LARGEST_MOVE = 0.5
 
-# No momentum or noise is this large by chance (6e-7 in one dimension). One that was gained on a
+# No momentum is this large by chance (6e-7 in one dimension). One that was gained on a
 # steep wall, where steps are small, would throw its block out of sight as soon as they grow.
 LARGEST_MOMENTUM = 5.0
 
@@ -25,9 +27,6 @@ LARGEST_MOMENTUM = 5.0
 # number: what a momentum needs to forget; and as many as are made at most.
 ROUNDS_PER_ROOT = 0.3
 MAX_ROUNDS = 20
-
-# The friction times the time step, unless a bad condition asks for less.
-FRICTION = 0.2
 
 
 class Blocks(NamedTuple):

@@ -8,25 +8,18 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, random
-from numpyro.distributions.distribution import (
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-)
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores.distributions import EnergyDistribution, ScoreDistribution
+from numpyro_scores.distributions import ScoreDistribution
+from numpyro_scores.distributions._wrapped import base_of
 
 
 def is_unnormalized(fn: Any) -> bool:
     """Whether the `log_prob` of a distribution leaves its normaliser out."""
-    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
-        fn = fn.base_dist
-    if isinstance(fn, EnergyDistribution):
-        return fn.log_normalizer is None
-    return isinstance(fn, ScoreDistribution)
+    fn = base_of(fn)
+    return isinstance(fn, ScoreDistribution) or getattr(fn, "log_normalizer", 0) is None
 
 
 def check_normalizers(
@@ -61,6 +54,6 @@ def check_normalizers(
             raise ValueError(
                 f"Site {name!r} has an unnormalised density whose parameters depend on the latent "
                 f"sites {sorted(latent)}: its normaliser varies with them, and without it their "
-                "posterior is wrong. Give EnergyDistribution its log_normalizer as a function of "
+                "posterior is wrong. Give the distribution its log_normalizer as a function of "
                 f"{sorted(latent)}, or fix these parameters."
             )

@@ -7,10 +7,13 @@ Preconditioning. With a metric :math:`M`, :math:`M^{-1} = R^\top R`, a kernel mo
 The root `R` is a vector (a diagonal metric), a matrix, or None (no metric).
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro.util import identity
 
 
 def whiten(root: Array | None, grad: Array) -> Array:
@@ -25,6 +28,16 @@ def unwhiten(root: Array | None, v: Array) -> Array:
     if root is None:
         return v
     return root.T @ v if root.ndim == 2 else root * v
+
+
+def coordinates(root: Array | None, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """
+    Where `x` is in the coordinates of the metric, and the way from there back to positions. With a
+    metric they are relative to `x`, so that the root need not be inverted.
+    """
+    if root is None:
+        return x, identity
+    return jnp.zeros_like(x), lambda v: x + unwhiten(root, v)
 
 
 def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: bool) -> np.ndarray | None:
@@ -54,3 +67,19 @@ def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: bool) -> np.
             f"{'eigenvalue' if dense_mass else 'entry'}."
         )
     return matrix
+
+
+def given_metric(inverse_mass_matrix: np.ndarray | None, x: Array) -> Array | None:
+    """
+    The inverse metric of the caller for points like `x`.
+
+    :raises ValueError: if it is of another size.
+    """
+    if inverse_mass_matrix is None:
+        return None
+    if len(inverse_mass_matrix) != x.size:
+        raise ValueError(
+            f"inverse_mass_matrix is for {len(inverse_mass_matrix)} unconstrained numbers, but "
+            f"there are {x.size} (sites in alphabetical order, each flattened)."
+        )
+    return jnp.asarray(inverse_mass_matrix, x.dtype)

@@ -18,13 +18,14 @@ from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, check_positive
-from numpyro_scores.curvature import block_directions, largest_curvature
+from numpyro_scores.curvature import block_directions, largest_curvature, renewed
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel
-from numpyro_scores.infer._block_steps import FRICTION, Blocks, friction_at, num_rounds
+from numpyro_scores.infer._block_steps import Blocks, friction_at, num_rounds
 from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
 from numpyro_scores.infer._trees import all_finite, select
+from numpyro_scores.infer.underdamped import FRICTION
 from numpyro_scores.integrators import (
     BAOAB,
     Integrator,
@@ -233,15 +234,11 @@ class AnnealedLangevin(LangevinKernel):
                 else:
                     if underdamped:
                         memory = blocks.limited(memory)
-                    # Something new each time, or a direction whose curvature has just outgrown the
-                    # others would be found too late; of less weight, since in a block with one
-                    # entry old and new would cancel half of the time.
                     fresh = random.normal(key_probe, x.shape, x.dtype)
-                    fresh = block_directions(fresh, blocks.index)
                     measured, directions = largest_curvature(
                         gradient,
                         x,
-                        _unit(directions) + _unit(fresh) / 2,
+                        renewed(directions, block_directions(fresh, blocks.index)),
                         jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
                     )
                     curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
@@ -299,7 +296,3 @@ class AnnealedLangevin(LangevinKernel):
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
         return state
-
-
-def _unit(directions: Array) -> Array:
-    return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)

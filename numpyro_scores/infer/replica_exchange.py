@@ -83,8 +83,9 @@ class ReplicaExchange(ChainKernel):
 
     :param kernel: a kernel of this package or NumPyro's `HMC`, `NUTS` or `DiscreteGibbs`, built
         from a model. In general one with NumPyro's `wrap_model` and `refresh` and with
-        `get_potential_fn`, whose state is a `NamedTuple` that keeps the position in `z`, and in
-        `integrator_state` if it has one; what else depends on the position, `refresh` renews.
+        `get_potential_fn`, whose state is a `NamedTuple` that keeps the position in `z`, and what
+        it remembers of the path, if anything, in `memory`; `refresh` renews what else depends on
+        the position.
     :param ladder: :class:`~numpyro_scores.InverseTemperatures`,
         :class:`~numpyro_scores.LikelihoodPowers` or :class:`~numpyro_scores.NoiseLevels`.
     :param adapt_ladder: whether warmup moves the rungs between first and last to equal rejection,
@@ -168,8 +169,8 @@ class ReplicaExchange(ChainKernel):
             num_grad_evals=jnp.zeros((), int),
             rng_key=rng_key,
         )
-        leaves = [potential_energy, *jax.tree.leaves(kernel_states)]
-        return state, tuple(x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
+        gradients = [getattr(kernel_states, name, ()) for name in ("z_grad", "grad")]
+        return state, tuple(jax.tree.leaves([potential_energy, *gradients]))
 
     def _chain_axes(self, state):
         kernel_states = _replica_axes(state.kernel_states)
@@ -235,7 +236,7 @@ class ReplicaExchange(ChainKernel):
 
     def _permuted(self, kernel_states: Any, source: Array) -> Any:
         # What an integrator remembers of the path, a momentum or a noise, goes with the position.
-        moving = {self._kernel.sample_field, "integrator_state"} & set(kernel_states._fields)
+        moving = {self._kernel.sample_field, "memory"} & set(kernel_states._fields)
         moved = {name: take(getattr(kernel_states, name), source) for name in moving}
         return kernel_states._replace(**moved)
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+import jax.numpy as jnp
 from jax import Array
 
 Gradient: TypeAlias = Callable[[Array], Array]
@@ -26,12 +27,8 @@ class IntegratorState(NamedTuple):
     memory: Any
 
 
-class OverdampedIntegrator(ABC):
-    r"""
-    One step of :math:`dx = -\nabla U dt + \sqrt 2\, dW` over the time `step_size`, the `h` of
-    :math:`x - h \nabla U + \sqrt{2h}\, \xi`. A subclass is a frozen dataclass: kernels compare it
-    and hash it.
-    """
+class AbstractIntegrator(ABC):
+    """What all integrators share. A subclass is a frozen dataclass: kernels compare and hash it."""
 
     num_noises: ClassVar[int] = 1
     """Standard normal numbers that a step takes for each entry of `x`."""
@@ -46,6 +43,23 @@ class OverdampedIntegrator(ABC):
         return IntegratorState(x, gradient(x), None)
 
     @abstractmethod
+    def safe_step(self, curvature: Array) -> Array:
+        """
+        A step size for a potential energy whose largest curvature is this: on a Gaussian the
+        stationary variance is then off by at most 11%, in every direction.
+        """
+
+
+class OverdampedIntegrator(AbstractIntegrator):
+    r"""
+    One step of :math:`dx = -\nabla U dt + \sqrt 2\, dW` over the time `step_size`, the `h` of
+    :math:`x - h \nabla U + \sqrt{2h}\, \xi`.
+    """
+
+    def safe_step(self, curvature: Array) -> Array:
+        return 0.2 / curvature
+
+    @abstractmethod
     def step(
         self, state: IntegratorState, noise: Array, gradient: Gradient, step_size: Array | float
     ) -> IntegratorState:
@@ -56,24 +70,18 @@ class OverdampedIntegrator(ABC):
         """
 
 
-class UnderdampedIntegrator(ABC):
+class UnderdampedIntegrator(AbstractIntegrator):
     r"""
     One step of :math:`dx = p\, dt`, :math:`dp = -\nabla U dt - \gamma p\, dt + \sqrt{2\gamma}\, dW`
-    over the time `step_size`; the momentum `p` is the state's memory. A subclass is a frozen
-    dataclass: kernels compare it and hash it.
+    over the time `step_size`; the momentum `p` is the state's memory.
     """
-
-    num_noises: ClassVar[int] = 1
-    """Standard normal numbers that a step takes for each entry of `x`."""
-
-    @property
-    def num_grad_evals(self) -> int:
-        """Gradients that a step evaluates."""
-        return 1
 
     def init(self, x: Array, noise: Array, gradient: Gradient) -> IntegratorState:
         """The state at `x`; `noise`, standard normal of the shape of `x`, is the momentum."""
         return IntegratorState(x, gradient(x), noise)
+
+    def safe_step(self, curvature: Array) -> Array:
+        return jnp.sqrt(0.4 / curvature)
 
     @abstractmethod
     def step(

@@ -67,6 +67,10 @@ class SKROCK(OverdampedIntegrator):
         """
         return (self.num_stages - 0.5) ** 2 * (2 - 4 * self.eta / 3) - 1.5
 
+    def safe_step(self, curvature):
+        # Beyond this, whatever the number of stages, some direction is far too narrow.
+        return min(0.37 * self.num_stages, 2.0) / curvature
+
     def step(self, state, noise, gradient, step_size):
         s = self.num_stages
         omega_0 = 1 + self.eta / s**2

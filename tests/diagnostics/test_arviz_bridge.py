@@ -18,6 +18,9 @@ from numpyro.infer import HMC, MCMC, NUTS, Predictive
 
 from numpyro_scores.diagnostics import to_inference_data
 
+# So short a warmup may leave steps that are too large.
+pytestmark = pytest.mark.filterwarnings("ignore:Diverging draws")
+
 Y = jnp.array([0.3, -1.2, 2.0])
 CHAINS, DRAWS = 2, 6
 FIELDS = ("potential_energy", "accept_prob", "num_steps", "energy", "adapt_state.step_size")
@@ -32,7 +35,8 @@ def model(y=None):
 
 def quick(model=None, **kwargs):
     """A kernel that compiles fast."""
-    return HMC(model, trajectory_length=None, num_steps=1, **kwargs)
+    options = {"step_size": 0.1, "adapt_step_size": False, "adapt_mass_matrix": False}
+    return HMC(model, trajectory_length=None, num_steps=1, **options, **kwargs)
 
 
 def half_square(z):
@@ -275,22 +279,6 @@ def test_more_chains_than_draws_are_no_cause_for_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert to_inference_data(mcmc)["posterior"].sizes["chain"] == 5
-
-
-def test_chains_with_non_finite_draws_are_named():
-    def model():
-        x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
-        numpyro.deterministic("ratio", x[0] / x[1])
-        numpyro.sample("y", dist.Normal(x.sum(), jnp.exp(x[0])), obs=0.0)
-
-    mcmc = run(quick(model), extra_fields=())
-    mcmc._states["z"]["x"] = mcmc._states["z"]["x"].at[0, :4, 0].set(jnp.nan)
-    mcmc._states["z"]["ratio"] = jnp.zeros((CHAINS, DRAWS)).at[1, 0].set(jnp.inf)
-    message = r"not finite: chain 0 \(4 of 6\), chain 1 \(1 of 6\), at the sites ratio, x\."
-    with pytest.warns(UserWarning, match=message) as caught:
-        result = to_inference_data(mcmc)
-    assert caught[0].filename == __file__
-    assert float(result["observed_data"]["y"]) == 0.0
 
 
 def test_errors_say_what_to_do(mcmc):

@@ -17,9 +17,14 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 
 from numpyro_scores import (
+    BernoulliRBM,
     DiffusionPrior,
     EnergyDistribution,
+    GaussianBernoulliRBM,
+    Ising,
     NoisePathIntegral,
+    PairwiseMRF,
+    Potts,
     ProbabilityFlow,
     ScoreDistribution,
     VarianceExploding,
@@ -28,7 +33,9 @@ from numpyro_scores.nn import MLPDenoiser, MLPEnergy
 
 SHAPE = (2, 2)
 PROCESS = VarianceExploding(sigma_min=0.1, sigma_max=50.0)
-X = np.random.default_rng(0).normal(size=(2, 3, *SHAPE)).astype(np.float32)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(2, 3, *SHAPE)).astype(np.float32)
+WEIGHTS, BIAS = RNG.normal(size=(3, 2)).astype(np.float32), np.array([0.3, -0.4], np.float32)
 
 
 def quartic(x):
@@ -66,20 +73,61 @@ def diffusion_network(**kwargs):
     return DiffusionPrior(network, PROCESS, SHAPE, log_density=NoisePathIntegral(8), **kwargs)
 
 
+def ising(**kwargs):
+    return Ising(SHAPE, 0.3, X[0, 0], **kwargs)
+
+
+def potts(**kwargs):
+    return Potts(SHAPE, 3, 0.3, WEIGHTS[:, 0], periodic=False, log_normalizer=0.5, **kwargs)
+
+
+def pairwise(**kwargs):
+    return PairwiseMRF([[0, 1], [2, 1]], BIAS, WEIGHTS, **kwargs)
+
+
+def rbm(**kwargs):
+    return BernoulliRBM(WEIGHTS, WEIGHTS[:, 0], BIAS, **kwargs)
+
+
+def gaussian_rbm(**kwargs):
+    return GaussianBernoulliRBM(WEIGHTS, WEIGHTS[:, 0], np.float32(0.7), BIAS, **kwargs)
+
+
+def joint_rbm(**kwargs):
+    return gaussian_rbm(**kwargs).joint()
+
+
+def points(make):
+    """Points of the support, shape `(2, 3, *event_shape)`."""
+    event_shape = make().event_shape
+    if make is joint_rbm:
+        return np.concatenate([points(gaussian_rbm), points(rbm)[..., :2]], -1)
+    x = X if event_shape == SHAPE else X[..., 0][..., [0, 1, 0]]
+    if make in DISCRETE:
+        states = np.arange(3) if make is potts else np.array([-1, 1] if make is ising else [0, 1])
+        return states[(10 * x).astype(int) % len(states)].astype(np.float32)
+    return x
+
+
 def exact_score(d, x):
     """From what the distribution is made of."""
+    if isinstance(d, GaussianBernoulliRBM):
+        mean_hidden = jax.nn.sigmoid(d.hidden_bias + (x / d.visible_scale**2) @ d.weights)
+        return (d.visible_mean - x + d.weights @ mean_hidden) / d.visible_scale**2
     if isinstance(d, EnergyDistribution):
         return -jax.grad(d.energy)(x)
     return d.score(x)
 
 
 CAN_DRAW = [diffusion, diffusion_network]
-CANNOT_DRAW = [energy, energy_network, score]
+DISCRETE = [ising, potts, pairwise, rbm, joint_rbm]
+CANNOT_DRAW = [energy, energy_network, score, gaussian_rbm]
 pytestmark = [
     pytest.mark.filterwarnings("error:Out-of-support"),
     pytest.mark.usefixtures("quick_compilation"),
 ]
-every = pytest.mark.parametrize("make", [*CANNOT_DRAW, *CAN_DRAW])
+every = pytest.mark.parametrize("make", [*CANNOT_DRAW, *CAN_DRAW, *DISCRETE])
+continuous = pytest.mark.parametrize("make", [*CANNOT_DRAW, *CAN_DRAW])
 
 
 @jax.jit
@@ -88,9 +136,8 @@ def log_prob(d, x):
 
 
 def pointwise(d, x):
-    """The log densities one by one, shape `x.shape[:-2]`."""
-    points = x.reshape(-1, *SHAPE)
-    return np.array([log_prob(d, point) for point in points]).reshape(x.shape[:-2])
+    """The log densities one by one, of points of shape `(2, 3, *event_shape)`."""
+    return np.array([[log_prob(d, point) for point in row] for row in x])
 
 
 assert_close = np.testing.assert_allclose
@@ -104,9 +151,10 @@ def test_round_trip_through_its_leaves(make):
     again = treedef.unflatten(leaves)
     assert type(again) is type(d)
     assert jax.tree.structure(again) == treedef
-    assert (again.batch_shape, again.event_shape) == ((), SHAPE)
+    assert (again.batch_shape, again.event_shape) == ((), d.event_shape)
     assert type(again.support) is type(d.support) and again.support == d.support
-    assert log_prob(again, X[0, 0]) == log_prob(d, X[0, 0])
+    x = points(make)[0, 0]
+    assert log_prob(again, x) == log_prob(d, x)
 
 
 @every
@@ -119,7 +167,7 @@ def test_an_equal_distribution_is_not_traced_again(make):
         return d.log_prob(x)
 
     others = [make(), jax.tree.map(lambda leaf: 1.5 * leaf, make())]
-    values = [compiled(d, X[0, 0]) for d in [make(), *others]]
+    values = [compiled(d, points(make)[0, 0]) for d in [make(), *others]]
     assert len(traces) == 1
     assert values[0] == values[1]
     # Its parameters are arguments of the compiled function, not constants in it.
@@ -131,14 +179,15 @@ def test_a_pickled_distribution_is_the_same(make):
     d = make()
     again = pickle.loads(pickle.dumps(d))
     assert jax.tree.structure(again) == jax.tree.structure(d)
-    assert log_prob(again, X[0, 0]) == log_prob(d, X[0, 0])
+    x = points(make)[0, 0]
+    assert log_prob(again, x) == log_prob(d, x)
 
 
 @every
 def test_batches_of_any_rank_are_mapped(make):
-    d = make()
-    expected = pointwise(d, X)
-    for batch, value in [(X, expected), (X[0], expected[0]), (X[0, 0], expected[0, 0])]:
+    d, x = make(), points(make)
+    expected = pointwise(d, x)
+    for batch, value in [(x, expected), (x[0], expected[0]), (x[0, 0], expected[0, 0])]:
         found = log_prob(d, batch)
         assert found.shape == value.shape
         assert_close(found, value, **TOLERANCE)
@@ -146,49 +195,50 @@ def test_batches_of_any_rank_are_mapped(make):
 
 @every
 def test_vmap_is_a_batch(make):
-    d = make()
-    found = jax.jit(jax.vmap(jax.vmap(d.log_prob)))(X)
-    assert_close(found, log_prob(d, X), **TOLERANCE)
+    d, x = make(), points(make)
+    found = jax.jit(jax.vmap(jax.vmap(d.log_prob)))(x)
+    assert_close(found, log_prob(d, x), **TOLERANCE)
 
 
 @every
 def test_distributions_are_mapped_over_stacked_parameters(make):
+    x = points(make)[0, :2]
     ds = [make(), jax.tree.map(lambda leaf: 1.5 * leaf, make())]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ds)
     axes = 0 if jax.tree.leaves(stacked) else None  # a plain energy has no parameters
-    found = jax.vmap(log_prob, (axes, 0))(stacked, X[0, :2])
-    assert_close(found, [log_prob(d, x) for d, x in zip(ds, X[0, :2], strict=True)], **TOLERANCE)
+    found = jax.vmap(log_prob, (axes, 0))(stacked, x)
+    assert_close(found, [log_prob(d, x) for d, x in zip(ds, x, strict=True)], **TOLERANCE)
 
 
-@every
+@continuous
 def test_the_gradient_is_the_score(make):
-    d = make()
-    found = jax.jit(jax.vmap(jax.vmap(jax.grad(d.log_prob))))(X)
-    expected = jax.jit(jax.vmap(jax.vmap(lambda x: exact_score(d, x))))(X)
+    d, x = make(), points(make)
+    found = jax.jit(jax.vmap(jax.vmap(jax.grad(d.log_prob))))(x)
+    expected = jax.jit(jax.vmap(jax.vmap(lambda x: exact_score(d, x))))(x)
     assert_close(found, expected, **TOLERANCE)
 
 
 @every
 def test_expand(make):
-    d = make()
+    d, x = make(), points(make)
     expanded = d.expand((2, 3))
-    assert (expanded.batch_shape, expanded.event_shape) == ((2, 3), SHAPE)
-    assert_close(log_prob(expanded, X), log_prob(d, X), **TOLERANCE)
+    assert (expanded.batch_shape, expanded.event_shape) == ((2, 3), d.event_shape)
+    assert_close(log_prob(expanded, x), log_prob(d, x), **TOLERANCE)
 
 
 @every
 def test_to_event_sums(make):
-    d = make()
+    d, x = make(), points(make)
     independent = d.expand((2, 3)).to_event(1)
-    assert (independent.batch_shape, independent.event_shape) == ((2,), (3, *SHAPE))
-    assert_close(log_prob(independent, X), log_prob(d, X).sum(-1), **TOLERANCE)
+    assert (independent.batch_shape, independent.event_shape) == ((2,), (3, *d.event_shape))
+    assert_close(log_prob(independent, x), log_prob(d, x).sum(-1), **TOLERANCE)
 
 
-@every
+@continuous
 def test_a_mask_hides_points_and_their_gradients(make):
-    d = make()
+    d, x = make(), points(make)[0]
     mask = np.array([True, False, True])
-    broken = X[0].copy()
+    broken = x.copy()
     broken[1] = np.nan
 
     @jax.jit
@@ -197,14 +247,22 @@ def test_a_mask_hides_points_and_their_gradients(make):
         return d.mask(mask).log_prob(x).sum()
 
     value, grad = total(broken)
-    assert_close(value, log_prob(d, X[0])[mask].sum(), **TOLERANCE)
-    expected = jax.jit(jax.vmap(lambda x: exact_score(d, x)))(X[0])
-    assert_close(grad, np.where(mask[:, None, None], expected, 0), **TOLERANCE)
+    assert_close(value, log_prob(d, x)[mask].sum(), **TOLERANCE)
+    expected = jax.jit(jax.vmap(lambda x: exact_score(d, x)))(x)
+    assert_close(grad[mask], expected[mask], **TOLERANCE)
+    assert not grad[~mask].any()
+
+
+@pytest.mark.parametrize("make", DISCRETE)
+def test_a_mask_hides_points(make):
+    d, x = make(), points(make)[0]
+    mask = np.array([True, False, True])
+    assert_close(d.mask(mask).log_prob(x), np.where(mask, log_prob(d, x), 0), **TOLERANCE)
 
 
 @every
 def test_plates_in_a_model(make):
-    d = make()
+    d, points_ = make(), points(make)
 
     def model(scale):
         with numpyro.plate("rows", 2, dim=-2), numpyro.plate("columns", 6, 3, dim=-1):
@@ -212,10 +270,10 @@ def test_plates_in_a_model(make):
         numpyro.sample("y", numpyro.distributions.Normal(x.sum(), scale), obs=1.0)
 
     seeded = handlers.seed(model, 0)
-    value = jax.jit(lambda x: log_density(seeded, (2.0,), {}, {"x": x})[0])(X)
-    likelihood = -((1 - X.sum()) ** 2) / 8 - np.log(2 * np.sqrt(2 * np.pi))
+    value = jax.jit(lambda x: log_density(seeded, (2.0,), {}, {"x": x})[0])(points_)
+    likelihood = -((1 - points_.sum()) ** 2) / 8 - np.log(2 * np.sqrt(2 * np.pi))
     # A subsample of three of six columns stands for all of them.
-    assert_close(value, 2 * log_prob(d, X).sum() + likelihood, **TOLERANCE)
+    assert_close(value, 2 * log_prob(d, points_).sum() + likelihood, **TOLERANCE)
 
 
 @every
@@ -225,37 +283,41 @@ def test_a_model_is_drawn_as_a_graph(make):
             x = numpyro.sample("x", d)
         numpyro.sample("y", numpyro.distributions.Normal(x.sum(), 1.0), obs=y)
 
+    if make in DISCRETE:  # NumPyro starts a continuous site that cannot be drawn by itself
+        model = handlers.substitute(model, {"x": points(make)[0]})
     graph = numpyro.render_model(model, (make(), 1.0), render_distributions=True)
     assert "x -> y" in graph.source
     assert f"x ~ {type(make()).__name__}" in graph.source
 
 
-@pytest.mark.parametrize("make", [*CANNOT_DRAW, diffusion])
+@pytest.mark.parametrize("make", [*CANNOT_DRAW, diffusion, *DISCRETE])
 def test_values_are_validated_on_request(make):
     # Only where nothing is traced can NumPyro look at the values.
-    d = make(validate_args=True)
+    d, x = make(validate_args=True), points(make)[0, 0]
+    outside = np.full(d.event_shape, np.nan if not d.is_discrete else 0.5, np.float32)
     with pytest.warns(UserWarning, match="Out-of-support values"):
-        d.log_prob(np.full(SHAPE, np.nan, np.float32))
+        d.log_prob(outside)
     with warnings.catch_warnings(action="error"):
-        assert_close(d.log_prob(X[0, 0]), log_prob(make(), X[0, 0]), **TOLERANCE)
-        make(validate_args=False).log_prob(np.full(SHAPE, np.nan, np.float32))
+        assert_close(d.log_prob(x), log_prob(make(), x), **TOLERANCE)
+        make(validate_args=False).log_prob(outside)
 
 
 @every
 def test_intermediates_are_accepted(make):
-    d = make()
-    program = str(jax.make_jaxpr(d.log_prob)(X))
-    assert str(jax.make_jaxpr(lambda x: d.log_prob(x, None))(X)) == program
-    assert str(jax.make_jaxpr(lambda x: d.log_prob(x, intermediates=[]))(X)) == program
+    d, x = make(), points(make)
+    program = str(jax.make_jaxpr(d.log_prob)(x))
+    assert str(jax.make_jaxpr(lambda x: d.log_prob(x, None))(x)) == program
+    assert str(jax.make_jaxpr(lambda x: d.log_prob(x, intermediates=[]))(x)) == program
 
 
 @every
 def test_integers_are_numbers(make):
-    found = jax.eval_shape(make().log_prob, np.ones((3, *SHAPE), int))
+    d = make()
+    found = jax.eval_shape(d.log_prob, np.ones((3, *d.event_shape), int))
     assert (found.shape, found.dtype) == ((3,), jnp.result_type(float))
 
 
-@every
+@pytest.mark.parametrize("make", [*CANNOT_DRAW[:3], *CAN_DRAW, ising, potts])
 @pytest.mark.parametrize("validate_args", [False, True])
 def test_another_event_shape_is_told(make, validate_args):
     d = make(validate_args=validate_args)
@@ -296,12 +358,18 @@ def test_a_point_may_be_a_scalar(make):
 
 
 @every
-def test_it_is_continuous_and_not_reparametrised(make):
+def test_it_is_discrete_or_continuous_and_not_reparametrised(make):
     d = make()
-    assert not d.is_discrete
+    assert d.is_discrete == type(d).support.is_discrete == (make in DISCRETE)
     assert not d.has_rsample
-    assert d.event_dim == 2
-    assert d.support.event_dim == 2
+    assert d.event_dim == d.support.event_dim == len(d.event_shape)
+    assert d.support(d.support.feasible_like(points(make)[0, 0]))
+
+
+@pytest.mark.parametrize("make", DISCRETE)
+def test_a_discrete_one_that_cannot_draw_names_its_kernel(make):
+    with pytest.raises(NotImplementedError, match=r"cannot be sampled directly.*its `conditional`"):
+        make().sample(random.key(0))
 
 
 @pytest.mark.parametrize("make", CANNOT_DRAW)

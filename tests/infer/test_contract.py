@@ -53,16 +53,16 @@ def replica_exchange(model):
 PRIOR = ns.DiffusionPrior(denoiser, ns.VarianceExploding(0.1, 5.0), 3)
 KERNELS = {
     "ULA": partial(ns.ULA, num_steps=2),
-    "LM": partial(
-        ns.OverdampedLangevin, step_size=0.05, num_steps=2, integrator=ns.LeimkuhlerMatthews()
-    ),
+    # With a memory, a metric, and a step that is measured in warmup.
+    "UnderdampedLangevin": partial(ns.UnderdampedLangevin, num_steps=2, adapt_mass_matrix=True),
     "MALA": partial(ns.MALA, num_steps=2),
+    "MALT": partial(ns.MALT, num_steps=2),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, num_steps=1, num_levels=3),
     "ReplicaExchange": replica_exchange,
 }
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS["AnnealedLangevin"] = {"model": partial(model_with, PRIOR)}
-MODELS = [(name, "model") for name in KERNELS if name != "ULA"]  # it is wired as LM is
+MODELS = [(name, "model") for name in KERNELS if name != "ULA"]  # wired as UnderdampedLangevin
 CASES = [*MODELS, ("ULA", "potential_fn"), ("MALA", "potential_fn")]
 
 
@@ -160,7 +160,7 @@ def test_chains_are_the_same_one_by_one(case, vectorized, sequential, capfd):
     assert printed.count("sample: 100%") == NUM_CHAINS
     assert ("step size" in printed) == (case[0] not in ("AnnealedLangevin", "ReplicaExchange"))
     assert ("smallest swap prob=" in printed) == (case[0] == "ReplicaExchange")
-    assert ("acc. prob=" in printed) == (case[0] == "MALA")
+    assert ("acc. prob=" in printed) == (case[0] in ("MALA", "MALT"))
 
 
 @pytest.mark.parametrize("chain_method", ["parallel", jax.vmap], ids=["parallel", "vmap"])

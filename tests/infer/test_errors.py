@@ -18,7 +18,7 @@ from numpyro.infer import MCMC
 import numpyro_scores as ns
 
 PRIOR = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.1, 5.0), 2)
-KERNELS = [ns.ULA, ns.MALA, ns.AnnealedLangevin]
+KERNELS = [ns.ULA, ns.MALA, ns.MALT, ns.AnnealedLangevin]
 
 
 def model(y=None):
@@ -52,7 +52,7 @@ def run(kernel, *args, num_chains=1, **kwargs):
 # ---- what a kernel is made of ----
 
 
-@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA, ns.OverdampedLangevin])
+@pytest.mark.parametrize("kernel", [ns.ULA, ns.MALA, ns.MALT, ns.UnderdampedLangevin])
 def test_a_model_or_a_potential_and_not_both(kernel):
     with pytest.raises(ValueError, match="either a model or a potential_fn, got neither"):
         kernel()
@@ -60,7 +60,7 @@ def test_a_model_or_a_potential_and_not_both(kernel):
         kernel(plain_model, energy)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", [*KERNELS, ns.UnderdampedLangevin, ns.SKROCK])
 @pytest.mark.parametrize("step_size", [0, -0.1, np.nan, np.inf, [0.1, 0.2]])
 def test_step_size(kernel, step_size):
     with pytest.raises(ValueError, match="step_size must be a finite positive number"):
@@ -80,6 +80,12 @@ def test_an_integrator_that_is_not_overdamped(integrator):
         ns.OverdampedLangevin(model, integrator=integrator)
 
 
+@pytest.mark.parametrize("integrator", [ns.EulerMaruyama(), ns.BAOAB, None], ids=repr)
+def test_an_integrator_without_a_momentum(integrator):
+    with pytest.raises(ValueError, match="with a momentum.*got .*use OverdampedLangevin"):
+        ns.UnderdampedLangevin(model, integrator=integrator)
+
+
 @pytest.mark.parametrize("integrator", [ns.BAOAB, None], ids=repr)
 def test_what_is_no_integrator(integrator):
     with pytest.raises(ValueError, match=r"integrator must be one such as BAOAB\(\), got"):
@@ -88,16 +94,52 @@ def test_what_is_no_integrator(integrator):
 
 def test_friction():
     for friction in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="friction must be a finite positive number"):
-            ns.AnnealedLangevin(model, friction=friction)
+        for kernel in (ns.AnnealedLangevin, ns.UnderdampedLangevin, ns.MALT):
+            with pytest.raises(ValueError, match="friction must be a finite positive number"):
+                kernel(model, friction=friction)
     with pytest.raises(ValueError, match=r"EulerMaruyama\(\) has no friction, got friction=0.1"):
         ns.AnnealedLangevin(model, integrator=ns.EulerMaruyama(), friction=0.1)
 
 
+ADAPTED = [ns.MALA, ns.MALT]
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.5, np.nan])
-def test_target_accept_prob(target):
+def test_target_accept_prob(kernel, target):
     with pytest.raises(ValueError, match=r"target_accept_prob must be in \(0, 1\)"):
-        ns.MALA(model, target_accept_prob=target)
+        kernel(model, target_accept_prob=target)
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
+@pytest.mark.parametrize("segment_integral", [4, None, ns.LineIntegral])
+def test_segment_integral(kernel, segment_integral):
+    with pytest.raises(ValueError, match="segment_integral must be a LineIntegral, such as .*got"):
+        kernel(model, segment_integral=segment_integral)
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
+@pytest.mark.parametrize(
+    "matrix, dense_mass, message",
+    [
+        ([[1.0]], False, r"must have shape \(d,\), or a matrix with dense.*got shape \(1, 1\)"),
+        ([1.0, 1.0], True, r"must have shape \(d, d\).*got shape \(2,\)"),
+        ([[1.0, 0.5], [0.4, 1.0]], True, "must be symmetric"),
+        ([[1.0, 2.0], [2.0, 1.0]], True, "must be positive.*got -1.0.* as its smallest eigenvalue"),
+        ([1.0, 0.0], False, "must be positive.*got 0.0 as its smallest entry"),
+        ([1.0, np.nan], False, "must be positive.*got nan"),
+    ],
+)
+def test_inverse_mass_matrix(kernel, matrix, dense_mass, message):
+    with pytest.raises(ValueError, match=f"inverse_mass_matrix {message}"):
+        kernel(model, inverse_mass_matrix=matrix, dense_mass=dense_mass)
+
+
+@pytest.mark.parametrize("kernel", ADAPTED)
+def test_an_inverse_mass_matrix_for_another_model(kernel):
+    kernel = kernel(plain_model, inverse_mass_matrix=np.ones(2))
+    with pytest.raises(ValueError, match="is for 2 unconstrained numbers, but there are 3"):
+        run(kernel)
 
 
 @pytest.mark.parametrize("levels", [[1.0, 2.0], [2.0, 2.0], [1.0, 0.0], [1.0, -1.0], [np.inf, 1.0]])
@@ -267,8 +309,9 @@ def histories(kernel, z, num_draws, *model_args):
             integrator=ns.LeimkuhlerMatthews(),
         ),
         partial(ns.MALA, step_size=0.2, num_steps=3, adapt_step_size=False),
+        partial(ns.MALT, step_size=0.6, num_steps=3, adapt_step_size=False),
     ],
-    ids=["ULA", "LM", "MALA"],
+    ids=["ULA", "LM", "MALA", "MALT"],
 )
 def test_one_chain_at_the_edge_of_the_finite_numbers(kernel):
     z = jnp.array([[10.0], [0.0], [-1.0]])  # only the first can come near the edge

@@ -29,6 +29,12 @@ ENERGY, GRADIENT = jax.jit(bent), jax.jit(jax.grad(bent))
 
 METRICS = {
     "identity": dict(adapt_mass_matrix=False, adapt_step_size=False),
+    "given": dict(
+        adapt_mass_matrix=False,
+        adapt_step_size=False,
+        dense_mass=True,
+        inverse_mass_matrix=COVARIANCE,
+    ),
     "diagonal": dict(),
     "dense": dict(dense_mass=True),
 }
@@ -86,7 +92,9 @@ class Step:
 def test_detailed_balance(x64, monkeypatch, warm, metric):
     """pi(x) q(y | x) a(x, y) = pi(y) q(x | y) a(y, x), with a and y from the kernel itself."""
     step = Step(*warm(metric), monkeypatch)
-    if metric == "dense":
+    if metric == "given":
+        np.testing.assert_allclose(step.inverse_metric, COVARIANCE, rtol=1e-15)
+    elif metric == "dense":
         assert np.abs(step.inverse_metric[0, 1]) > 0.1
     rng = np.random.default_rng(0)
     acceptances = []
@@ -223,6 +231,37 @@ def test_the_metric_and_the_step_size_are_adapted():
     assert 0.7 < spectrum.min() and spectrum.max() < 1.4
     assert abs(mcmc.get_extra_fields()["accept_prob"].mean() - 0.574) < 0.05
     np.testing.assert_allclose(np.cov(mcmc.get_samples().T), covariance, rtol=0.15, atol=0.05)
+
+
+def test_a_given_metric_is_where_warmup_starts_and_without_adaptation_stays():
+    """On a Gaussian of variances 10^4 and 10^-4: in their metric the curvature is one."""
+    variances = jnp.array([1e4, 1e-4])
+    moved = {}
+    for adapt in (False, True):
+        kernel = ns.MALA(
+            potential_fn=lambda x: jnp.sum(x**2 / variances) / 2,
+            inverse_mass_matrix=variances,
+            adapt_mass_matrix=adapt,
+        )
+        state = kernel.init(random.key(0), 150, jnp.sqrt(variances), (), {})
+        np.testing.assert_array_equal(state.adapt_state.inverse_mass_matrix, variances)
+        np.testing.assert_allclose(state.adapt_state.step_size, 1.36 * 2 ** (-1 / 3), rtol=1e-3)
+        sample = jax.jit(lambda state, kernel=kernel: kernel.sample(state, (), {}))
+        for _ in range(150):
+            state = sample(state)
+        moved[adapt] = state.adapt_state.inverse_mass_matrix / variances
+    np.testing.assert_array_equal(moved[False], 1)
+    assert np.all(moved[True] != 1) and np.all(np.abs(np.log(moved[True])) < 1)
+
+
+def test_a_given_metric_is_for_sites_in_alphabetical_order():
+    def model():
+        numpyro.sample("b", dist.Normal(0, 100.0))
+        numpyro.sample("a", dist.Normal(0, 0.1).expand([2]).to_event(1))
+
+    kernel = ns.MALA(model, inverse_mass_matrix=[0.01, 0.01, 1e4], adapt_mass_matrix=False)
+    state = kernel.init(random.key(0), 0, None, (), {})
+    np.testing.assert_allclose(state.adapt_state.step_size, 1.36 * 3 ** (-1 / 3), rtol=1e-3)
 
 
 def test_a_target_acceptance_is_reached():

@@ -94,6 +94,30 @@ def test_single_precision():
     np.testing.assert_allclose(variances, 1 / (1 - steps / 2), rtol=2e-4)
 
 
+@pytest.mark.parametrize(
+    "integrator", [EulerMaruyama(), LeimkuhlerMatthews(), OBABO(), BAOAB(), UBU()], ids=repr
+)
+def test_a_safe_step_leaves_every_direction_within_11_percent(x64, integrator):
+    check_safe_step(integrator)
+
+
+@pytest.mark.parametrize("num_stages", [2, 3, 5, 10, 20])
+def test_a_safe_step_of_any_number_of_stages(x64, num_stages):
+    check_safe_step(SKROCK(num_stages))
+
+
+def check_safe_step(integrator):
+    largest = 7.0
+    step_size = integrator.safe_step(largest)
+    friction = () if isinstance(integrator, OverdampedIntegrator) else (0.2 / step_size,)
+    precisions = jnp.linspace(0.01, 1.0, 50) * largest
+
+    def variance(precision):
+        return stationary_variance(integrator, step_size, precision, *friction)
+
+    assert np.all(abs(jax.vmap(variance)(precisions) * precisions - 1) < 0.1112)
+
+
 def test_its_gradient_finds_the_step_of_a_given_bias(x64):
     # d/dh 1 / (1 - h / 2)
     slope = jax.grad(lambda h: stationary_variance(EulerMaruyama(), h, 1.0))(0.5)

@@ -1,0 +1,34 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the benchmarks share: a clock that waits for JAX, and a look at what JAX compiles."""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+
+def timed(f: Callable, *args: Any) -> tuple[float, Any]:
+    """Seconds until the result is there, and the result."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(f(*args))
+    return time.perf_counter() - start, result
+
+
+@contextmanager
+def compilations() -> Generator[list[str], None, None]:
+    """The names of the programs that are compiled inside, in a list that grows."""
+    names: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        if event.endswith("/backend_compile_duration"):
+            names.append(kwargs.get("fun_name", "?"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

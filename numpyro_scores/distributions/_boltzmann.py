@@ -1,0 +1,140 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""What Boltzmann machines, lattices and random fields share: a weight, and blocks of sites."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro.distributions import constraints
+
+from numpyro_scores._validation import is_concrete
+from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
+
+
+class PartitionSum(NamedTuple):
+    r"""
+    :math:`Z = \sum_s e^{\ell(s)}` over all `num_states ** num_sites` states of some sites.
+
+    - **num_states** - states of one site.
+    - **num_sites** - number of sites.
+    - **log_weight** - :math:`\ell`, `log_weight(s) -> ()` for integers `0, ..., num_states - 1` of
+      shape `(num_sites,)`.
+    """
+
+    num_states: int
+    num_sites: int
+    log_weight: Callable[[Array], Array]
+
+
+class BoltzmannDistribution(PointwiseDistribution):
+    r"""
+    :math:`p(x) = e^{\ell(x)} / Z`, where a subclass writes :math:`\ell` for one point,
+    `_log_weight(x) -> ()`, and what must be summed for :math:`Z`, `partition_sum`.
+    """
+
+    pytree_data_fields = ("log_normalizer",)
+
+    def __init__(self, event_shape, support, log_normalizer, *, validate_args=None):
+        check_log_normalizer(log_normalizer)
+        self.log_normalizer = log_normalizer
+        super().__init__(event_shape, support, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self):
+        return self._support
+
+    @abstractmethod
+    def _log_weight(self, x: Array) -> Array:
+        """The unnormalised log density at one point of floats, shape `()`."""
+
+    @abstractmethod
+    def partition_sum(self) -> PartitionSum:
+        """The sum that is Z, for the methods of `numpyro_scores.log_normalizer`."""
+
+    def _log_density(self, x: Array) -> Array:
+        log_weight = self._log_weight(x)
+        return log_weight if self.log_normalizer is None else log_weight - self.log_normalizer
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        if self.is_discrete:
+            way_out = "Draw block by block from its `conditional`."
+        else:
+            way_out = "Draw with MCMC(numpyro_scores.MALA(model), ...) or another kernel."
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be sampled directly: its sites depend on each other. "
+            f"{way_out}"
+        )
+
+
+class BlockDistribution(BoltzmannDistribution):
+    """
+    A Boltzmann distribution whose sites fall into blocks, such that the sites of a block are
+    independent given those of all other blocks.
+
+    A point and the tuple of its blocks are two forms of one value: `split` and `join` go between
+    them. They take any leading batch axes and any dtype, so that what is given site by site, such
+    as the log likelihood of each state, is split in the same way.
+    """
+
+    @property
+    @abstractmethod
+    def num_blocks(self) -> int:
+        """The number of blocks."""
+
+    @abstractmethod
+    def split(self, x: ArrayLike) -> tuple[Array, ...]:
+        """The blocks of a point (or batch of points), each an array of its sites."""
+
+    @abstractmethod
+    def join(self, blocks: tuple[Array, ...]) -> Array:
+        """The point that has these blocks, the inverse of `split`."""
+
+    @abstractmethod
+    def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
+        """The distribution of one block given the others; its own entry is not looked at."""
+
+    def conditional(self, block: int, value: Any) -> dist.Distribution:
+        """
+        The distribution of the sites of one block given all others: a NumPyro distribution with
+        one entry of its batch shape for each site, in the layout of `split`.
+
+        :param block: which block, `0, ..., num_blocks - 1`.
+        :param value: a point, or its blocks as `split` returns them, which is what a sampler
+            carries. The sites of the block itself are not looked at.
+        :raises ValueError: if there is no such block, or `value` has another shape.
+        """
+        if not is_concrete(block) or block not in range(self.num_blocks):
+            raise ValueError(
+                f"{type(self).__name__} has the blocks 0 to {self.num_blocks - 1}, got {block!r}."
+            )
+        if not isinstance(value, tuple):
+            value = jnp.asarray(value)
+            split = value.ndim - len(self.event_shape)
+            if split < 0 or value.shape[split:] != self.event_shape:
+                raise ValueError(
+                    f"{type(self).__name__}.conditional takes a point of shape "
+                    f"{self.event_shape}, with any batch axes before, or the tuple of its blocks; "
+                    f"got shape {value.shape}."
+                )
+            value = self.split(value)
+        elif len(value) != self.num_blocks:
+            raise ValueError(
+                f"{type(self).__name__} has {self.num_blocks} blocks, got a tuple of {len(value)}; "
+                "a point is an array."
+            )
+        return self._conditional(block, value)
+
+
+def as_parameter(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
+    """A parameter as an array of floats; raise unless it has one of the shapes."""
+    value = jnp.asarray(value)
+    if value.shape not in shapes:
+        wanted = " or ".join(map(str, dict.fromkeys(shapes)))
+        raise ValueError(f"{name} must have shape {wanted}, got shape {value.shape}.")
+    return value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(float)

@@ -1,0 +1,115 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Sites with finitely many states: their supports, indicators and distributions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, random
+from jax.typing import ArrayLike
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+from numpyro_scores._validation import check_count
+
+# NumPyro's integer_interval holds its bounds as leaves of a pytree, which a transformation of the
+# parameters would transform too; the states here are static.
+
+
+class States(constraints.Constraint):
+    """One of finitely many integers."""
+
+    is_discrete = True
+    event_dim = 0
+
+    def __init__(self, states: tuple[int, ...]) -> None:
+        self.states = states
+
+    def __call__(self, x: Any) -> Any:
+        return (jnp if isinstance(x, Array) else np).isin(x, np.array(self.states))
+
+    def __repr__(self) -> str:
+        return f"States({', '.join(map(str, self.states))})"
+
+    def feasible_like(self, prototype: Any) -> Any:
+        return jnp.full_like(prototype, self.states[-1])
+
+    def tree_flatten(self) -> tuple:
+        return (), ((), {"states": self.states})
+
+    def eq(self, other: object, static: bool = False) -> bool:
+        return isinstance(other, States) and self.states == other.states
+
+    def __hash__(self) -> int:
+        return hash(self.states)
+
+
+spin = States((-1, 1))
+
+
+def check_num_states(num_states: int) -> int:
+    check_count("num_states", num_states)
+    if num_states < 2 or num_states > 128:
+        raise ValueError(f"num_states must be from 2 to 128 (states are int8), got {num_states}.")
+    return int(num_states)
+
+
+def indicators(x: Array, num_states: int, axis: int = -1) -> Array:
+    """
+    Of each site of `x`, with states `0, ..., num_states - 1`, a new axis with a one at its state.
+    Of two states the indicators are linear in `x`: the derivative in `x` is the difference that a
+    change of state makes.
+    """
+    if num_states == 2:
+        return jnp.stack([1 - x, x], axis)
+    return jnp.stack([(x == state).astype(x.dtype) for state in range(num_states)], axis)
+
+
+def choice(logits: Array) -> dist.Distribution:
+    """One of the states `0, 1, ...` at each site, from unnormalised logits on the last axis."""
+    if logits.shape[-1] == 2:
+        return dist.Bernoulli(logits=logits[..., 1] - logits[..., 0])
+    return dist.Categorical(logits=logits)
+
+
+class Spin(dist.Distribution):
+    r"""
+    A state of -1 or +1, :math:`p(s) = 1 / (1 + e^{-s\,\text{logits}})`: what NumPyro's `Bernoulli`
+    is for 0 and 1.
+
+    :param logits: :math:`\log p(+1) - \log p(-1)`.
+    """
+
+    arg_constraints = {"logits": constraints.real}
+    support = spin
+    has_enumerate_support = True
+
+    def __init__(self, logits: ArrayLike, *, validate_args: bool | None = None):
+        self.logits = logits
+        super().__init__(jnp.shape(logits), (), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Array:
+        return jnp.tanh(self.logits / 2)
+
+    @property
+    def variance(self) -> Array:
+        return 1 - self.mean**2
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        if key is None:
+            raise ValueError("Spin.sample needs a random key, got None.")
+        up = random.bernoulli(key, jax.nn.sigmoid(self.logits), sample_shape + self.batch_shape)
+        return jnp.where(up, 1, -1).astype(jnp.int8)
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike, intermediates: Any = None) -> Array:
+        return jax.nn.log_sigmoid(value * self.logits)
+
+    def enumerate_support(self, expand: bool = True) -> Array:
+        states = jnp.array([-1, 1], jnp.int8).reshape(2, *[1] * len(self.batch_shape))
+        return jnp.broadcast_to(states, (2, *self.batch_shape)) if expand else states

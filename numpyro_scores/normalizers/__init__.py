@@ -1,0 +1,11 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Normalisers of unnormalised distributions."""
+
+from numpyro_scores.normalizers._base import LogNormalizer
+from numpyro_scores.normalizers.choice import log_normalizer
+from numpyro_scores.normalizers.enumeration import Enumeration
+from numpyro_scores.normalizers.transfer_matrix import TransferMatrix
+
+__all__ = ["Enumeration", "LogNormalizer", "TransferMatrix", "log_normalizer"]

@@ -1,0 +1,297 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Unadjusted kernels: exactly the affine map, and so the stationary law, that the formulas say."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from infer.helpers import assert_no_rejection
+from jax import random
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import MCMC
+from numpyro.infer.hmc_util import build_adaptation_schedule
+from scipy import linalg, stats
+
+import numpyro_scores as ns
+from numpyro_scores.integrators import stationary_variance
+
+PRECISION = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
+FRICTION = 0.7
+KERNELS = {
+    "ULA": ns.ULA,
+    "LM": partial(ns.OverdampedLangevin, integrator=ns.LeimkuhlerMatthews()),
+    "SKROCK": partial(ns.SKROCK, num_stages=3),
+    "OBABO": partial(ns.UnderdampedLangevin, integrator=ns.OBABO(), friction=FRICTION),
+    "BAOAB": partial(ns.UnderdampedLangevin, integrator=ns.BAOAB(), friction=FRICTION),
+    "UBU": partial(ns.UnderdampedLangevin, integrator=ns.UBU(), friction=FRICTION),
+}
+of_every_integrator = pytest.mark.parametrize("name", KERNELS)
+
+
+def gaussian(precision):
+    def potential_fn(z):
+        x, _ = ravel_pytree(z)
+        return x @ precision @ x / 2
+
+    return potential_fn
+
+
+def point(d):
+    """A pytree of `d` numbers with two leaves, or a plain array for one number."""
+    return {"a": jnp.zeros(1), "b": jnp.zeros(d - 1)} if d > 1 else jnp.zeros(1)
+
+
+def dynamics(name):
+    return (FRICTION,) if name in ("OBABO", "BAOAB", "UBU") else ()
+
+
+def transition(kernel, d, monkeypatch):
+    """(A, B) of the kernel's `x <- A x + B noise`, with its memory, if any, as part of `x`."""
+    unravel = ravel_pytree(point(d))[1]
+    first = kernel.init(random.key(0), 0, point(d), (), {})
+    with_memory = first.memory is not None
+    num_noises = kernel._integrator.num_noises
+
+    def step(x, noise):
+        monkeypatch.setattr(random, "normal", lambda *_: jnp.reshape(noise, (num_noises, d)))
+        state = first._replace(z=unravel(x[:d]), memory=x[d:] if with_memory else None)
+        state = kernel.sample(kernel.refresh(state, (), {}), (), {})
+        new = ravel_pytree(state.z)[0]
+        return np.concatenate([new, state.memory]) if with_memory else np.asarray(new)
+
+    size, num_normals = 2 * d if with_memory else d, num_noises * d
+    a = np.transpose([step(e, np.zeros(num_normals)) for e in np.eye(size)])
+    b = np.transpose([step(np.zeros(size), e) for e in np.eye(num_normals)])
+    monkeypatch.undo()
+    return a, b
+
+
+def stationary_covariance(kernel, d, monkeypatch):
+    a, b = transition(kernel, d, monkeypatch)
+    return linalg.solve_discrete_lyapunov(a, b @ b.T)[:d, :d]
+
+
+@pytest.mark.parametrize(
+    "name, half, one",
+    [
+        ("ULA", 4 / 3, 2.0),
+        ("LM", 1.0, 1.0),
+        ("OBABO", 16 / 15, 4 / 3),
+        ("BAOAB", 1.0, 1.0),
+        ("UBU", 0.95859146566114, 0.83853566550816),
+    ],
+)
+def test_stationary_variance_of_a_standard_normal(x64, monkeypatch, name, half, one):
+    """The numbers of UBU, at friction one, are from the recursion in integrators/test_gaussian."""
+    extra = {"friction": 1.0} if dynamics(name) else {}
+    for step_size, variance in [(0.5, half), (1.0, one)]:
+        kernel = KERNELS[name](
+            potential_fn=gaussian(np.eye(1)), step_size=step_size, num_steps=1, **extra
+        )
+        covariance = stationary_covariance(kernel, 1, monkeypatch)
+        np.testing.assert_allclose(covariance[0, 0], variance, rtol=1e-10)
+
+
+@of_every_integrator
+def test_stationary_covariance_of_a_gaussian_in_a_pytree(x64, monkeypatch, name):
+    h = 0.4
+    kernel = KERNELS[name](potential_fn=gaussian(PRECISION), step_size=h, num_steps=1)
+    covariance = stationary_covariance(kernel, 3, monkeypatch)
+    precisions, axes = linalg.eigh(PRECISION)
+    variances = [
+        stationary_variance(kernel._integrator, h, precision, *dynamics(name))
+        for precision in precisions
+    ]
+    np.testing.assert_allclose(covariance, (axes * variances) @ axes.T, atol=1e-12)
+
+
+@of_every_integrator
+def test_a_metric_is_a_change_of_coordinates(x64, monkeypatch, name):
+    """With the covariance itself for a metric all directions are as one with precision one."""
+    h, covariance = 0.4, linalg.inv(PRECISION)
+    metric = {"inverse_mass_matrix": covariance, "dense_mass": True}
+    kernel = KERNELS[name](potential_fn=gaussian(PRECISION), step_size=h, num_steps=1, **metric)
+    variance = stationary_variance(kernel._integrator, h, 1.0, *dynamics(name))
+    got = stationary_covariance(kernel, 3, monkeypatch)
+    np.testing.assert_allclose(got, variance * covariance, atol=1e-12)
+
+
+def test_a_diagonal_metric_is_a_change_of_units(x64, monkeypatch):
+    scales = np.array([0.1, 3.0, 20.0])
+    plain = ns.UnderdampedLangevin(potential_fn=gaussian(PRECISION), step_size=0.3)
+    scaled = ns.UnderdampedLangevin(
+        potential_fn=gaussian(PRECISION / np.outer(scales, scales)),
+        step_size=0.3,
+        inverse_mass_matrix=scales**2,
+    )
+    a, b = transition(plain, 3, monkeypatch)
+    a_scaled, b_scaled = transition(scaled, 3, monkeypatch)
+    units = np.concatenate([scales, np.ones(3)])  # the momentum is in the metric's coordinates
+    np.testing.assert_allclose(a_scaled, a * units[:, None] / units, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(b_scaled, b * units[:, None], rtol=1e-9, atol=1e-12)
+
+
+def test_num_steps_are_that_many_steps(x64, monkeypatch):
+    def drift(num_steps):
+        kernel = ns.ULA(potential_fn=gaussian(PRECISION), step_size=0.3, num_steps=num_steps)
+        return transition(kernel, 3, monkeypatch)[0]
+
+    np.testing.assert_allclose(drift(5), np.linalg.matrix_power(drift(1), 5), atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["ULA", "LM", "SKROCK", "BAOAB", "UBU"])
+def test_the_draws_have_the_stationary_law_of_the_formula(name):
+    """
+    Draws through MCMC of a model whose unconstrained value is standard normal: with 20,000
+    independent chains a distribution function that is off by 0.02 is found, and so is a standard
+    deviation that is off by 2.5% (that of ULA is larger than one by 15%).
+    """
+
+    def model():
+        numpyro.sample("x", dist.LogNormal(0.0, 1.0))
+
+    kernel = KERNELS[name](model, step_size=0.5, num_steps=3)
+    mcmc = MCMC(
+        kernel,
+        num_warmup=0,
+        num_samples=15,
+        num_chains=20_000,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0), extra_fields=("num_grad_evals", "step_size", "variance_error"))
+    z = np.log(np.asarray(mcmc.get_samples(group_by_chain=True)["x"][:, -1], np.float64))
+    variance = float(stationary_variance(kernel._integrator, 0.5, 1.0, *dynamics(name)))
+    assert_no_rejection(
+        {
+            "distribution": stats.kstest(z / variance**0.5, stats.norm.cdf).pvalue,
+            "variance": stats.norm.sf(abs(np.mean(z**2) / variance - 1) * np.sqrt(len(z) / 2)),
+        }
+    )
+    fields = mcmc.get_extra_fields()
+    assert set(np.unique(fields["num_grad_evals"])) == {3 * kernel._integrator.num_grad_evals}
+    assert set(np.unique(fields["step_size"])) == {0.5}
+    assert np.all(np.isnan(fields["variance_error"]))  # no curvature was measured
+
+
+@of_every_integrator
+def test_the_default_step_is_safe_and_tells_its_bias(x64, name):
+    # Twenty power iterations from a random direction: within 1% for this spectrum.
+    kernel = KERNELS[name](potential_fn=gaussian(PRECISION))
+    z = jax.tree.map(lambda a: jnp.stack([a] * 3), point(3))
+    state = kernel.init(random.split(random.key(0), 3), 0, z, (), {})
+    largest = linalg.eigvalsh(PRECISION).max()
+    np.testing.assert_allclose(state.step_size, kernel._integrator.safe_step(largest), rtol=0.01)
+    for step_size, error in zip(state.step_size, state.variance_error, strict=True):
+        variance = stationary_variance(kernel._integrator, step_size, largest, *dynamics(name))
+        np.testing.assert_allclose(error, variance * largest - 1, atol=0.003)
+        assert abs(error) < 0.115
+    assert f"variance {error:+.0%}" in kernel.get_diagnostics_str(
+        state._replace(step_size=step_size, variance_error=error)
+    )
+
+
+def test_a_straight_potential_bounds_no_step():
+    kernel = ns.ULA(potential_fn=lambda z: jnp.sum(z))
+    state = kernel.init(random.key(0), 0, jnp.zeros(2), (), {})
+    assert (state.step_size, state.variance_error) == (1.0, 0.0)
+
+
+def test_the_default_friction_is_a_fifth_a_step(x64, monkeypatch):
+    for step_size in (0.1, 0.5):
+        kernels = [
+            ns.UnderdampedLangevin(
+                potential_fn=gaussian(np.eye(1)), step_size=step_size, num_steps=1, **friction
+            )
+            for friction in ({}, {"friction": 0.2 / step_size})
+        ]
+        default, explicit = (transition(kernel, 1, monkeypatch) for kernel in kernels)
+        jax.tree.map(np.testing.assert_array_equal, default, explicit)
+
+
+NUM_WARMUP = 200
+
+
+def scaled_model():
+    """Standard deviations 0.1 and 10, correlated by 0.9 in the second site."""
+    numpyro.sample("a", dist.Normal(0.0, 0.1))
+    covariance = 100 * jnp.array([[1.0, 0.9], [0.9, 1.0]])
+    numpyro.sample("b", dist.MultivariateNormal(jnp.zeros(2), covariance))
+
+
+@pytest.mark.parametrize("dense_mass", [False, True])
+def test_warmup_learns_the_metric_and_the_step_in_it_and_then_stops(dense_mass):
+    kernel = ns.UnderdampedLangevin(
+        scaled_model, num_steps=20, adapt_mass_matrix=True, dense_mass=dense_mass
+    )
+    mcmc = MCMC(
+        kernel,
+        num_warmup=NUM_WARMUP,
+        num_samples=50,
+        num_chains=200,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0), extra_fields=("step_size", "adapt_state.inverse_mass_matrix"))
+    fields = jax.tree.map(np.asarray, mcmc.get_extra_fields(group_by_chain=True))
+    metric, step_size = fields["adapt_state.inverse_mass_matrix"], fields["step_size"]
+    assert np.all(metric == metric[:, :1]) and np.all(step_size == step_size[:, :1])
+    metric, step_size = metric[:, 0].mean(axis=0), step_size[:, 0]
+    variances = np.array([0.01, 100.0, 100.0])
+    got = np.diag(metric) if dense_mass else metric
+    np.testing.assert_allclose(got / variances, 1, atol=0.3)  # NumPyro shrinks it
+    if dense_mass:
+        np.testing.assert_allclose(metric[1, 2], 90, atol=30)
+    # In these coordinates the largest curvature is that of the correlation, 1 / (1 - 0.9), or one.
+    largest = 1.0 if dense_mass else 10.0
+    np.testing.assert_allclose(np.median(step_size) * np.sqrt(largest / 0.4), 1, atol=0.2)
+    draws = mcmc.get_samples(group_by_chain=True)
+    for name, sd in [("a", 0.1), ("b", 10.0)]:
+        mean_square = np.mean(np.square(draws[name]), axis=1)
+        error = np.std(mean_square) / np.sqrt(len(mean_square))
+        assert np.all(abs(np.mean(mean_square, axis=0) - sd**2) < 4 * error + 0.02 * sd**2)
+
+
+def test_a_step_is_measured_again_at_the_ends_of_the_windows(x64):
+    """The start lies where the curvature is 12 times what it is where the chain goes."""
+
+    def potential_fn(z):
+        return jnp.sum(jnp.sqrt(1 + (z - 5) ** 2) + 30 * (z > 1e3) + jnp.exp(-z) * 12)
+
+    kernel = ns.ULA(potential_fn=potential_fn, num_steps=20)
+    state = kernel.init(random.key(0), 40, jnp.zeros(1), (), {})
+    ends = {end for _, end in build_adaptation_schedule(40)}
+    sample = jax.jit(lambda state: kernel.sample(state, (), {}))
+    for i in range(42):
+        new = sample(state)
+        assert (new.step_size != state.step_size) == (i in ends)
+        if i in ends:
+            curvature = jax.hessian(potential_fn)(new.z)[0, 0]
+            np.testing.assert_allclose(new.step_size, 0.2 / abs(curvature), rtol=1e-6)
+        state = new
+
+
+def test_a_metric_that_is_none():
+    for metric, message in [
+        ([[1.0]], r"shape \(d,\), or a matrix with dense_mass=True"),
+        ([1.0, -1.0], "must be positive .* got -1.0 as its smallest entry"),
+        ([1.0, np.nan], "must be positive"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ns.ULA(scaled_model, inverse_mass_matrix=metric)
+    for metric, message in [
+        (np.ones(3), r"shape \(d, d\)"),
+        ([[1.0, 0.5], [0.4, 1.0]], "symmetric"),
+        ([[1.0, 2.0], [2.0, 1.0]], "got -1.0 as its smallest eigenvalue"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ns.SKROCK(scaled_model, inverse_mass_matrix=metric, dense_mass=True)
+    kernel = ns.UnderdampedLangevin(scaled_model, inverse_mass_matrix=np.ones(2))
+    with pytest.raises(ValueError, match="is for 2 unconstrained numbers, but there are 3"):
+        kernel.init(random.key(0), 0, None, (), {})

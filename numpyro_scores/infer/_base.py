@@ -4,7 +4,6 @@
 """How a Langevin kernel is wired to a model: its potential energy, its start, blocks of Gibbs."""
 
 import copy
-from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -55,15 +54,7 @@ class LangevinKernel(ChainKernel):
         self._potential_fn_gen = None
         self._postprocess_fn = None
         self._sample_fn = None
-
-    @abstractmethod
-    def _init_chain(
-        self, rng_key: Array, z: Any, num_warmup: int, model_args: tuple, model_kwargs: dict
-    ) -> tuple[Any, tuple[Array, ...]]:
-        """
-        The state of one chain at the unconstrained values `z`, and the arrays that must be finite
-        there: the potential energy and its gradient, or nothing.
-        """
+        self._init_program = None
 
     def get_potential_fn(
         self, model_args: tuple = (), model_kwargs: dict | None = None
@@ -116,11 +107,7 @@ class LangevinKernel(ChainKernel):
             )
         else:
             z = init_params
-
-        def init_chain(key, z):
-            return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
-
-        return self._init_chains(init_chain, key_chain, z)
+        return self._init_chains(key_chain, z, num_warmup, model_args, model_kwargs)
 
     def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
         if self._model is None:

@@ -5,6 +5,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,6 +32,8 @@ class ChainKernel(MCMCKernel):
     _model: Callable | None
     # MCMC runs `init` again on every resume while this is None.
     _sample_fn: Callable | None = None
+    # What `init` compiled last, and what it depends on besides arrays.
+    _init_program: tuple[tuple, Callable] | None = None
 
     @abstractmethod
     def _sample_chain(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
@@ -52,17 +55,36 @@ class ChainKernel(MCMCKernel):
     def default_fields(self) -> tuple[str, ...]:
         return ("z", "diverging")
 
-    def _init_chains(self, init_chain: Callable, rng_key: Array, z: Any) -> Any:
+    @abstractmethod
+    def _init_chain(
+        self, rng_key: Array, z: Any, num_warmup: int, model_args: tuple, model_kwargs: dict
+    ) -> tuple[Any, tuple[Array, ...]]:
         """
-        The first state, of one chain or, given a batch of keys, of as many.
+        The state of one chain at the start `z`, and the arrays that must be finite there: the
+        potential energy and its gradient, or nothing.
+        """
 
-        :param init_chain: of a key and a start, the state of one chain and the arrays that must be
-            finite in it.
-        """
+    def _init_chains(
+        self, rng_key: Array, z: Any, num_warmup: int, model_args: tuple, model_kwargs: dict
+    ) -> Any:
+        """The first state, of one chain or, given a batch of keys, of as many."""
         single_chain = is_prng_key(rng_key)
-        if not single_chain:
-            init_chain = jax.vmap(init_chain)
-        state, must_be_finite = jax.jit(init_chain)(rng_key, z)
+        arrays, rest, merge = _parted((model_args, model_kwargs))
+
+        def init(rng_key, z, arrays):
+            def init_chain(key, z):
+                return self._init_chain(key, z, num_warmup, *merge(arrays))
+
+            return (init_chain if single_chain else jax.vmap(init_chain))(rng_key, z)
+
+        # The program of an earlier call serves new data of the same shape.
+        settings = (single_chain, num_warmup, *rest)
+        if self._init_program is None or not _same(settings, self._init_program[0]):
+            self._init_program = (settings, jax.jit(init))
+        try:
+            state, must_be_finite = self._init_program[1](rng_key, z, arrays)
+        except jax.errors.JAXTypeError:  # a model that must see its data, to count groups, say
+            state, must_be_finite = jax.jit(partial(init, arrays=arrays))(rng_key, z)
         check_start(must_be_finite, num_axes=0 if single_chain else 1)
         self._sample_fn = self._sample_chain if single_chain else self._sample_chains
         return state
@@ -88,7 +110,34 @@ class ChainKernel(MCMCKernel):
 
     def __getstate__(self) -> dict[str, Any]:
         # A kernel from a pickle has no model looked at: MCMC runs its init again.
-        return self.__dict__ | {"_sample_fn": None}
+        return self.__dict__ | {"_sample_fn": None, "_init_program": None}
+
+
+def _parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]:
+    """
+    The arrays among the leaves of a tree, the rest of it, and how to put it together again with
+    other arrays.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    arrays = [leaf for leaf, dynamic in zip(leaves, is_array, strict=True) if dynamic]
+    rest = [None if dynamic else leaf for leaf, dynamic in zip(leaves, is_array, strict=True)]
+
+    def merge(arrays):
+        left = iter(arrays)
+        pairs = zip(rest, is_array, strict=True)
+        return treedef.unflatten([next(left) if dynamic else leaf for leaf, dynamic in pairs])
+
+    return arrays, (treedef, *rest), merge
+
+
+def _same(settings: tuple, others: tuple) -> bool:
+    """Whether all are equal, without the `==` of unknown objects, which need not be a bool."""
+    plain = bool | int | float | str | jax.tree_util.PyTreeDef
+    return len(settings) == len(others) and all(
+        a is b or (isinstance(a, plain) and type(a) is type(b) and a == b)
+        for a, b in zip(settings, others, strict=True)
+    )
 
 
 def check_start(arrays: tuple[Array, ...], num_axes: int) -> None:

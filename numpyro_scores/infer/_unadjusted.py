@@ -14,7 +14,7 @@ from jax import Array, lax, random
 from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule, warmup_adapter
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.curvature import curvature_at
+from numpyro_scores.curvature import largest_curvature, renewed
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn
 from numpyro_scores.infer._metric import (
     check_inverse_mass_matrix,
@@ -24,6 +24,24 @@ from numpyro_scores.infer._metric import (
 )
 from numpyro_scores.infer._trees import all_finite, select
 from numpyro_scores.integrators import Integrator, IntegratorState, stationary_variance
+
+# Power iterations where nothing is known of the curvature, and at each draw of warmup, which starts
+# from the last one's direction.
+NUM_FIRST_ITERATIONS = 20
+NUM_ITERATIONS = 2
+
+# By how much the gradient may grow in a draw of warmup.
+LARGEST_RISE = 10.0
+
+
+class Stiffness(NamedTuple):
+    """
+    - **curvature** - the largest that was found since the metric changed, shape `()`.
+    - **direction** - of the last one, shape `(d,)`.
+    """
+
+    curvature: Array
+    direction: Array
 
 
 class UnadjustedState(NamedTuple):
@@ -37,6 +55,7 @@ class UnadjustedState(NamedTuple):
     - **variance_error** - relative error that this step makes of the stationary variance in the
       direction of the largest curvature, were the target Gaussian: 0.11 is 11% too large. NaN if
       the step size was given, since then no curvature is measured.
+    - **stiffness** - what the step size follows in warmup; None if it was given.
     - **adapt_state** - NumPyro's: `inverse_mass_matrix`, ...; None without a metric.
     - **diverging** - whether the steps of this draw left the finite numbers, and so were not made.
     - **num_grad_evals** - number of gradients of this draw.
@@ -49,6 +68,7 @@ class UnadjustedState(NamedTuple):
     memory: Any
     step_size: Array
     variance_error: Array
+    stiffness: Stiffness | None
     adapt_state: HMCAdaptState | None
     diverging: Array
     num_grad_evals: Array
@@ -121,40 +141,53 @@ class UnadjustedKernel(LangevinKernel):
             )
         v, gradient, _ = self._in_coordinates(z, adapt_state, model_args, model_kwargs)
         start = self._integrator.init(v, random.normal(key_noise, x.shape, x.dtype), gradient)
-        if self._step_size is None:
-            step_size, variance_error = self._safe_step(key_curvature, v, gradient)
-        else:
-            step_size, variance_error = self._step_size, jnp.nan
         state = UnadjustedState(
             i=jnp.array(0),
             z=z,
             grad=start.grad,
             memory=start.memory,
-            step_size=jnp.asarray(step_size, x.dtype),
-            variance_error=jnp.asarray(variance_error, x.dtype),
+            step_size=jnp.asarray(self._step_size or 1.0, x.dtype),
+            variance_error=jnp.asarray(jnp.nan, x.dtype),
+            stiffness=None,
             adapt_state=adapt_state,
             diverging=jnp.array(False),
             num_grad_evals=jnp.array(0),
             rng_key=rng_key,
         )
+        if self._step_size is None:
+            state = self._measured_anew(state, key_curvature, v, gradient)
         return state, (potential(x), start.grad)
 
-    def _safe_step(self, key, v, gradient):
-        """The step that the curvature at `v` asks for, and the error that it makes."""
-        curvature = curvature_at(gradient, v, key)
-        # A straight potential bounds no step, and none is wrong.
-        bends = (curvature > 0) & jnp.isfinite(curvature)
-        curvature = jnp.where(bends, curvature, 1.0)
-        step_size = self._integrator.safe_step(curvature)
-        dynamics = self._dynamics(step_size)
-        variance = stationary_variance(self._integrator, step_size, curvature, **dynamics)
-        return jnp.where(bends, step_size, 1.0), jnp.where(bends, variance * curvature - 1, 0.0)
+    def _measured_anew(self, state, key, v, gradient):
+        """The state with the step for the curvature at `v`, whatever was known before."""
+        direction = random.normal(key, v.shape, v.dtype)
+        known = Stiffness(jnp.zeros((), v.dtype), direction)
+        return self._measured(state, known, direction, v, gradient, NUM_FIRST_ITERATIONS)
+
+    def _measured(self, state, known, direction, v, gradient, num_iterations):
+        """The state with the step for the larger of the curvature at `v` and the known one."""
+        curvatures, directions = largest_curvature(gradient, v, direction[None], num_iterations)
+        curvature = jnp.where(jnp.isfinite(curvatures[0]), curvatures[0], 0.0)
+        curvature = jnp.maximum(known.curvature, curvature)
+        # Where the potential is straight its slope bounds the step: to a fifth of a unit.
+        bends = curvature > 0
+        slope = jnp.sqrt(jnp.mean(state.grad**2))
+        usable = jnp.where(bends, curvature, jnp.where(slope > 0, slope, 0.2))
+        step_size = self._integrator.safe_step(usable)
+        variance = stationary_variance(
+            self._integrator, step_size, usable, **self._dynamics(step_size)
+        )
+        return state._replace(
+            step_size=step_size,
+            variance_error=jnp.where(bends, variance * usable - 1, 0.0).astype(v.dtype),
+            stiffness=Stiffness(curvature, directions[0]),
+        )
 
     def _sample_chain(self, state, model_args, model_kwargs):
         v, gradient, position = self._in_coordinates(
             state.z, state.adapt_state, model_args, model_kwargs
         )
-        rng_key, key_steps, key_curvature = random.split(state.rng_key, 3)
+        rng_key, key_steps, key_memory, key_curvature = random.split(state.rng_key, 4)
         dynamics = self._dynamics(state.step_size)
 
         def step(current, key):
@@ -166,7 +199,17 @@ class UnadjustedKernel(LangevinKernel):
         final, _ = lax.scan(step, start, random.split(key_steps, self._num_steps))
         # What is not finite once stays so: one look at the end sees every step.
         finite = all_finite(final)
-        final = select(finite, final, start)
+        if self._num_warmup and self._step_size is None:
+            # In warmup the step may be far too long still: nor is such a draw made that ends on a
+            # slope which neither the start nor chance, at the curvature that is known, explains.
+            usual = jnp.sqrt(v.size * state.stiffness.curvature)
+            usual = jnp.maximum(usual, jnp.linalg.norm(state.grad))
+            is_steep = jnp.linalg.norm(final.grad) > LARGEST_RISE * usual
+            finite = finite & ((state.i >= self._num_warmup) | ~is_steep)
+        # What led astray, a huge momentum, is not to be tried again.
+        fresh = random.normal(key_memory, v.shape, v.dtype)
+        memory = self._integrator.init(v, fresh, jnp.zeros_like).memory
+        final = select(finite, final, start._replace(memory=memory))
         state = state._replace(
             i=state.i + 1,
             z=position(final.x),
@@ -180,35 +223,47 @@ class UnadjustedKernel(LangevinKernel):
 
     def _adapted(self, state, key, model_args, model_kwargs):
         """
-        The state after what warmup does: learn the metric and, at the ends of NumPyro's windows,
-        measure the step anew.
+        The state after what a draw of warmup does: learn the metric, and keep the step below what
+        the largest curvature on the way allows. A metric that changes begins anew.
         """
         if not self._num_warmup or not (self._adapt_mass_matrix or self._step_size is None):
             return state
 
-        def learn():
-            update = self._adapter()[1]
-            return update(state.i - 1, jnp.zeros(()), (state.z,), state.adapt_state)
+        def learn(state):
+            adapt_state = state.adapt_state
+            if self._adapt_mass_matrix:
+                update = self._adapter()[1]
+                adapt_state = update(state.i - 1, jnp.zeros(()), (state.z,), adapt_state)
+            state = state._replace(adapt_state=adapt_state)
+            return lax.cond(jnp.any(state.i == window_ends), at_window_end, within, state)
 
         def at_window_end(state):
             v, gradient, _ = self._in_coordinates(
                 state.z, state.adapt_state, model_args, model_kwargs
             )
             state = state._replace(grad=gradient(v))
-            if self._step_size is None:
-                step_size, variance_error = self._safe_step(key, v, gradient)
-                state = state._replace(
-                    step_size=step_size.astype(v.dtype),
-                    variance_error=variance_error.astype(v.dtype),
-                )
-            return state
+            return state if self._step_size else self._measured_anew(state, key, v, gradient)
 
-        if self._adapt_mass_matrix:
-            in_warmup = state.i <= self._num_warmup
-            adapt_state = lax.cond(in_warmup, learn, lambda: state.adapt_state)
-            state = state._replace(adapt_state=adapt_state)
-        ends = np.array([end + 1 for _, end in build_adaptation_schedule(self._num_warmup)])
-        return lax.cond(jnp.any(state.i == ends), at_window_end, lambda state: state, state)
+        def within(state):
+            if self._step_size is not None:
+                return state
+            v, gradient, _ = self._in_coordinates(
+                state.z, state.adapt_state, model_args, model_kwargs
+            )
+            # Steps that left the finite numbers met more than was known.
+            known = state.stiffness._replace(
+                curvature=jnp.where(state.diverging, 2.0, 1.0) * state.stiffness.curvature
+            )
+            fresh = random.normal(key, v.shape, v.dtype)
+            direction = renewed(known.direction[None], fresh[None])[0]
+            state = self._measured(state, known, direction, v, gradient, NUM_ITERATIONS)
+            num_grad_evals = state.num_grad_evals + 2 * NUM_ITERATIONS
+            return state._replace(num_grad_evals=num_grad_evals)
+
+        # The last window is the one that sets the step.
+        *windows, _ = build_adaptation_schedule(self._num_warmup)
+        window_ends = np.array([end + 1 for _, end in windows])
+        return lax.cond(state.i <= self._num_warmup, learn, lambda state: state, state)
 
     def refresh(self, state, model_args, model_kwargs):
         """The gradient at the current point for other arguments of the model, or another metric."""

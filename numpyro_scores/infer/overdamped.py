@@ -25,8 +25,8 @@ class OverdampedLangevin(UnadjustedKernel):
     :param model: a NumPyro model with continuous latent sites.
     :param potential_fn: a potential energy, in place of a model.
     :param step_size: the step size `h`, in the metric. By default a safe one, 0.2 over the largest
-        curvature at the start, measured again at the ends of NumPyro's adaptation windows if there
-        is a warmup; the state's `variance_error` tells the bias that this implies for a Gaussian.
+        curvature: at the start, and if there is a warmup the largest on the way since the metric
+        changed last. The state's `variance_error` tells the bias that this implies for a Gaussian.
     :param num_steps: number of steps between two draws.
     :param integrator: the one-step map.
     :param inverse_mass_matrix: :math:`M^{-1}`, ideally the covariance of the unconstrained values,

@@ -134,11 +134,7 @@ class ReplicaExchange(ChainKernel):
         model_trace = trace(substitute(seeded, substitute_fn=init_to_uniform))
         self._ladder.check_model(model_trace.get_trace(*model_args, **model_kwargs))
         self._num_warmup = num_warmup
-
-        def init_chain(key, z):
-            return self._init_chain(key, z, num_warmup, model_args, model_kwargs)
-
-        return self._init_chains(init_chain, rng_key, init_params)
+        return self._init_chains(rng_key, init_params, num_warmup, model_args, model_kwargs)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         rungs = jnp.asarray(self._ladder.rungs)

@@ -33,8 +33,8 @@ class UnderdampedLangevin(UnadjustedKernel):
     :param model: a NumPyro model with continuous latent sites.
     :param potential_fn: a potential energy, in place of a model.
     :param step_size: the time step :math:`\delta`, in the metric. By default a safe one,
-        :math:`\sqrt{0.4}` over the root of the largest curvature at the start, measured again at
-        the ends of NumPyro's adaptation windows if there is a warmup; the state's `variance_error`
+        :math:`\sqrt{0.4}` over the root of the largest curvature: at the start, and if there is a
+        warmup the largest on the way since the metric changed last. The state's `variance_error`
         tells the bias that this implies for a Gaussian.
     :param num_steps: number of steps between two draws.
     :param integrator: the one-step map.

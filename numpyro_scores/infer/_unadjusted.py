@@ -187,7 +187,7 @@ class UnadjustedKernel(LangevinKernel):
         v, gradient, position = self._in_coordinates(
             state.z, state.adapt_state, model_args, model_kwargs
         )
-        rng_key, key_steps, key_memory, key_curvature = random.split(state.rng_key, 4)
+        rng_key, key_steps, key_curvature = random.split(state.rng_key, 3)
         dynamics = self._dynamics(state.step_size)
 
         def step(current, key):
@@ -206,10 +206,9 @@ class UnadjustedKernel(LangevinKernel):
             usual = jnp.maximum(usual, jnp.linalg.norm(state.grad))
             is_steep = jnp.linalg.norm(final.grad) > LARGEST_RISE * usual
             finite = finite & ((state.i >= self._num_warmup) | ~is_steep)
-        # What led astray, a huge momentum, is not to be tried again.
-        fresh = random.normal(key_memory, v.shape, v.dtype)
-        memory = self._integrator.init(v, fresh, jnp.zeros_like).memory
-        final = select(finite, final, start._replace(memory=memory))
+        # What may have led astray, a huge momentum, is not to be tried again.
+        at_rest = start._replace(memory=jax.tree.map(jnp.zeros_like, start.memory))
+        final = select(finite, final, at_rest)
         state = state._replace(
             i=state.i + 1,
             z=position(final.x),

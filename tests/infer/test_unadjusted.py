@@ -59,10 +59,7 @@ def transition(kernel, d, monkeypatch):
     num_noises = kernel._integrator.num_noises
 
     def step(x, noise):
-        def normal(key, shape, dtype):  # of a step, or of a memory that is not needed
-            return jnp.reshape(noise, shape) if len(shape) == 2 else jnp.zeros(shape)
-
-        monkeypatch.setattr(random, "normal", normal)
+        monkeypatch.setattr(random, "normal", lambda *_: jnp.reshape(noise, (num_noises, d)))
         state = first._replace(z=unravel(x[:d]), memory=x[d:] if with_memory else None)
         state = kernel.sample(kernel.refresh(state, (), {}), (), {})
         new = ravel_pytree(state.z)[0]

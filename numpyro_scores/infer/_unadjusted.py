@@ -14,7 +14,6 @@ from jax import Array, lax, random
 from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule, warmup_adapter
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.curvature import largest_curvature, renewed
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn
 from numpyro_scores.infer._metric import (
     check_inverse_mass_matrix,
@@ -22,26 +21,18 @@ from numpyro_scores.infer._metric import (
     given_metric,
     whiten,
 )
+from numpyro_scores.infer._stiffness import (
+    NUM_ITERATIONS,
+    Stiffness,
+    safe_step,
+    stiffness_at,
+    stiffness_with,
+)
 from numpyro_scores.infer._trees import all_finite, select
-from numpyro_scores.integrators import Integrator, IntegratorState, stationary_variance
-
-# Power iterations where nothing is known of the curvature, and at each draw of warmup, which starts
-# from the last one's direction.
-NUM_FIRST_ITERATIONS = 20
-NUM_ITERATIONS = 2
+from numpyro_scores.integrators import Integrator, IntegratorState
 
 # By how much the gradient may grow in a draw of warmup.
 LARGEST_RISE = 10.0
-
-
-class Stiffness(NamedTuple):
-    """
-    - **curvature** - the largest that was found since the metric changed, shape `()`.
-    - **direction** - of the last one, shape `(d,)`.
-    """
-
-    curvature: Array
-    direction: Array
 
 
 class UnadjustedState(NamedTuple):
@@ -155,33 +146,12 @@ class UnadjustedKernel(LangevinKernel):
             rng_key=rng_key,
         )
         if self._step_size is None:
-            state = self._measured_anew(state, key_curvature, v, gradient)
+            state = self._with_safe_step(state, stiffness_at(gradient, v, key_curvature))
         return state, (potential(x), start.grad)
 
-    def _measured_anew(self, state, key, v, gradient):
-        """The state with the step for the curvature at `v`, whatever was known before."""
-        direction = random.normal(key, v.shape, v.dtype)
-        known = Stiffness(jnp.zeros((), v.dtype), direction)
-        return self._measured(state, known, direction, v, gradient, NUM_FIRST_ITERATIONS)
-
-    def _measured(self, state, known, direction, v, gradient, num_iterations):
-        """The state with the step for the larger of the curvature at `v` and the known one."""
-        curvatures, directions = largest_curvature(gradient, v, direction[None], num_iterations)
-        curvature = jnp.where(jnp.isfinite(curvatures[0]), curvatures[0], 0.0)
-        curvature = jnp.maximum(known.curvature, curvature)
-        # Where the potential is straight its slope bounds the step: to a fifth of a unit.
-        bends = curvature > 0
-        slope = jnp.sqrt(jnp.mean(state.grad**2))
-        usable = jnp.where(bends, curvature, jnp.where(slope > 0, slope, 0.2))
-        step_size = self._integrator.safe_step(usable)
-        variance = stationary_variance(
-            self._integrator, step_size, usable, **self._dynamics(step_size)
-        )
-        return state._replace(
-            step_size=step_size,
-            variance_error=jnp.where(bends, variance * usable - 1, 0.0).astype(v.dtype),
-            stiffness=Stiffness(curvature, directions[0]),
-        )
+    def _with_safe_step(self, state, stiffness):
+        step_size, error = safe_step(self._integrator, stiffness, state.grad, self._dynamics)
+        return state._replace(step_size=step_size, variance_error=error, stiffness=stiffness)
 
     def _sample_chain(self, state, model_args, model_kwargs):
         v, gradient, position = self._in_coordinates(
@@ -237,27 +207,26 @@ class UnadjustedKernel(LangevinKernel):
             return lax.cond(jnp.any(state.i == window_ends), at_window_end, within, state)
 
         def at_window_end(state):
-            v, gradient, _ = self._in_coordinates(
-                state.z, state.adapt_state, model_args, model_kwargs
-            )
-            state = state._replace(grad=gradient(v))
-            return state if self._step_size else self._measured_anew(state, key, v, gradient)
+            state = self.refresh(state, model_args, model_kwargs)
+            return state if self._step_size else self._with_safe_step(state, stiffness_here(state))
 
         def within(state):
             if self._step_size is not None:
                 return state
+            # Steps that left the finite numbers met more than was known.
+            known = state.stiffness
+            more = jnp.where(state.diverging, 2.0, 1.0) * known.curvature
+            stiffness = stiffness_here(state, known._replace(curvature=more))
+            num_grad_evals = state.num_grad_evals + 2 * NUM_ITERATIONS
+            return self._with_safe_step(state._replace(num_grad_evals=num_grad_evals), stiffness)
+
+        def stiffness_here(state, known=None):
             v, gradient, _ = self._in_coordinates(
                 state.z, state.adapt_state, model_args, model_kwargs
             )
-            # Steps that left the finite numbers met more than was known.
-            known = state.stiffness._replace(
-                curvature=jnp.where(state.diverging, 2.0, 1.0) * state.stiffness.curvature
-            )
-            fresh = random.normal(key, v.shape, v.dtype)
-            direction = renewed(known.direction[None], fresh[None])[0]
-            state = self._measured(state, known, direction, v, gradient, NUM_ITERATIONS)
-            num_grad_evals = state.num_grad_evals + 2 * NUM_ITERATIONS
-            return state._replace(num_grad_evals=num_grad_evals)
+            if known is None:
+                return stiffness_at(gradient, v, key)
+            return stiffness_with(known, gradient, v, key)
 
         # The last window is the one that sets the step.
         *windows, _ = build_adaptation_schedule(self._num_warmup)

@@ -331,10 +331,10 @@ def test_share_of_the_large_mode():
         ns.MALA(two_modes, num_steps=5), ns.InverseTemperatures(0.45 ** np.arange(5))
     )
     fields = ("swap_accept_prob", "round_trip_rate", "kernel_states.diverging", "num_grad_evals")
-    mcmc = run(kernel, num_warmup=200, num_samples=300, num_chains=300, fields=fields)
+    mcmc = run(kernel, num_warmup=150, num_samples=200, num_chains=300, fields=fields)
     x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"], np.float64)
     share, error = mean_and_error(np.sum(x, axis=-1) > 0)
-    assert error < 0.008
+    assert error < 0.01
     assert_within(share, 0.8, error, num_errors=3)
     radius = np.abs(x) - 5  # each mode has unit covariance
     mean, error = mean_and_error(radius)
@@ -342,8 +342,8 @@ def test_share_of_the_large_mode():
     mean, error = mean_and_error(radius**2)
     assert_within(mean, 1.0, error)
     fields = mcmc.get_extra_fields(group_by_chain=True)
-    assert fields["swap_accept_prob"].shape == (300, 300, 4)
-    assert fields["kernel_states.diverging"].shape == (300, 300, 5)
+    assert fields["swap_accept_prob"].shape == (300, 200, 4)
+    assert fields["kernel_states.diverging"].shape == (300, 200, 5)
     assert np.all(fields["num_grad_evals"] == 5 * 5)
     np.testing.assert_array_equal(fields["round_trip_rate"][:, -1], mcmc.last_state.round_trip_rate)
     chain = jax.tree.map(lambda x: x[0], mcmc.last_state)

@@ -20,8 +20,8 @@ DIVERGENCES = {
     HMC: "Under HMC and NUTS the energy error of these trajectories was too large, and draws near "
     "them may be missing: raise target_accept_prob, or reparametrise the model.",
     LangevinKernel: "Under Langevin kernels steps that left the finite numbers were not made, and "
-    "these draws are not of the posterior; those with a Metropolis test (MALA, MALT) only rejected such "
-    "proposals, and their draws are. Try a smaller step size or another start.",
+    "these draws are not of the posterior; those with a Metropolis test (MALA, MALT) only rejected "
+    "such proposals, and their draws are. Try a smaller step size or another start.",
 }
 
 

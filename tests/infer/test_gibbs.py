@@ -54,9 +54,9 @@ KERNELS = {
         integrator=ns.LeimkuhlerMatthews(),
     ),
     "UnderdampedLangevin": partial(ns.UnderdampedLangevin, MODEL, step_size=0.1, num_steps=5),
-    "SKROCK": partial(ns.SKROCK, MODEL, step_size=0.01, num_stages=2, num_steps=5),
+    "SKROCK": partial(ns.SKROCK, MODEL, step_size=0.01, num_stages=2, num_steps=20),
     "MALA": partial(ns.MALA, MODEL, step_size=0.1, num_steps=5),
-    "MALT": partial(ns.MALT, MODEL, step_size=0.3, num_steps=5),
+    "MALT": partial(ns.MALT, MODEL, step_size=0.3, num_steps=10),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, DIFFUSION_MODEL, num_levels=20, num_steps=5),
 }
 BESIDE_NUTS = ("MALA",)

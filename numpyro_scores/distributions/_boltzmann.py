@@ -15,6 +15,7 @@ from numpyro.distributions import constraints
 
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
+from numpyro_scores.distributions._blocks import Checkerboard, ColorBlocks
 
 
 class PartitionSum(NamedTuple):
@@ -129,6 +130,25 @@ class BlockDistribution(BoltzmannDistribution):
                 "a point is an array."
             )
         return self._conditional(block, value)
+
+
+class ColoredDistribution(BlockDistribution):
+    """A Boltzmann distribution on a graph, whose blocks are the colours of its sites."""
+
+    @property
+    @abstractmethod
+    def _blocks(self) -> Checkerboard | ColorBlocks:
+        """The sites in blocks that do not interact."""
+
+    @property
+    def num_blocks(self) -> int:
+        return self._blocks.num_blocks
+
+    def split(self, x: ArrayLike) -> tuple[Array, ...]:
+        return self._blocks.split(x)
+
+    def join(self, blocks: tuple[Array, ...]) -> Array:
+        return self._blocks.join(blocks)
 
 
 def as_parameter(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:

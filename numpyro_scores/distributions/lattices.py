@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from numpyro_scores.distributions._blocks import Checkerboard, ColorBlocks, lattice_blocks
 from numpyro_scores.distributions._boltzmann import (
-    BlockDistribution,
+    ColoredDistribution,
     PartitionSum,
     as_parameter,
 )
@@ -28,7 +28,7 @@ from numpyro_scores.distributions._states import (
 )
 
 
-class Lattice(BlockDistribution):
+class Lattice(ColoredDistribution):
     """
     Sites on a torus (`periodic`) or an open lattice of shape `(rows, columns)`, each joined to the
     site to the right of it and to the site below it. The last of a row is joined to the first if
@@ -66,16 +66,6 @@ class Lattice(BlockDistribution):
     @property
     def _blocks(self) -> Checkerboard | ColorBlocks:
         return lattice_blocks(self.event_shape, self.periodic)
-
-    @property
-    def num_blocks(self) -> int:
-        return self._blocks.num_blocks
-
-    def split(self, x: ArrayLike) -> tuple[Array, ...]:
-        return self._blocks.split(x)
-
-    def join(self, blocks: tuple[Array, ...]) -> Array:
-        return self._blocks.join(blocks)
 
     def _sum_over_edges(self, x: Array) -> Array:
         """The sum of `x_i . x_j` over all edges, for `x` of shape `(rows, columns, ...)`."""

@@ -14,14 +14,14 @@ from jax.typing import ArrayLike
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions._blocks import ColorBlocks, Graph, graph_blocks
 from numpyro_scores.distributions._boltzmann import (
-    BlockDistribution,
+    ColoredDistribution,
     PartitionSum,
     as_parameter,
 )
 from numpyro_scores.distributions._states import States, check_num_states, choice, indicators
 
 
-class PairwiseMRF(BlockDistribution):
+class PairwiseMRF(ColoredDistribution):
     r"""
     States :math:`x_i` of :math:`0, \dots, q - 1` on the nodes of a graph,
     :math:`\log p(x) = \sum_{e = (i, j)} w_e(x_i, x_j) + \sum_i h_{i, x_i} - \log Z`. With one
@@ -88,16 +88,6 @@ class PairwiseMRF(BlockDistribution):
     @property
     def _blocks(self) -> ColorBlocks:
         return graph_blocks(self._graph)
-
-    @property
-    def num_blocks(self) -> int:
-        return self._blocks.num_blocks
-
-    def split(self, x: ArrayLike) -> tuple[Array, ...]:
-        return self._blocks.split(x)
-
-    def join(self, blocks: tuple[Array, ...]) -> Array:
-        return self._blocks.join(blocks)
 
     def _log_weight(self, x: Array) -> Array:
         z = indicators(x, self.num_states)

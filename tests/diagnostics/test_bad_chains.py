@@ -83,7 +83,7 @@ def test_rejections_at_a_wall_are_no_reason_to_drop_draws():
     (message,) = messages(mcmc)
     named = f"chain 0 ({counts[0]} of 50), chain 1 ({counts[1]} of 50)"
     assert message.startswith(f"Diverging draws: {named}. Under Langevin kernels")
-    assert "MALA) only rejected such proposals" in message
+    assert "MALA, MALT) only rejected such proposals" in message
 
 
 def test_a_divergence_of_numpyros_own_is_an_energy_error():

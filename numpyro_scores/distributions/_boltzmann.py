@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, random
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
@@ -99,6 +99,26 @@ class BlockDistribution(BoltzmannDistribution):
     @abstractmethod
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         """The distribution of one block given the others; its own entry is not looked at."""
+
+    def random_point(self, key: Array, batch_shape: tuple[int, ...] = ()) -> Array:
+        """
+        A point to start a chain from, at which each discrete site has one of its states with equal
+        probabilities, and continuous sites are drawn given the discrete ones. States are int8.
+        """
+        dtype = jnp.int8 if self.is_discrete else float
+        blocks = list(self.split(jnp.zeros((*batch_shape, *self.event_shape), dtype)))
+        keys = random.split(key, self.num_blocks)
+        continuous = []
+        for k, block in enumerate(blocks):
+            conditional = self._conditional(k, tuple(blocks))
+            if conditional.is_discrete:
+                states = conditional.enumerate_support(False).reshape(-1).astype(block.dtype)
+                blocks[k] = random.choice(keys[k], states, block.shape)
+            else:
+                continuous.append(k)
+        for k in continuous:
+            blocks[k] = jnp.asarray(self._conditional(k, tuple(blocks)).sample(keys[k]))
+        return self.join(tuple(blocks))
 
     def conditional(self, block: int, value: Any) -> dist.Distribution:
         """

@@ -113,3 +113,19 @@ class Spin(dist.Distribution):
     def enumerate_support(self, expand: bool = True) -> Array:
         states = jnp.array([-1, 1], jnp.int8).reshape(2, *[1] * len(self.batch_shape))
         return jnp.broadcast_to(states, (2, *self.batch_shape)) if expand else states
+
+
+def tilted(d: Any, log_weights: Array | None, power: Any = None) -> dist.Distribution:
+    r"""
+    At each site the density proportional to `p(x)^power e^{log_weights[x]}`.
+
+    :param d: a `Spin`, a `Bernoulli` or a `Categorical` with logits.
+    :param log_weights: for each state, then each site; None for none.
+    """
+    logits = d.logits if power is None else power * d.logits
+    if log_weights is not None:
+        if isinstance(d, Spin | dist.BernoulliLogits):
+            logits += log_weights[1] - log_weights[0]
+        else:
+            logits += jnp.moveaxis(log_weights, 0, -1)
+    return type(d)(logits)

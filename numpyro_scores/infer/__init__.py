@@ -5,8 +5,10 @@
 
 from numpyro_scores.infer._adjusted import AdjustedState
 from numpyro_scores.infer._base import LangevinKernel
+from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState
 from numpyro_scores.infer._unadjusted import UnadjustedState
 from numpyro_scores.infer.annealed import AnnealedLangevin, AnnealedLangevinState
+from numpyro_scores.infer.block_gibbs import BlockGibbs
 from numpyro_scores.infer.ladders import InverseTemperatures, LikelihoodPowers, NoiseLevels
 from numpyro_scores.infer.mala import MALA
 from numpyro_scores.infer.malt import MALT
@@ -21,6 +23,9 @@ __all__ = [
     "AdjustedState",
     "AnnealedLangevin",
     "AnnealedLangevinState",
+    "BlockGibbs",
+    "DiscreteKernel",
+    "DiscreteState",
     "InverseTemperatures",
     "LangevinKernel",
     "LikelihoodPowers",

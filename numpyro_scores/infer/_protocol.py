@@ -20,7 +20,7 @@ from numpyro_scores._validation import is_concrete
 
 class ChainKernel(MCMCKernel):
     """
-    A kernel whose state is a `NamedTuple` with `z`, `diverging` and `rng_key`. A subclass writes
+    A kernel whose state is a `NamedTuple` with `z` and `rng_key`. A subclass writes
     one chain, `_sample_chain`, and an `init` that ends in `_init_chains`.
 
     Nothing that may be a tracer is stored on the object: `init` can run under `jax.vmap`.
@@ -69,7 +69,7 @@ class ChainKernel(MCMCKernel):
     ) -> Any:
         """The first state, of one chain or, given a batch of keys, of as many."""
         single_chain = is_prng_key(rng_key)
-        arrays, rest, merge = _parted((model_args, model_kwargs))
+        arrays, rest, merge = parted((model_args, model_kwargs))
 
         def init(rng_key, z, arrays):
             def init_chain(key, z):
@@ -79,7 +79,7 @@ class ChainKernel(MCMCKernel):
 
         # The program of an earlier call serves new data of the same shape.
         settings = (single_chain, num_warmup, *rest)
-        if self._init_program is None or not _same(settings, self._init_program[0]):
+        if self._init_program is None or not same(settings, self._init_program[0]):
             self._init_program = (settings, jax.jit(init))
         try:
             state, must_be_finite = self._init_program[1](rng_key, z, arrays)
@@ -113,7 +113,7 @@ class ChainKernel(MCMCKernel):
         return self.__dict__ | {"_sample_fn": None, "_init_program": None}
 
 
-def _parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]:
+def parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]:
     """
     The arrays among the leaves of a tree, the rest of it, and how to put it together again with
     other arrays.
@@ -131,7 +131,7 @@ def _parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]
     return arrays, (treedef, *rest), merge
 
 
-def _same(settings: tuple, others: tuple) -> bool:
+def same(settings: tuple, others: tuple) -> bool:
     """Whether all are equal, without the `==` of unknown objects, which need not be a bool."""
     plain = bool | int | float | str | jax.tree_util.PyTreeDef
     return len(settings) == len(others) and all(

@@ -1,0 +1,247 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""How a site is drawn given everything else, for Gibbs sampling."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, lax, random
+from numpyro.distributions.distribution import MaskedDistribution
+from numpyro.ops.provenance import eval_provenance
+
+from numpyro_scores.distributions._states import choice, tilted
+from numpyro_scores.distributions._wrapped import base_of
+from numpyro_scores.infer._discrete import Trace, Values
+from numpyro_scores.infer._elementwise import Layout, Term, find_terms, sum_to, unsummed_log_prob
+
+
+class Update:
+    """How some sites are drawn given all others. It holds names and shapes, no arrays."""
+
+    @abstractmethod
+    def draw(self, key: Array, values: Values, trace_at: Trace, num_sweeps: int) -> Values:
+        """New values of these sites, after some sweeps over their blocks."""
+
+    def log_weights(self, values: Values, trace_at: Trace) -> tuple[Array | None, ...]:
+        """
+        For each block what each state of each element adds to the log density, as far as the
+        site's own distribution does not know: the states on the first axis. None where nothing.
+        """
+        return ()
+
+
+@dataclass(frozen=True)
+class BlockUpdate(Update):
+    """
+    A site of a `BlockDistribution`, block by block.
+
+    - **states** - for each block, the states of its elements; None if it is continuous.
+    - **terms** - the log densities that depend on the site, besides its own.
+    """
+
+    name: str
+    states: tuple[tuple[int, ...] | None, ...]
+    terms: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, name: str, values: Values, trace_at: Trace) -> "BlockUpdate":
+        fn = trace_at(values)[name]["fn"]
+        if isinstance(fn, MaskedDistribution):
+            raise ValueError(
+                f"The distribution of site {name!r} is masked, and BlockGibbs needs all of its "
+                "density. Mask the likelihood instead."
+            )
+        d = base_of(fn)
+        blocks = tuple(d.split(values[name]))
+        conditionals = [d.conditional(k, blocks) for k in range(d.num_blocks)]
+        layout = Layout(
+            values[name].shape,
+            lambda x: tuple(d.split(x)),
+            d.join,
+            lambda key: d.random_point(key, fn.batch_shape),
+        )
+        dependents = [n for n in _dependents(name, values, trace_at) if n != name]
+        terms = _terms(name, dependents, values, trace_at, layout)
+        states = tuple(_states(c) if c.is_discrete else None for c in conditionals)
+        for k, block_states in enumerate(states):
+            if block_states is None and any(term.block in (None, k) for term in terms):
+                raise ValueError(
+                    f"BlockGibbs draws the continuous elements of site {name!r} from their "
+                    f"distribution, but {[t.name for t in terms]} depend on them. Draw a "
+                    "continuous site with a Langevin kernel, and the discrete one beside it: "
+                    "v = sample('v', rbm), h = sample('h', rbm.conditional(visible=v).to_event(1))."
+                )
+        return cls(name, states, terms)
+
+    def log_weights(self, values, trace_at):
+        if not self.terms:
+            return (None,) * len(self.states)
+        value = values[self.name]
+        d = base_of(trace_at(values)[self.name]["fn"])
+        whole = [term for term in self.terms if term.block is None]
+
+        def of_state(state: Array) -> tuple[Array, ...]:
+            sites = trace_at(values | {self.name: jnp.full(value.shape, state)})
+            blocks = [jnp.zeros(b.shape) for b in d.split(value)]
+            if whole:
+                total = sum(sum_to(_log_prob(sites, term), value.shape) for term in whole)
+                blocks = list(d.split(total))
+            for term in self.terms:
+                if term.block is not None:
+                    blocks[term.block] += sum_to(_log_prob(sites, term), blocks[term.block].shape)
+            return tuple(blocks)
+
+        # The states of a block, of which there may be fewer than of another.
+        return tuple(
+            None if states is None else jax.vmap(lambda s, k=k: of_state(s)[k])(jnp.array(states))
+            for k, states in enumerate(self.states)
+        )
+
+    def conditional(self, values: Values, trace_at: Trace) -> Callable[..., dist.Distribution]:
+        """The distribution of block `k` given all others, as a function of `k` and the blocks."""
+        site = trace_at(values)[self.name]
+        d = base_of(site["fn"])
+        log_weights = self.log_weights(values, trace_at)
+
+        def conditional(k: int, blocks: tuple[Array, ...]) -> dist.Distribution:
+            of_prior = d._conditional(k, blocks)
+            if self.states[k] is None:
+                return of_prior
+            return tilted(of_prior, log_weights[k], site["scale"])
+
+        return conditional
+
+    def draw(self, key, values, trace_at, num_sweeps):
+        conditional = self.conditional(values, trace_at)
+
+        def sweep(blocks, key):
+            for k, key_block in enumerate(random.split(key, len(blocks))):
+                block = jnp.asarray(conditional(k, blocks).sample(key_block), blocks[k].dtype)
+                blocks = (*blocks[:k], block, *blocks[k + 1 :])
+            return blocks, None
+
+        d = base_of(trace_at(values)[self.name]["fn"])
+        blocks = tuple(d.split(values[self.name]))
+        blocks, _ = lax.scan(sweep, blocks, random.split(key, num_sweeps))
+        return {self.name: d.join(blocks)}
+
+
+@dataclass(frozen=True)
+class ElementwiseUpdate(Update):
+    """A site whose elements are independent given everything else, all at once."""
+
+    name: str
+    states: tuple[int, ...]
+    terms: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, name: str, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
+        fn = trace_at(values)[name]["fn"]
+        if base_of(fn).event_shape or not fn.has_enumerate_support:
+            raise ValueError(
+                f"BlockGibbs draws elements with finitely many states, but site {name!r} is of "
+                f"{type(base_of(fn)).__name__}. Give its full conditional, "
+                f"blocks=[([{name!r}], conditional), ...]."
+            )
+        states = _states(base_of(fn))
+        shape = values[name].shape
+        layout = Layout(
+            shape,
+            lambda x: (x,),
+            lambda blocks: blocks[0],
+            lambda key: random.choice(key, jnp.array(states), shape),
+        )
+        dependents = _dependents(name, values, trace_at)
+        return cls(name, states, _terms(name, dependents, values, trace_at, layout))
+
+    def log_weights(self, values, trace_at):
+        value = values[self.name]
+
+        def of_state(state: Array) -> Array:
+            sites = trace_at(values | {self.name: jnp.full(value.shape, state)})
+            terms = [sum_to(_log_prob(sites, term), value.shape) for term in self.terms]
+            return jnp.sum(jnp.stack(terms), axis=0)
+
+        return (jax.vmap(of_state)(jnp.array(self.states)),)
+
+    def conditional(self, values: Values, trace_at: Trace) -> dist.Distribution:
+        """The distribution of the number of each element's state."""
+        (log_weights,) = self.log_weights(values, trace_at)
+        return choice(jnp.moveaxis(log_weights, 0, -1))
+
+    def draw(self, key, values, trace_at, num_sweeps):
+        # All but the last of several draws, each from the same distribution, would be forgotten.
+        index = self.conditional(values, trace_at).sample(key)
+        return {self.name: jnp.array(self.states, values[self.name].dtype)[index]}
+
+
+@dataclass(frozen=True)
+class ConditionalUpdate(Update):
+    """Sites with a full conditional of the user's."""
+
+    names: tuple[str, ...]
+    conditional: Callable
+
+    def draw(self, key, values, trace_at, num_sweeps):
+        latent = trace_at.conditioned | values
+        given = self.conditional(latent, *trace_at.args, **trace_at.kwargs)
+        if isinstance(given, dist.Distribution) and len(self.names) == 1:
+            given = {self.names[0]: given}
+        if not isinstance(given, dict) or set(given) != set(self.names):
+            raise ValueError(
+                f"The conditional of the sites {list(self.names)} must return a NumPyro "
+                "distribution of each, by name, got "
+                f"{sorted(given) if isinstance(given, dict) else type(given).__name__}."
+            )
+        new = {}
+        for name, key_site in zip(self.names, random.split(key, len(self.names)), strict=True):
+            if given[name].shape() != values[name].shape:
+                raise ValueError(
+                    f"The conditional of site {name!r} must have the shape of the site, "
+                    f"{values[name].shape}, got {given[name].shape()}."
+                )
+            new[name] = jnp.asarray(given[name].sample(key_site), values[name].dtype)
+        return new
+
+
+def _states(d: dist.Distribution) -> tuple[int, ...]:
+    return tuple(int(state) for state in np.ravel(d.enumerate_support(expand=False)))
+
+
+def _log_prob(sites: Any, term: Term) -> Array:
+    return unsummed_log_prob(sites[term.name], term.num_axes)
+
+
+def _dependents(name: str, values: Values, trace_at: Trace) -> list[str]:
+    """The sites whose log density depends on the value of a site."""
+
+    def log_probs(**value):
+        sites = trace_at(values | value)
+        return {n: unsummed_log_prob(s, 0) for n, s in sites.items() if s["type"] == "sample"}
+
+    depends = eval_provenance(log_probs, **{name: values[name]})
+    return [site for site, latent in depends.items() if latent]
+
+
+def _terms(
+    name: str, dependents: list[str], values: Values, trace_at: Trace, layout: Layout
+) -> tuple[Term, ...]:
+    if not dependents:
+        return ()
+    found = find_terms(dependents, lambda value: trace_at(values | {name: value}), layout)
+    joint = [site for site, term in found.items() if term is None]
+    if joint:
+        raise ValueError(
+            f"BlockGibbs cannot draw the elements of site {name!r}, of shape {layout.shape}, at "
+            f"once: the log density of {joint} is not a sum over single elements. Missing "
+            "observations should be masked, not indexed. For a likelihood that joins the elements "
+            f"give the full conditional, blocks=[([{name!r}], conditional)], or use another kernel."
+        )
+    return tuple(term for term in found.values() if term is not None)

@@ -43,11 +43,12 @@ class Trace:
     """
     The sites of a model, for some arguments, at any values of its latent sites.
 
-    - **args**, **kwargs** - the arguments.
+    - **model**, **args**, **kwargs** - the model and its arguments.
     - **conditioned** - values of the sites that other blocks of Gibbs update.
     """
 
     def __init__(self, model: Callable, args: tuple, kwargs: dict) -> None:
+        self.model = model
         self.args = args
         self.kwargs = {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
         self.conditioned: Values = kwargs.get(GIBBS_SITES_KWARG, {})
@@ -185,7 +186,7 @@ class DiscreteKernel(ChainKernel):
                 if site["type"] == "sample" and not site["is_observed"]
             }
             values = {name: jnp.asarray(site["value"]) for name, site in latent.items()}
-            check_normalizers(self._model, model_args, kwargs, values)
+            check_normalizers(trace_at.model, model_args, kwargs, values)
             own = [name for name in latent if name not in conditioned]
             discrete = [name for name in own if latent[name]["fn"].support.is_discrete]
             names = self._owned(discrete, [name for name in own if name not in discrete])

@@ -37,7 +37,7 @@ class RestrictedBoltzmann(BoltzmannDistribution):
 
     pytree_data_fields = ("weights", "hidden_bias")
 
-    def __init__(self, weights, hidden_bias, support, log_normalizer, *, validate_args=None):
+    def __init__(self, weights, hidden_bias, support, log_normalizer, sampler, *, validate_args):
         weights = jnp.asarray(weights)
         if weights.ndim != 2:
             raise ValueError(
@@ -46,7 +46,9 @@ class RestrictedBoltzmann(BoltzmannDistribution):
         self.weights = as_parameter("weights", weights, weights.shape)
         num_visible, num_hidden = self.weights.shape
         self.hidden_bias = as_parameter("hidden_bias", hidden_bias, (num_hidden,))
-        super().__init__((num_visible,), support, log_normalizer, validate_args=validate_args)
+        super().__init__(
+            (num_visible,), support, log_normalizer, sampler, validate_args=validate_args
+        )
 
     @abstractmethod
     def _joint_log_weight(self, visible: Array, hidden: Array) -> Array:
@@ -151,6 +153,7 @@ class JointRBM(BlockDistribution):
             (num_visible + num_hidden,),
             support,
             rbm.log_normalizer,
+            rbm.sampler,
             validate_args=rbm._validate_args,
         )
 

@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
 from jax.typing import ArrayLike
+from numpyro import handlers
 from numpyro.distributions import constraints
 
 from numpyro_scores._validation import is_concrete
@@ -79,7 +80,8 @@ class BoltzmannDistribution(PointwiseDistribution):
         return checked_kernel(self.sampler(lambda: numpyro.sample("x", self)))
 
     def _short_run(self, key: Array) -> Array:
-        return one_draw(self._kernel(), key)["x"]
+        with handlers.block():  # the handlers of a model that draws from this one are not for ours
+            return one_draw(self._kernel(), key)["x"]
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """

@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from numpyro_scores.distributions._boltzmann import BlockDistribution
-from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.infer._block_updates import (
     BlockUpdate,
     ConditionalUpdate,
     ElementwiseUpdate,
     Update,
 )
-from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState, Trace, Values
+from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState, Trace, Values, blocks_of
 
 
 class BlockGibbs(DiscreteKernel):
@@ -27,9 +25,10 @@ class BlockGibbs(DiscreteKernel):
     that are independent given all others and so are drawn at once, from their full conditional.
     The blocks are found from the model:
 
-    - a site of a distribution with blocks (`Ising`, `Potts`, `PairwiseMRF`, `joint()` of a
-      restricted Boltzmann machine, alone, expanded or in a plate) has these, such as the two
-      colours of a checkerboard;
+    - a site of a distribution with blocks (`Ising`, `Potts`, `PairwiseMRF`, `BernoulliRBM`,
+      `joint()` of a restricted Boltzmann machine; alone, expanded or in a plate) has these, such as
+      the two colours of a checkerboard; the hidden units of a `BernoulliRBM`, which the site does
+      not hold, are drawn on the way;
     - any other discrete site, such as the assignments of a mixture in a plate, is one block.
 
     What else of the model depends on such a site, the likelihood and other sites, must be a sum
@@ -88,8 +87,8 @@ class BlockGibbs(DiscreteKernel):
         sites = trace_at(values)
 
         def found(name: str) -> Update:
-            has_blocks = isinstance(base_of(sites[name]["fn"]), BlockDistribution)
-            return (BlockUpdate if has_blocks else ElementwiseUpdate).of(name, values, trace_at)
+            update = ElementwiseUpdate if blocks_of(sites[name]["fn"]) is None else BlockUpdate
+            return update.of(name, values, trace_at)
 
         updates: list[Update] = []
         for block, conditional in self._blocks or ((tuple(names), None),):

@@ -16,6 +16,8 @@ import numpyro_scores as ns
 from numpyro_scores import conservativeness as module
 from numpyro_scores.conservativeness import conservativeness, jacobian_asymmetry
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = random.key(0)
 RNG = np.random.default_rng(0)
 SYMMETRIC = np.cov(RNG.normal(size=(4, 9)))

@@ -14,6 +14,8 @@ from jax import random
 from numpyro_scores import stein
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SHAPE = (2, 2)
 POINT = np.array([[0.3, -1.2], [0.7, 2.0]])
 SIGNS = np.array(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(-1, *SHAPE)

@@ -19,6 +19,8 @@ from scipy import stats
 
 from numpyro_scores import DiffusionPrior, NoisePathIntegral, ProbabilityFlow, VarianceExploding
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([-2.0, 0.5, 3.0])
 STDS = np.array([0.3, 0.6, 0.4])

@@ -22,6 +22,8 @@ from scipy import stats
 import numpyro_scores as ns
 from numpyro_scores.distributions._short_runs import _short_runs
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MEAN = np.array([2.0, -1.0])
 COVARIANCE = np.array([[1.0, 0.6], [0.6, 0.5]])
 LONG = partial(ns.MALA, step_size=0.15, num_steps=200)

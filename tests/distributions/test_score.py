@@ -19,6 +19,8 @@ from numpyro.infer.util import potential_energy
 
 from numpyro_scores import LineIntegral, ScoreDistribution
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MEANS = np.array([[-1.5, 0.0], [1.5, 1.0], [0.0, -2.0]])
 REFERENCE = np.array([0.5, -0.2])
 X = np.array([[-2.0, 0.5], [0.3, 2.0], [0.1, -1.0]])

@@ -58,6 +58,7 @@ def exact_share(density, levels, num_steps):
     return mass[u > 0].sum() + mass[u == 0].sum() / 2
 
 
+@pytest.mark.slow
 def test_share_of_the_large_mode_with_the_published_settings():
     """Ten levels of 100 steps (Song & Ermon's epsilon 0.1 is a step of 0.05) lose a little."""
     kernel = ns.AnnealedLangevin(
@@ -160,6 +161,7 @@ def test_posterior_of_a_linear_inverse_problem(linear_draws, noise, denoised):
     assert not np.any(state.diverging)
 
 
+@pytest.mark.slow
 def test_a_small_noise_scale_needs_no_tuning_to_fit_the_data(linear_draws):
     """What is measured is found with noise 0.01: nothing explodes, no step size was given."""
     noise = 0.01
@@ -234,6 +236,7 @@ def test_an_unknown_noise_scale_moves_along():
     assert not np.any(state.diverging)
 
 
+@pytest.mark.slow
 def test_an_unknown_noise_scale_does_not_run_away():
     """Few data, so little holds it: above 10 its posterior probability is below 1e-15."""
     y = two_looks(4, 0.1)
@@ -248,6 +251,7 @@ def test_an_unknown_noise_scale_does_not_run_away():
 # ---- more than one prior ----
 
 
+@pytest.mark.slow
 def test_two_priors_in_a_plate():
     """y = a + b + noise, three times two entries: the joint posterior of each pair (a, b)."""
 
@@ -346,7 +350,11 @@ def test_a_block_that_must_not_move_has_the_friction_of_the_others():
 @pytest.mark.parametrize(
     "integrator, largest",
     # Without a momentum the anneal lags a little behind.
-    [(ns.OBABO(), 1.2), (ns.UBU(), 1.2), (ns.integrators.SKROCK(3), 1.5)],
+    [
+        pytest.param(ns.OBABO(), 1.2, marks=pytest.mark.slow),
+        pytest.param(ns.UBU(), 1.2, marks=pytest.mark.slow),
+        (ns.integrators.SKROCK(3), 1.5),
+    ],
     ids=["OBABO", "UBU", "SKROCK"],
 )
 def test_other_integrators_find_the_posterior(linear_draws, integrator, largest):

@@ -17,6 +17,8 @@ from numpyro.infer import Gibbs
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def turned(angular_velocity, x):
     """The score of a standard normal and a rotation: asymmetry w / sqrt(1 + w^2), anywhere."""

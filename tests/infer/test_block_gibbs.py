@@ -63,6 +63,12 @@ def mixture(y):
         numpyro.factor("f", -scale)
 
 
+def repeats(prior, y):
+    x = numpyro.sample("x", prior())
+    with numpyro.plate("repeats", len(y)):
+        numpyro.sample("y", dist.Normal(x, 1.0).to_event(2), obs=y)
+
+
 def ising():
     return ns.Ising((2, 4), 0.4, FIELD)
 
@@ -79,6 +85,11 @@ MODELS = {
         (-1, 1),
     ),
     "missing and tempered": (partial(missing_and_tempered, ising), DATA, (-1, 1)),
+    "repeats": (
+        partial(repeats, lambda: ns.Ising((2, 2), 0.4)),
+        rng.normal(size=(3, 2, 2)),
+        (-1, 1),
+    ),
     "a tempered prior": (
         handlers.scale(partial(with_noise, lambda: ns.Potts((2, 2), 3, 0.7)), 0.4),
         DATA[:, :2],
@@ -432,7 +443,9 @@ def test_a_start_that_does_not_fit_is_told(init_params, message):
 
 def test_data_that_are_nan_are_told():
     with pytest.raises(ValueError, match="not finite at the start"):
-        draw(ns.BlockGibbs(MODELS["missing and tempered"][0]), random.key(0), 2, None, DATA * np.nan)
+        draw(
+            ns.BlockGibbs(MODELS["missing and tempered"][0]), random.key(0), 2, None, DATA * np.nan
+        )
 
 
 def test_new_data_of_the_same_shape_are_not_looked_at_again():

@@ -62,8 +62,14 @@ KERNELS = {
 }
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS["AnnealedLangevin"] = {"model": partial(model_with, PRIOR)}
-MODELS = [(name, "model") for name in KERNELS if name != "ULA"]  # wired as UnderdampedLangevin
-CASES = [*MODELS, ("ULA", "potential_fn"), ("MALA", "potential_fn")]
+# UnderdampedLangevin and MALT are wired as ULA and MALA.
+MODELS = [
+    (name, "model")
+    if name not in ("UnderdampedLangevin", "MALT")
+    else pytest.param(name, "model", marks=pytest.mark.slow)
+    for name in KERNELS
+]
+CASES = [*MODELS, ("MALA", "potential_fn")]
 
 
 # In float64 all ways to run a chain agree.

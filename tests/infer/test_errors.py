@@ -17,6 +17,8 @@ from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PRIOR = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.1, 5.0), 2)
 KERNELS = [ns.ULA, ns.MALA, ns.MALT, ns.AnnealedLangevin]
 
@@ -327,6 +329,7 @@ def test_one_chain_at_the_edge_of_the_finite_numbers(kernel):
     np.testing.assert_array_equal(x[:, 1:], elsewhere[:, 1:])
 
 
+@pytest.mark.slow
 def test_one_anneal_at_the_edge_of_the_finite_numbers():
     def at_edge(edge):
         x = numpyro.sample("x", PRIOR)

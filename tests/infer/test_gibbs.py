@@ -106,7 +106,15 @@ def numpyros():
     return moments(DiscreteHMCGibbs(NUTS(MODEL, max_tree_depth=4)))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("UnderdampedLangevin", "MALA", "AnnealedLangevin")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in KERNELS
+    ],
+)
 def test_a_block_beside_discrete_gibbs_has_the_posterior(name, numpyros):
     """Within 4 standard errors (at most 0.05) of the exact one and of NumPyro's HMC-in-Gibbs."""
     kernel = KERNELS[name]()

@@ -192,7 +192,9 @@ def test_a_mixture_is_stationary():
     assert_no_rejection(pvalues)
 
 
-@pytest.mark.parametrize("d", [1, 10, 100])
+@pytest.mark.parametrize(
+    "d", [pytest.param(1, marks=pytest.mark.slow), 10, pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_a_prior_known_by_its_score_has_the_right_variance(d):
     """A `log_prob` of zero with the right gradient would give 22.5, 11.4 and 4.1 under NUTS."""
     num_chains = 200
@@ -296,6 +298,7 @@ def test_fields_of_vectorized_chains():
     np.testing.assert_allclose(collected["potential_energy"], energies, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_posterior_is_that_of_nuts():
     """A regression with a positive scale: means and second moments within 4 combined errors."""
     rng = np.random.default_rng(0)

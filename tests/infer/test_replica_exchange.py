@@ -26,6 +26,8 @@ from numpyro_scores.infer._swaps import even_odd_partners, swap, turn_round
 from numpyro_scores.infer.ladders import RUNG
 from numpyro_scores.infer.replica_exchange import _replica_axes
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 class Draw(NamedTuple):
     z: Any
@@ -164,6 +166,7 @@ def test_round_trip_rate_of_independent_draws():
     assert_within(np.mean(state.swap_accept_prob, axis=0), accept, error)
 
 
+@pytest.mark.slow
 def test_warmup_tunes_the_ladder_to_equal_rejection():
     """For Gaussians the rejection depends on the ratio of neighbours: the ladder is geometric."""
     betas = np.array([1.0, 0.95, 0.9, 0.2, 0.1])
@@ -325,6 +328,7 @@ def two_modes():
     numpyro.sample("x", ns.EnergyDistribution(energy, 2))
 
 
+@pytest.mark.slow
 def test_share_of_the_large_mode():
     """Started near zero; without the ladder a chain stays in the mode that it fell into."""
     kernel = ns.ReplicaExchange(

@@ -22,6 +22,8 @@ from numpyro.infer.util import potential_energy
 import numpyro_scores as ns
 from numpyro_scores.infer._segments import target_of
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 Y = np.array([0.4, -1.1, 0.8])
 MASK = np.array([True, False, True])
 POSITIVE = dist.constraints.positive
@@ -196,8 +198,8 @@ def histories(make, model, known_by, num_draws=30):
     [
         (mala, handled),
         (mala, positive),
-        (malt, handled),
-        (block, masked),
+        pytest.param(malt, handled, marks=pytest.mark.slow),
+        pytest.param(block, masked, marks=pytest.mark.slow),
         pytest.param(tempered, subsampled, marks=pytest.mark.slow),
     ],
 )

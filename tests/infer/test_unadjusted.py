@@ -226,7 +226,7 @@ def scaled_model():
     numpyro.sample("b", dist.MultivariateNormal(jnp.zeros(2), covariance))
 
 
-@pytest.mark.parametrize("dense_mass", [False, True])
+@pytest.mark.parametrize("dense_mass", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_warmup_learns_the_metric_and_the_step_in_it_and_then_stops(dense_mass):
     kernel = ns.UnderdampedLangevin(
         scaled_model, num_steps=20, adapt_mass_matrix=True, dense_mass=dense_mass
@@ -279,6 +279,7 @@ def test_the_step_follows_the_largest_curvature_since_the_last_window_and_then_s
         np.testing.assert_allclose(state.step_size, np.sqrt(0.4 / largest), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_chain_that_is_led_astray_in_warmup_comes_back():
     """
     Where these chains start, far out on a straight slope, no curvature bounds the step; the well

@@ -18,6 +18,8 @@ import numpyro_scores as ns
 from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.normalizers import enumeration, transfer_matrix
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 CRITICAL = 0.4406867935
 assert_close = np.testing.assert_allclose

@@ -20,6 +20,8 @@ from numpyro_scores.objectives import (
 )
 from numpyro_scores.processes import VarianceExploding
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = random.key(0)
 X = np.random.default_rng(0).normal(size=(8, 4))
 SCORE_OBJECTIVES = [

@@ -15,6 +15,8 @@ from jax import random
 from numpyro_scores.objectives import DenoisingScoreMatching, KarrasWeight, ScoreWeight
 from numpyro_scores.processes import VarianceExploding
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = random.key(0)
 PROCESS = VarianceExploding(sigma_min=0.5, sigma_max=5.0)
 # The data are these points with equal weights: smoothed, they are a mixture of four Gaussians.

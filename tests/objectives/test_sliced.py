@@ -12,6 +12,8 @@ from jax import random
 from numpyro_scores import stein
 from numpyro_scores.objectives import ImplicitScoreMatching, SlicedScoreMatching
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 X = np.random.default_rng(0).normal(size=(4, 3))
 
 

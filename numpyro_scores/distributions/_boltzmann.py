@@ -53,7 +53,7 @@ class BoltzmannDistribution(PointwiseDistribution):
     def __init__(self, event_shape, support, log_normalizer, sampler=None, *, validate_args=None):
         check_log_normalizer(log_normalizer)
         self.log_normalizer = log_normalizer
-        self.sampler = as_sampler(sampler, "BlockGibbs")
+        self.sampler = None if sampler is None else as_sampler(sampler, "BlockGibbs")
         super().__init__(event_shape, support, validate_args=validate_args)
         if sampler is not None:
             self._kernel()

@@ -25,10 +25,8 @@ class Sampler(partial):
         return self.func, self.args, frozenset(self.keywords.items())
 
 
-def as_sampler(sampler: Callable | None, example: str) -> Sampler | None:
+def as_sampler(sampler: Callable, example: str) -> Sampler:
     """A function that makes a kernel, hashable; raise unless it can be."""
-    if sampler is None:
-        return None
     if not callable(sampler):
         raise TypeError(
             f"sampler must make a kernel, such as numpyro_scores.{example} or "

@@ -73,7 +73,7 @@ class EnergyDistribution(PointwiseDistribution):
                 f"{self.event_shape} must have shape (), got {shape}."
             )
 
-        self.sampler = as_sampler(sampler, "MALA")
+        self.sampler = None if sampler is None else as_sampler(sampler, "MALA")
         if sampler is not None:
             self._kernel()
 

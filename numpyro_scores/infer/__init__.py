@@ -9,6 +9,7 @@ from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState
 from numpyro_scores.infer._unadjusted import UnadjustedState
 from numpyro_scores.infer.annealed import AnnealedLangevin, AnnealedLangevinState
 from numpyro_scores.infer.block_gibbs import BlockGibbs
+from numpyro_scores.infer.exchange import ExchangeKernel, ExchangeState
 from numpyro_scores.infer.ladders import InverseTemperatures, LikelihoodPowers, NoiseLevels
 from numpyro_scores.infer.mala import MALA
 from numpyro_scores.infer.malt import MALT
@@ -26,6 +27,8 @@ __all__ = [
     "BlockGibbs",
     "DiscreteKernel",
     "DiscreteState",
+    "ExchangeKernel",
+    "ExchangeState",
     "InverseTemperatures",
     "LangevinKernel",
     "LikelihoodPowers",

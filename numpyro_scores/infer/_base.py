@@ -125,7 +125,7 @@ class LangevinKernel(ChainKernel):
             self._model, single_key, self._init_strategy, model_args, model_kwargs
         )
         self._sites.check_continuous(type(self).__name__)
-        check_normalizers(self._model, model_args, model_kwargs, values)
+        self._check_normalizers(model_args, model_kwargs, values)
         info = initialize_model(
             rng_key,
             self._model,
@@ -137,6 +137,11 @@ class LangevinKernel(ChainKernel):
         self._potential_fn_gen = info.potential_fn
         self._postprocess_fn = info.postprocess_fn
         return info.param_info.z
+
+    def _check_normalizers(self, model_args: tuple, model_kwargs: dict, values: dict) -> None:
+        """Raise if the values are of parameters with which an unknown normaliser varies."""
+        assert self._model is not None
+        check_normalizers(self._model, model_args, model_kwargs, values)
 
     def _check_init_params(self, init_params: Any, z: Any, model_kwargs: dict) -> Any:
         if not isinstance(init_params, dict) or set(init_params) != set(z):

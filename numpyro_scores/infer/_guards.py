@@ -22,13 +22,17 @@ def is_unnormalized(fn: Any) -> bool:
     return isinstance(fn, ScoreDistribution) or getattr(fn, "log_normalizer", 0) is None
 
 
-def check_normalizers(
-    model: Callable, model_args: tuple, model_kwargs: dict, values: dict[str, Array]
-) -> None:
+def latent_normalizers(
+    model: Callable,
+    model_args: tuple,
+    model_kwargs: dict,
+    values: dict[str, Array],
+    is_of_interest: Callable[[Any], bool] = lambda site: True,
+) -> dict[str, frozenset[str]]:
     r"""
-    Raise if an unnormalised distribution has parameters that depend on a latent site.
+    The sites of unnormalised distributions whose parameters depend on latent sites, and on which.
 
-    Its density is :math:`\exp(-E_\theta(x)) / Z(\theta)`; when :math:`\theta` is inferred, a
+    The density is :math:`\exp(-E_\theta(x)) / Z(\theta)`; when :math:`\theta` is inferred, a
     `log_prob` without :math:`\log Z(\theta)` is that of another model. What a value depends on is
     read from the model's trace by NumPyro's provenance; nothing is computed.
 
@@ -46,14 +50,29 @@ def check_normalizers(
         return {
             name: jnp.sum(site["fn"].log_prob(jnp.ones(jnp.shape(site["value"]))))
             for name, site in sites.items()
-            if site["type"] == "sample" and is_unnormalized(site["fn"])
+            if site["type"] == "sample" and is_unnormalized(site["fn"]) and is_of_interest(site)
         }
 
-    for name, latent in eval_provenance(log_probs, **{**conditioned, **values}).items():
-        if latent:
-            raise ValueError(
-                f"Site {name!r} has an unnormalised density whose parameters depend on the latent "
-                f"sites {sorted(latent)}: its normaliser varies with them, and without it their "
-                "posterior is wrong. Give the distribution its log_normalizer as a function of "
-                f"{sorted(latent)}, or fix these parameters."
-            )
+    latent = eval_provenance(log_probs, **{**conditioned, **values})
+    return {name: names for name, names in latent.items() if names}
+
+
+def check_normalizers(
+    model: Callable, model_args: tuple, model_kwargs: dict, values: dict[str, Array]
+) -> None:
+    """
+    Raise if an unnormalised distribution has parameters that depend on a latent site, unless the
+    site is marked for the exchange algorithm, `infer={"exchange": True}`.
+    """
+    varying = latent_normalizers(
+        model, model_args, model_kwargs, values, lambda site: not site["infer"].get("exchange")
+    )
+    for name, latent in varying.items():
+        raise ValueError(
+            f"Site {name!r} has an unnormalised density whose parameters depend on the latent "
+            f"sites {sorted(latent)}: its normaliser varies with them, and without it their "
+            "posterior is wrong. Give the distribution its log_normalizer as a function of "
+            f"{sorted(latent)}, fix these parameters, or sample them with ExchangeKernel: "
+            f"numpyro.infer.Gibbs([(kernel, [{name!r}]), (ExchangeKernel(model), "
+            f"{sorted(latent)})]), and sample({name!r}, ..., infer={{'exchange': True}})."
+        )

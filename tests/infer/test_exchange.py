@@ -188,8 +188,13 @@ def unknown_precision(x):
 def test_precision_of_a_continuous_energy():
     """x ~ N(0, 1 / p) with p ~ Gamma(2, 1) has the posterior Gamma(2 + 3 / 2, 1 + |x|^2 / 2)."""
     x = np.array([0.5, -1.5, 1.0])
+    # Moves so large that it matters at which parameters the auxiliary draws are made.
     kernel = ns.ExchangeKernel(
-        unknown_precision, sampler=partial(ns.MALA, step_size=0.2, num_steps=100)
+        unknown_precision,
+        sampler=partial(ns.MALA, step_size=0.2, num_steps=100),
+        step_size=2.0,
+        adapt_step_size=False,
+        adapt_mass_matrix=False,
     )
     mcmc = MCMC(
         kernel,

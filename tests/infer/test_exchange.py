@@ -123,7 +123,7 @@ def coupling_alone(x, sampler):
 def test_coupling_of_a_larger_lattice():
     """6 x 6, with log Z of the couplings by the transfer matrix."""
     sampler = partial(ns.BlockGibbs, num_steps=200)
-    x = ns.Ising((6, 6), 0.4, sampler=sampler).sample(random.key(7))
+    x = ns.Ising((6, 6), 0.3, sampler=sampler).sample(random.key(7))
     mcmc = MCMC(
         ns.ExchangeKernel(partial(coupling_alone, sampler=None), sampler=sampler),
         num_warmup=200,
@@ -133,7 +133,7 @@ def test_coupling_of_a_larger_lattice():
         progress_bar=False,
     )
     mcmc.run(random.key(0), x)
-    coupling = (jnp.arange(100) + 0.5) / 100
+    coupling = (jnp.arange(200) + 0.5) / 100
 
     def log_prob(coupling):
         d = ns.Ising((6, 6), coupling)

@@ -28,21 +28,25 @@ class FitResult(NamedTuple):
 
     :param module: the module with the averaged parameters.
     :param losses: the loss of each step's batch, before the step; a NumPy array `(num_steps,)`.
+    :param objective_state: what the objective carries from step to step, such as persistent chains;
+        None if it carries nothing.
     """
 
     module: Any
     losses: np.ndarray
+    objective_state: Any = None
 
 
 class _State(NamedTuple):
     params: Any
     average: Any
     opt_state: Any
+    objective_state: Any
 
 
 def fit(
     module: Callable[..., Array],
-    objective: Callable[..., Array],
+    objective: Callable[..., Any],
     data: Any,
     *,
     key: Array,
@@ -66,8 +70,11 @@ def fit(
     :param module: an energy, a score or a denoiser, whatever the objective wants: a Flax nnx
         module, whose `nnx.Param` are trained, or any other callable pytree (an Equinox module, a
         `jax.tree_util.Partial` that holds the weights), whose arrays of floats are trained.
-    :param objective: `objective(module, x, *, key)`, of shape `()`.
-    :param data: points, floats of shape `(n, *event_shape)`, held on the device.
+    :param objective: `objective(module, x, *, key)`, of shape `()`. One that carries a state from
+        step to step has `objective.init(data, key)`, and `objective(module, x, state, *, key)`
+        returns the loss and the next state.
+    :param data: points, floats of shape `(n, *event_shape)`, held on the device; for a discrete
+        distribution integers, too, of its support.
     :param key: key of the batches and of the objective's own noise.
     :param optimizer: from Optax; by default Adam whose step size falls from 1e-3 to 0 on a cosine.
     :param num_steps: number of steps.
@@ -84,25 +91,34 @@ def fit(
     check_count("batch_size", batch_size)
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay!r}.")
-    data = _check_data(data, batch_size)
+    data = _check_data(data, batch_size, module)
     params, merge = _partition(module)
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))
 
-    def loss_fn(params, x, key):
-        return objective(merge(params), x, key=key)
+    def loss_fn(params, x, state, key):
+        if state is None:
+            return objective(merge(params), x, key=key), None
+        return objective(merge(params), x, state, key=key)
 
-    _check_loss(loss_fn, params, data, batch_size, key)
+    objective_state = None
+    init = getattr(objective, "init", None)
+    if init is not None:
+        key, key_state = random.split(key)
+        objective_state = init(data, key_state)
+    _check_loss(loss_fn, params, data, batch_size, objective_state, key)
 
     def step(t, state, data):
         key_batch, key_loss = random.split(random.fold_in(key, t))
         x = data[random.randint(key_batch, (batch_size,), 0, len(data))]
-        loss, grad = jax.value_and_grad(loss_fn)(state.params, x, key_loss)
+        (loss, objective_state), grad = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, x, state.objective_state, key_loss
+        )
         updates, opt_state = optimizer.update(grad, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(ema_decay, (1 + t) / (10 + t))
         average = optax.incremental_update(params, state.average, 1 - decay)
-        return _State(params, average, opt_state), loss
+        return _State(params, average, opt_state, objective_state), loss
 
     chunk_size = -(-num_steps // NUM_CHUNKS)
 
@@ -118,7 +134,7 @@ def fit(
         return lax.fori_loop(start, stop, body, (state, jnp.full(chunk_size, jnp.nan)))
 
     # Copies, which also part buffers that the optimizer shares with the parameters.
-    state = jax.tree.map(jnp.array, _State(params, params, optimizer.init(params)))
+    state = jax.tree.map(jnp.array, _State(params, params, optimizer.init(params), objective_state))
     losses = np.empty(num_steps)
     with tqdm(total=num_steps, disable=not progress_bar, desc="fit") as bar:
         for start in range(0, num_steps, chunk_size):
@@ -128,12 +144,21 @@ def fit(
             _check_losses(losses[:stop], start)
             bar.set_postfix(loss=f"{losses[start:stop].mean():.4g}", refresh=False)
             bar.update(stop - start)
-    return FitResult(merge(state.average), losses)
+    return FitResult(merge(state.average), losses, state.objective_state)
 
 
-def _check_data(data: Any, batch_size: int) -> Array:
+def _check_data(data: Any, batch_size: int, module: Any) -> Array:
     data = jnp.asarray(data)
     check_batch("data", data)
+    if getattr(module, "is_discrete", False):
+        data = data.astype(float)
+        outside = np.argwhere(~np.asarray(module.support(data)).reshape(len(data), -1).all(axis=1))
+        if len(outside):
+            raise ValueError(
+                f"data must be in the support of {type(module).__name__}, {module.support}, but "
+                f"{len(outside)} of {len(data)} points are not, the first at index "
+                f"{int(outside[0, 0])}."
+            )
     if not jnp.issubdtype(data.dtype, jnp.floating):
         raise TypeError(
             f"data must be floats, got {data.dtype}. Scale it: images of 256 grey levels, for "
@@ -180,11 +205,13 @@ def _is_float_array(leaf: Any) -> bool:
     return isinstance(leaf, Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _check_loss(loss_fn, params: Any, data: Array, batch_size: int, key: Array) -> None:
+def _check_loss(
+    loss_fn, params: Any, data: Array, batch_size: int, objective_state: Any, key: Array
+) -> None:
     """Trace the loss before anything is computed, so that a wrong shape is told in words."""
     batch = jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype)
     try:
-        loss = jax.eval_shape(loss_fn, params, batch, key)
+        loss, _ = jax.eval_shape(loss_fn, params, batch, objective_state, key)
     except Exception as error:
         raise ValueError(
             f"The objective can't be evaluated on a batch of shape {batch.shape} from data of "

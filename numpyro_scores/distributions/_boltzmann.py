@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax import Array, random
+from jax import Array, lax, random
 from jax.typing import ArrayLike
 from numpyro import handlers
 from numpyro.distributions import constraints
@@ -39,6 +39,27 @@ class PartitionSum(NamedTuple):
     num_states: int
     num_sites: int
     log_weight: Callable[[Array], Array]
+
+
+def gibbs_sweeps(
+    conditional: Callable[[int, tuple[Array, ...]], dist.Distribution],
+    key: Array,
+    blocks: tuple[Array, ...],
+    num_sweeps: int,
+) -> tuple[Array, ...]:
+    """
+    The blocks after some sweeps of Gibbs sampling.
+
+    :param conditional: of block `k` given the blocks, `conditional(k, blocks)`.
+    """
+
+    def sweep(blocks, key):
+        for k, key_block in enumerate(random.split(key, len(blocks))):
+            block = jnp.asarray(conditional(k, blocks).sample(key_block), blocks[k].dtype)
+            blocks = (*blocks[:k], block, *blocks[k + 1 :])
+        return blocks, None
+
+    return lax.scan(sweep, blocks, random.split(key, num_sweeps))[0]
 
 
 class BoltzmannDistribution(PointwiseDistribution):
@@ -147,6 +168,29 @@ class BlockDistribution(BoltzmannDistribution):
         for k in continuous:
             blocks[k] = jnp.asarray(self._conditional(k, tuple(blocks)).sample(keys[k]))
         return self.join(tuple(blocks))
+
+    def gibbs_steps(self, key: Array, x: ArrayLike, num_steps: int = 1) -> Array:
+        """
+        Where chains end that start at points, after some sweeps over all blocks.
+
+        :param x: points, shape `(..., *event_shape)`; the dtype stays.
+        """
+        return self.join(gibbs_sweeps(self._conditional, key, tuple(self.split(x)), num_steps))
+
+    def site_log_probs(self, x: ArrayLike) -> Array:
+        r"""
+        :math:`\log p(x_i \mid x_{\setminus i})` of each site.
+
+        :param x: points, shape `(..., *event_shape)`.
+        :return: the shape of `x`.
+        """
+        blocks = tuple(self.split(x))
+        log_probs = []
+        for k, block in enumerate(blocks):
+            given = self._conditional(k, blocks)
+            log_prob = given.log_prob(block.astype(int) if given.is_discrete else block)
+            log_probs.append(jnp.asarray(log_prob))
+        return self.join(tuple(log_probs))
 
     def conditional(self, block: int, value: Any) -> dist.Distribution:
         """

@@ -17,6 +17,7 @@ from numpyro_scores.distributions._boltzmann import (
     BoltzmannDistribution,
     PartitionSum,
     as_parameter,
+    gibbs_sweeps,
 )
 
 
@@ -92,6 +93,16 @@ class RestrictedBoltzmann(BoltzmannDistribution):
         :return: shape `(...)`.
         """
         return self._map_points("free_energy", lambda v: -self._log_weight(v), visible)
+
+    def gibbs_steps(self, key: Array, x: ArrayLike, num_steps: int = 1) -> Array:
+        """
+        Where chains end that start at visible units: hidden units given those, visible units given
+        these, and so on.
+
+        :param x: shape `(..., num_visible)`; the dtype stays.
+        """
+        blocks = HiddenThenVisible(self)
+        return gibbs_sweeps(blocks._conditional, key, blocks.split(x), num_steps)[1]
 
     def joint(self) -> "JointRBM":
         """The distribution of the visible and hidden units together, as one vector."""

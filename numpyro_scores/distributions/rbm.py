@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, lax
 from jax.nn import softplus
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
@@ -78,6 +78,26 @@ class BernoulliRBM(RestrictedBoltzmann):
 
     def _hidden_logits(self, visible: Array) -> Array:
         return self.hidden_bias + visible @ self.weights
+
+    def site_log_probs(self, x: ArrayLike) -> Array:
+        r"""
+        :math:`\log p(v_i \mid v_{\setminus i})` of each unit.
+
+        :param x: points, shape `(..., num_visible)`.
+        :return: the shape of `x`.
+        """
+        x = self._checked("site_log_probs", x)
+        hidden_logits = self._hidden_logits(x)
+
+        def of_unit(weights: Array, bias: Array, unit: Array) -> Array:
+            flip = 1 - 2 * unit
+            flipped = softplus(hidden_logits + flip[..., None] * weights)
+            rise = flip * bias + jnp.sum(flipped - softplus(hidden_logits), -1)
+            return -softplus(rise)
+
+        units = jnp.moveaxis(x, -1, 0)
+        log_probs = lax.map(lambda args: of_unit(*args), (self.weights, self.visible_bias, units))
+        return jnp.moveaxis(log_probs, 0, -1)
 
     def _given_hidden(self, hidden: Array) -> dist.Distribution:
         return dist.Bernoulli(logits=self.visible_bias + hidden @ self.weights.T)

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import Array, lax, random
+from jax import Array, random
 from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores.distributions._boltzmann import BlockDistribution
+from numpyro_scores.distributions._boltzmann import BlockDistribution, gibbs_sweeps
 from numpyro_scores.distributions._states import choice, tilted
 from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.infer._discrete import Trace, Values, blocks_of
@@ -129,17 +129,9 @@ class BlockUpdate(Update):
         return conditional
 
     def draw(self, key, values, trace_at, num_sweeps):
-        conditional = self.conditional(values, trace_at)
-
-        def sweep(blocks, key):
-            for k, key_block in enumerate(random.split(key, len(blocks))):
-                block = jnp.asarray(conditional(k, blocks).sample(key_block), blocks[k].dtype)
-                blocks = (*blocks[:k], block, *blocks[k + 1 :])
-            return blocks, None
-
         d = blocks_of(trace_at(values)[self.name]["fn"])
         blocks = tuple(d.split(values[self.name]))
-        blocks, _ = lax.scan(sweep, blocks, random.split(key, num_sweeps))
+        blocks = gibbs_sweeps(self.conditional(values, trace_at), key, blocks, num_sweeps)
         return {self.name: d.join(blocks)}
 
 

@@ -24,9 +24,8 @@ from numpyro_scores.infer._asymmetry import warn_unless_gradient
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn
 from numpyro_scores.infer._metric import (
     check_inverse_mass_matrix,
+    coordinates,
     given_metric,
-    unwhiten,
-    whiten,
 )
 from numpyro_scores.infer._segments import Target, score_sites, target_of
 from numpyro_scores.infer._trees import select
@@ -186,12 +185,9 @@ class AdjustedKernel(LangevinKernel):
         adapt = partial(init_adapter, (z,), key_adapt, inverse_mass_matrix=inverse_mass_matrix)
         step_size = self._step_size
         if step_size is None:
-            root = adapt().mass_matrix_sqrt_inv
-
-            def gradient(v):
-                return whiten(root, jax.grad(potential)(x + unwhiten(root, v)))
-
-            curvature = curvature_at(gradient, jnp.zeros_like(x), key_curvature)
+            v, position = coordinates(adapt().mass_matrix_sqrt_inv, x)
+            gradient = jax.grad(lambda v: potential(position(v)))
+            curvature = curvature_at(gradient, v, key_curvature)
             step_size = self._first_step_size(jnp.where(curvature > 0, curvature, 1.0), x.size)
         zero = jnp.zeros((), x.dtype)
         state = AdjustedState(

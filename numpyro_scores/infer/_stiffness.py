@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, random
 
-from numpyro_scores.curvature import largest_curvature, renewed
+from numpyro_scores.curvature import (
+    NUM_FIRST_ITERATIONS,
+    NUM_ITERATIONS,
+    largest_curvature,
+    renewed,
+)
 from numpyro_scores.integrators import Gradient, stationary_variance
-
-# Power iterations where nothing is known of the curvature, and those that start from the last
-# direction.
-NUM_FIRST_ITERATIONS = 20
-NUM_ITERATIONS = 2
 
 
 class Stiffness(NamedTuple):

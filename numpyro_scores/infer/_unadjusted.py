@@ -14,6 +14,7 @@ from jax import Array, lax, random
 from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule, warmup_adapter
 
 from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.curvature import NUM_ITERATIONS
 from numpyro_scores.infer._base import LangevinKernel, PotentialFn
 from numpyro_scores.infer._metric import (
     check_inverse_mass_matrix,
@@ -22,7 +23,6 @@ from numpyro_scores.infer._metric import (
     whiten,
 )
 from numpyro_scores.infer._stiffness import (
-    NUM_ITERATIONS,
     Stiffness,
     safe_step,
     stiffness_at,

@@ -18,7 +18,13 @@ from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, check_positive
-from numpyro_scores.curvature import block_directions, largest_curvature, renewed
+from numpyro_scores.curvature import (
+    NUM_FIRST_ITERATIONS,
+    NUM_ITERATIONS,
+    block_directions,
+    largest_curvature,
+    renewed,
+)
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._block_steps import Blocks, friction_at, num_rounds
@@ -33,11 +39,8 @@ from numpyro_scores.integrators import (
     UnderdampedIntegrator,
 )
 
-# Power iterations at the first noise level and at each later one, which starts from the last one's
-# directions. A curvature may fall by this factor from one level to the next: one estimate that is
-# far too low, among thousands of chains, would let its chain explode.
-NUM_FIRST_ITERATIONS = 20
-NUM_ITERATIONS = 2
+# A curvature may fall by this factor from one noise level to the next: one estimate that is far too
+# low, among thousands of chains, would let its chain explode.
 CURVATURE_MEMORY = 0.8
 
 LARGEST_LEVEL = 1e30

@@ -28,7 +28,6 @@ from numpyro_scores.curvature import (
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._block_steps import Blocks, friction_at, num_rounds
-from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._sites import LatentSites
 from numpyro_scores.infer._trees import all_finite, select
 from numpyro_scores.infer.underdamped import FRICTION
@@ -168,7 +167,7 @@ class AnnealedLangevin(LangevinKernel):
         assert self._model is not None
         sites, values = self._look(single_key, model_args, model_kwargs)
         sites.check_continuous(type(self).__name__, enumerates=False)
-        check_normalizers(self._model, model_args, model_kwargs, values)
+        self._check_normalizers(model_args, model_kwargs, values)
         if not sites.processes:
             raise ValueError(
                 f"AnnealedLangevin anneals a noise-conditional prior, but the latent sites "

@@ -56,9 +56,8 @@ class Path(NamedTuple):
 
     def slope(self, beta: Array, blocks: Blocks) -> Array:
         """The derivative of `log_weight` in beta."""
-        return jax.jvp(lambda beta: self.log_weight(beta, blocks), (beta,), (jnp.ones_like(beta),))[
-            1
-        ]
+        one = jnp.ones_like(beta)
+        return jax.jvp(lambda beta: self.log_weight(beta, blocks), (beta,), (one,))[1]
 
     def base_log_normalizer(self, blocks: Blocks) -> Array:
         """The logarithm of the normaliser of `start`, from any point: all blocks summed out."""
@@ -68,24 +67,24 @@ class Path(NamedTuple):
         d = self.at(beta)
         log_weight = d.log_prob(d.join(blocks))
         for k in summed:
-            log_probs = d.conditional(k, blocks).log_prob(blocks[k])
+            log_probs = jnp.asarray(d.conditional(k, blocks).log_prob(blocks[k]))
             log_weight -= jnp.sum(log_probs.reshape(len(log_weight), -1), 1)
         return log_weight
 
     def sweep(self, beta: Array | float, key: Array, blocks: Blocks) -> Blocks:
-        r"""Each block from its conditional distribution under :math:`p_\beta`."""
+        r"""Each block anew, from its conditional distribution under :math:`p_\beta`."""
         d = self.at(beta)
         new = list(blocks)
         for k, key_block in zip(self.order(), random.split(key, len(blocks)), strict=True):
-            drawn = d.conditional(k, tuple(new)).sample(key_block)
-            new[k] = jnp.asarray(drawn, new[k].dtype)
+            conditional = d.conditional(k, tuple(new))
+            drawn = jnp.asarray(conditional.sample(key_block))
+            new[k] = drawn.astype(jnp.int8) if conditional.is_discrete else drawn
         return tuple(new)
 
     def base_blocks(self, key: Array, num_chains: int) -> Blocks:
         """Independent draws of `start`."""
-        key_point, key_sweep = random.split(key)
-        points = self.end.random_point(key_point, (num_chains,))
-        return self.sweep(0.0, key_sweep, tuple(self.end.split(points)))
+        anywhere = jnp.zeros((num_chains, *self.start.event_shape))
+        return self.sweep(0.0, key, tuple(self.start.split(anywhere)))
 
     def anneal(self, betas: Array, key: Array, blocks: Blocks) -> tuple[Blocks, Array]:
         r"""
@@ -117,26 +116,21 @@ def path_to(
     distribution: BoltzmannDistribution, base: BoltzmannDistribution | None, method: str
 ) -> Path:
     """To a distribution, from independent sites with the fields of `base`."""
-    joint = _with_hidden_units(distribution)
-    if not isinstance(joint, BlockDistribution):
+    if base is None:
+        base = distribution
+    elif type(base) is not type(distribution):
         raise ValueError(
-            f"{method} draws block by block, but {type(distribution).__name__} has no blocks: it "
-            "must be a numpyro_scores.distributions.BlockDistribution."
+            f"base must be a {type(distribution).__name__}, as the distribution is, got "
+            f"{type(base).__name__}."
         )
-    start, end = joint.tempered(0.0), joint.tempered(1.0)
-    if base is not None:
-        if type(base) is not type(distribution):
-            raise ValueError(
-                f"base must be another {type(distribution).__name__}, as the distribution is, got "
-                f"{type(base).__name__}."
-            )
-        start = _with_hidden_units(base).tempered(0.0)
-        shapes = [[jnp.shape(x) for x in jax.tree.leaves(d)] for d in (start, end)]
-        if shapes[0] != shapes[1] or jax.tree.structure(start) != jax.tree.structure(end):
-            raise ValueError(
-                "base must have the sites, the edges and the shapes of parameters of the "
-                f"distribution, {shapes[1]}; got {shapes[0]}."
-            )
+    start = _with_hidden_units(base, method).tempered(0.0)
+    end = _with_hidden_units(distribution, method).tempered(1.0)
+    shapes = [[jnp.shape(x) for x in jax.tree.leaves(d)] for d in (start, end)]
+    if shapes[0] != shapes[1] or jax.tree.structure(start) != jax.tree.structure(end):
+        raise ValueError(
+            "base must have the sites and the edges of the distribution, and parameters of the "
+            f"shapes {shapes[1]}, got {shapes[0]}."
+        )
     return _undifferentiated(Path(start, end))
 
 
@@ -149,9 +143,15 @@ def checked_key(key: Any, method: str) -> Array:
     return key
 
 
-def _with_hidden_units(distribution: BoltzmannDistribution) -> BoltzmannDistribution:
-    is_marginal = isinstance(distribution, RestrictedBoltzmann)
-    return distribution.joint() if is_marginal else distribution
+def _with_hidden_units(distribution: BoltzmannDistribution, method: str) -> BlockDistribution:
+    if isinstance(distribution, RestrictedBoltzmann):
+        return distribution.joint()
+    if not isinstance(distribution, BlockDistribution):
+        raise ValueError(
+            f"{method} draws block by block, but {type(distribution).__name__} has no blocks: it "
+            "must be a numpyro_scores.distributions.BlockDistribution."
+        )
+    return distribution
 
 
 def points_with_hidden_units(

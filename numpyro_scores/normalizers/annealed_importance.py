@@ -94,12 +94,13 @@ class AnnealedImportanceSampling(BidirectionalMethod):
     are not of the target. An end lies about 3.4 standard errors away from the estimate of its
     direction, and no closer than 5.8 over the number of chains.
 
-    The defaults need no tuning for up to some thousand sites: the variance of a log weight is about
-    proportional to the number of sites over that of levels, so a larger system needs more levels
-    for a bracket as narrow, and more still near a phase transition. More levels are of more use
-    than more chains. It is one compiled call, in time three times `num_levels` sweeps of all chains
-    and four times as many log weights, in memory a few times `num_chains` points. Log weights are
-    sums over levels, which single precision holds to about :math:`10^{-5}` of :math:`\log Z`.
+    The defaults need no tuning for up to some thousand sites. The variance of a log weight is about
+    proportional to the number of sites over that of levels: a larger system needs more levels for a
+    bracket as narrow, and more still near a phase transition. Levels are of more use than chains.
+    All is one compiled call, in time three times `num_levels` sweeps of all chains with the log
+    weights between, in memory some 50 bytes for each site of each chain. With the defaults and two
+    cores that is 1 s for a machine of 100 and 10 units, 10 s for a lattice of 32 x 32, 20 s for a
+    machine of 784 and 500.
 
     :param num_chains: number of chains, at least 2.
     :param num_levels: :math:`n`, the number of steps of :math:`\beta`.

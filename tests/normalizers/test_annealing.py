@@ -105,6 +105,34 @@ def test_chains_have_the_moments_of_the_weight(make, up):
     assert abs(second.mean() - 1) < 4 * second.std() / np.sqrt(n)
 
 
+def assert_draws(points, d, num_draws):
+    """Points are draws of a distribution, by the frequency of each state of all sites."""
+    is_point = jnp.all(points[:, None] == points_of(d), -1)
+    p = jax.nn.softmax(d.log_prob(points_of(d)))
+    error = jnp.abs(jnp.mean(is_point, 0) - p)
+    assert jnp.all(error < 5 * jnp.sqrt(p * (1 - p) / num_draws) + 1 / num_draws)
+
+
+@pytest.mark.parametrize("make", [rbm, triangles])
+def test_a_sweep_leaves_draws_draws(make):
+    path, n = path_to(make(), None, "AIS"), 20_000
+    points = points_of(path.end)
+    start = random.categorical(random.key(0), path.end.log_prob(points), shape=(n,))
+    blocks = jax.jit(path.sweep)(1.0, random.key(1), tuple(path.end.split(points[start])))
+    assert_draws(path.end.join(blocks), path.end, n)
+
+
+def test_weighted_chains_are_resampled_into_draws_of_the_target():
+    path, n = path_to(rbm(), None, "AIS"), 20_000
+    blocks = jax.jit(path.base_blocks, static_argnums=1)(random.key(0), n)
+    assert_draws(path.start.join(blocks), path.start, n)
+    inputs = jnp.array([0.0, 1.0]), random.key(1)
+    way = jax.jit(annealed_importance._resampled_way)
+    blocks, log_weights = way(path, blocks, inputs)
+    size = 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
+    assert_draws(path.end.join(blocks), path.end, 0.9 * size)
+
+
 @pytest.mark.parametrize("make", [rbm, ising, triangles, gaussian_rbm])
 def test_the_value_of_the_block_that_is_summed_out_does_not_matter(x64, make):
     path = path_to(make(), None, "AIS")

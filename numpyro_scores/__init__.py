@@ -45,8 +45,11 @@ from numpyro_scores.infer import (
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
 from numpyro_scores.normalizers import (
+    AnnealedImportanceSampling,
     Enumeration,
     LogNormalizer,
+    ReverseAnnealedImportanceSampling,
+    ThermodynamicIntegration,
     TransferMatrix,
     log_normalizer,
 )
@@ -63,6 +66,7 @@ __all__ = [
     "SKROCK",
     "UBU",
     "ULA",
+    "AnnealedImportanceSampling",
     "AnnealedLangevin",
     "BernoulliRBM",
     "BlockGibbs",
@@ -88,7 +92,9 @@ __all__ = [
     "Potts",
     "ProbabilityFlow",
     "ReplicaExchange",
+    "ReverseAnnealedImportanceSampling",
     "ScoreDistribution",
+    "ThermodynamicIntegration",
     "TransferMatrix",
     "UnderdampedLangevin",
     "VarianceExploding",

@@ -3,9 +3,10 @@
 
 """What Boltzmann machines, lattices and random fields share: a weight, and blocks of sites."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax.numpy as jnp
 import numpyro
@@ -65,11 +66,13 @@ def gibbs_sweeps(
 class BoltzmannDistribution(PointwiseDistribution):
     r"""
     :math:`p(x) = e^{\ell(x)} / Z`, where a subclass writes :math:`\ell` for one point,
-    `_log_weight(x) -> ()`, and what must be summed for :math:`Z`, `partition_sum`.
+    `_log_weight(x) -> ()`, what must be summed for :math:`Z`, `partition_sum`, and in
+    `_interaction` the name of the parameter without which all sites would be independent.
     """
 
     pytree_data_fields = ("log_normalizer",)
     pytree_aux_fields = ("sampler",)
+    _interaction: str
 
     def __init__(self, event_shape, support, log_normalizer, sampler=None, *, validate_args=None):
         check_log_normalizer(log_normalizer)
@@ -90,6 +93,18 @@ class BoltzmannDistribution(PointwiseDistribution):
     @abstractmethod
     def partition_sum(self) -> PartitionSum:
         """The sum that is Z, for the methods of `numpyro_scores.log_normalizer`."""
+
+    def tempered(self, beta: ArrayLike) -> Self:
+        r"""
+        The same, unnormalised and without a sampler, with :math:`\beta` times the couplings (weights)
+        and the fields (biases) as they are: at :math:`\beta = 0` all sites are independent.
+
+        :param beta: shape `()`.
+        """
+        other = copy.copy(self)
+        setattr(other, self._interaction, beta * getattr(self, self._interaction))
+        other.log_normalizer = other.sampler = None
+        return other
 
     def _log_density(self, x: Array) -> Array:
         log_weight = self._log_weight(x)

@@ -37,6 +37,7 @@ class RestrictedBoltzmann(BoltzmannDistribution):
     """Visible units, with hidden units summed out; no edges within a side."""
 
     pytree_data_fields = ("weights", "hidden_bias")
+    _interaction = "weights"
 
     def __init__(self, weights, hidden_bias, support, log_normalizer, sampler, *, validate_args):
         weights = jnp.asarray(weights)
@@ -211,6 +212,9 @@ class JointRBM(BlockDistribution):
         if block == 0:
             return self.rbm.conditional(hidden=hidden)
         return self.rbm.conditional(visible=visible)
+
+    def tempered(self, beta: ArrayLike) -> "JointRBM":
+        return self.rbm.tempered(beta).joint()
 
     def partition_sum(self) -> PartitionSum:
         return self.rbm.partition_sum()

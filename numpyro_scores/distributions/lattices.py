@@ -37,6 +37,7 @@ class Lattice(ColoredDistribution):
 
     pytree_data_fields = ("coupling", "field")
     pytree_aux_fields = ("periodic",)
+    _interaction = "coupling"
 
     def __init__(
         self, shape, support, coupling, periodic, log_normalizer, sampler, *, validate_args

@@ -53,6 +53,7 @@ class PairwiseMRF(ColoredDistribution):
 
     pytree_data_fields = ("couplings", "fields")
     pytree_aux_fields = ("_graph", "num_states")
+    _interaction = "couplings"
 
     def __init__(
         self,

@@ -4,8 +4,21 @@
 """Normalisers of unnormalised distributions."""
 
 from numpyro_scores.normalizers._base import LogNormalizer
+from numpyro_scores.normalizers.annealed_importance import (
+    AnnealedImportanceSampling,
+    ReverseAnnealedImportanceSampling,
+)
 from numpyro_scores.normalizers.choice import log_normalizer
 from numpyro_scores.normalizers.enumeration import Enumeration
+from numpyro_scores.normalizers.thermodynamic import ThermodynamicIntegration
 from numpyro_scores.normalizers.transfer_matrix import TransferMatrix
 
-__all__ = ["Enumeration", "LogNormalizer", "TransferMatrix", "log_normalizer"]
+__all__ = [
+    "AnnealedImportanceSampling",
+    "Enumeration",
+    "LogNormalizer",
+    "ReverseAnnealedImportanceSampling",
+    "ThermodynamicIntegration",
+    "TransferMatrix",
+    "log_normalizer",
+]

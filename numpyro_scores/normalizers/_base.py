@@ -20,7 +20,8 @@ class LogNormalizer(NamedTuple):
 
     - **estimate** - :math:`\log Z`.
     - **standard_error** - of the estimate; zero if it is exact.
-    - **lower**, **upper** - a bracket of :math:`\log Z`; both are the estimate if it is exact.
+    - **lower**, **upper** - a bracket of :math:`\log Z`, in the sense that the method says; both
+      are the estimate if it is exact.
     """
 
     estimate: Array

@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""`log_normalizer`, which calls a method, or finds the exact one that fits."""
+"""`log_normalizer`, which calls a method, or finds one that fits."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from jax import Array
 
 from numpyro_scores.distributions import BoltzmannDistribution
 from numpyro_scores.normalizers._base import LogNormalizer
+from numpyro_scores.normalizers.annealed_importance import AnnealedImportanceSampling
 from numpyro_scores.normalizers.enumeration import Enumeration
 from numpyro_scores.normalizers.transfer_matrix import TransferMatrix
 
@@ -25,13 +26,16 @@ def log_normalizer(
 
     It may be called in a model: an exact value is differentiable in the parameters, so that
     `Ising(shape, K, log_normalizer=log_normalizer(Ising(shape, K)).estimate)` is right for a
-    coupling that is inferred.
+    coupling that is inferred. An estimate is not, and says so.
 
     :param key: a random key, for a method that needs one.
-    :param method: `Enumeration()`, `TransferMatrix()` or any `method(distribution, key)` that
-        returns a `LogNormalizer`. By default an exact one that fits.
-    :raises ValueError: if the method does not fit the distribution, or no exact one does.
-    :raises TypeError: for another distribution.
+    :param method: `TransferMatrix()`, `Enumeration()`, `AnnealedImportanceSampling()`,
+        `ReverseAnnealedImportanceSampling()`, `ThermodynamicIntegration()` or any
+        `method(distribution, key)` that returns a `LogNormalizer`. By default the first of these
+        that fits.
+    :raises ValueError: if the method does not fit the distribution, or if no exact one does and
+        there is no key for an estimate.
+    :raises TypeError: for another distribution, or if an estimate is differentiated.
     """
     if not isinstance(distribution, BoltzmannDistribution):
         raise TypeError(
@@ -45,9 +49,11 @@ def log_normalizer(
     for candidate in exact:
         if candidate.refusal(distribution) is None:
             return candidate(distribution, key)
-    reasons = " ".join(f"{type(m).__name__} {m.refusal(distribution)}" for m in exact)
-    raise ValueError(
-        f"No exact method fits this {type(distribution).__name__} of event shape "
-        f"{distribution.event_shape}. {reasons} Give a method that estimates it, "
-        "log_normalizer(..., key=key, method=...), or take fewer sites."
-    )
+    if key is None:
+        reasons = " ".join(f"{type(m).__name__} {m.refusal(distribution)}" for m in exact)
+        raise ValueError(
+            f"No exact method fits this {type(distribution).__name__} of event shape "
+            f"{distribution.event_shape}. {reasons} Give a random key to estimate it, "
+            "log_normalizer(..., key=key), or take fewer sites."
+        )
+    return AnnealedImportanceSampling()(distribution, key)

@@ -186,7 +186,7 @@ def test_a_lattice_that_is_too_large_is_told_with_what_would_work():
         ns.log_normalizer(d, method=ns.Enumeration())
     with pytest.raises(ValueError, match=r"No exact method fits this Ising") as error:
         ns.log_normalizer(d)
-    for told in ("(16, 16)", "a width of 12", "up to 25 sites", "method that estimates it"):
+    for told in ("(16, 16)", "a width of 12", "up to 25 sites", "key to estimate it"):
         assert told in str(error.value)
 
 

@@ -96,8 +96,9 @@ class BoltzmannDistribution(PointwiseDistribution):
 
     def tempered(self, beta: ArrayLike) -> Self:
         r"""
-        The same, unnormalised and without a sampler, with :math:`\beta` times the couplings (weights)
-        and the fields (biases) as they are: at :math:`\beta = 0` all sites are independent.
+        The same, unnormalised and without a sampler, with :math:`\beta` times the couplings
+        (weights) and the fields (biases) as they are: at :math:`\beta = 0` all sites are
+        independent.
 
         :param beta: shape `()`.
         """

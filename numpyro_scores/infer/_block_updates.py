@@ -44,19 +44,21 @@ class BlockUpdate(Update):
 
     - **states** - for each block, the states of its elements; None if it is continuous.
     - **terms** - the log densities that depend on the site, besides its own.
+    - **joint** - the sites whose log density depends on it, but is not a sum over its elements.
     """
 
     name: str
     states: tuple[tuple[int, ...] | None, ...]
     terms: tuple[Term, ...]
+    joint: tuple[str, ...]
 
     @classmethod
     def of(cls, name: str, values: Values, trace_at: Trace) -> "BlockUpdate":
         fn = trace_at(values)[name]["fn"]
         if isinstance(fn, MaskedDistribution):
             raise ValueError(
-                f"The distribution of site {name!r} is masked, and BlockGibbs needs all of its "
-                "density. Mask the likelihood instead."
+                f"The distribution of site {name!r} is masked, but its elements are drawn from all "
+                "of its density. Mask the likelihood instead."
             )
         d = base_of(fn)
         blocks = tuple(d.split(values[name]))
@@ -68,7 +70,7 @@ class BlockUpdate(Update):
             lambda key: d.random_point(key, fn.batch_shape),
         )
         dependents = [n for n in _dependents(name, values, trace_at) if n != name]
-        terms = _terms(name, dependents, values, trace_at, layout)
+        terms, joint = _terms(name, dependents, values, trace_at, layout)
         states = tuple(_states(c) if c.is_discrete else None for c in conditionals)
         for k, block_states in enumerate(states):
             if block_states is None and any(term.block in (None, k) for term in terms):
@@ -78,7 +80,7 @@ class BlockUpdate(Update):
                     "continuous site with a Langevin kernel, and the discrete one beside it: "
                     "v = sample('v', rbm), h = sample('h', rbm.conditional(visible=v).to_event(1))."
                 )
-        return cls(name, states, terms)
+        return cls(name, states, terms, joint)
 
     def log_weights(self, values, trace_at):
         if not self.terms:
@@ -135,19 +137,25 @@ class BlockUpdate(Update):
 
 @dataclass(frozen=True)
 class ElementwiseUpdate(Update):
-    """A site whose elements are independent given everything else, all at once."""
+    """
+    A site whose elements are independent given everything else, all at once.
+
+    - **joint** - the sites whose log density is not a sum over its elements, which then are not
+      independent.
+    """
 
     name: str
     states: tuple[int, ...]
     terms: tuple[Term, ...]
+    joint: tuple[str, ...]
 
     @classmethod
     def of(cls, name: str, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
         fn = trace_at(values)[name]["fn"]
         if base_of(fn).event_shape or not fn.has_enumerate_support:
             raise ValueError(
-                f"BlockGibbs draws elements with finitely many states, but site {name!r} is of "
-                f"{type(base_of(fn)).__name__}. Give its full conditional, "
+                f"Site {name!r} is of {type(base_of(fn)).__name__}, whose elements do not have "
+                "finitely many states each. Draw it by BlockGibbs from its full conditional, "
                 f"blocks=[([{name!r}], conditional), ...]."
             )
         states = _states(base_of(fn))
@@ -159,7 +167,7 @@ class ElementwiseUpdate(Update):
             lambda key: random.choice(key, jnp.array(states), shape),
         )
         dependents = _dependents(name, values, trace_at)
-        return cls(name, states, _terms(name, dependents, values, trace_at, layout))
+        return cls(name, states, *_terms(name, dependents, values, trace_at, layout))
 
     def log_weights(self, values, trace_at):
         value = values[self.name]
@@ -232,16 +240,20 @@ def _dependents(name: str, values: Values, trace_at: Trace) -> list[str]:
 
 def _terms(
     name: str, dependents: list[str], values: Values, trace_at: Trace, layout: Layout
-) -> tuple[Term, ...]:
+) -> tuple[tuple[Term, ...], tuple[str, ...]]:
+    """The log densities that are sums over the elements, and the names of those that are not."""
     if not dependents:
-        return ()
+        return (), ()
     found = find_terms(dependents, lambda value: trace_at(values | {name: value}), layout)
-    joint = [site for site, term in found.items() if term is None]
-    if joint:
+    terms = tuple(term for term in found.values() if term is not None)
+    return terms, tuple(site for site, term in found.items() if term is None)
+
+
+def check_elementwise(kernel: str, update: Any, way_out: str) -> None:
+    """Raise if the elements of a site are joined by another log density than its own."""
+    if update.joint:
         raise ValueError(
-            f"BlockGibbs cannot draw the elements of site {name!r}, of shape {layout.shape}, at "
-            f"once: the log density of {joint} is not a sum over single elements. Missing "
-            "observations should be masked, not indexed. For a likelihood that joins the elements "
-            f"give the full conditional, blocks=[([{name!r}], conditional)], or use another kernel."
+            f"{kernel} cannot draw the elements of site {update.name!r} at once: the log density "
+            f"of {list(update.joint)} is not a sum over single elements. Missing observations "
+            f"should be masked, not indexed. For a likelihood that joins the elements {way_out}."
         )
-    return tuple(term for term in found.values() if term is not None)

@@ -17,6 +17,7 @@ from numpyro_scores.infer._block_updates import (
     ConditionalUpdate,
     ElementwiseUpdate,
     Update,
+    check_elementwise,
 )
 from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState, Trace, Values
 
@@ -89,7 +90,13 @@ class BlockGibbs(DiscreteKernel):
 
         def found(name: str) -> Update:
             has_blocks = isinstance(base_of(sites[name]["fn"]), BlockDistribution)
-            return (BlockUpdate if has_blocks else ElementwiseUpdate).of(name, values, trace_at)
+            update = (BlockUpdate if has_blocks else ElementwiseUpdate).of(name, values, trace_at)
+            way_out = (
+                f"use DiscreteLangevin or GibbsWithGradients, or give the full conditional, "
+                f"blocks=[([{name!r}], conditional)]"
+            )
+            check_elementwise("BlockGibbs", update, way_out)
+            return update
 
         updates: list[Update] = []
         for block, conditional in self._blocks or ((tuple(names), None),):

@@ -153,10 +153,10 @@ def local_points(
     once = [site.log_weights(values, trace_at) for site in sites] if len(sites) == 1 else None
     joint = {name for site in sites for name in site.update.joint}
 
-    def joint_terms(z: Values) -> tuple[Array | float, Values]:
+    def joint_terms(z: Values) -> tuple[Array, Values]:
         """The log densities that join elements, and for each site the gradient of its own."""
         if not joint:
-            return 0.0, {}
+            return jnp.zeros(()), {}
 
         def log_probs(x: Values) -> Values:
             trace = trace_at(x)
@@ -168,7 +168,7 @@ def local_points(
             if of_site := site.update.joint:
                 ones = {n: jnp.where(n in of_site, 1.0, 0.0).astype(values[n].dtype) for n in joint}
                 gradients[site.name] = transpose(ones)[0][site.name]
-        return sum(values.values()), gradients
+        return sum(values.values(), jnp.zeros(())), gradients
 
     def point(z: Values) -> Point:
         trace = trace_at(z)

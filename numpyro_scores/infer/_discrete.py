@@ -144,10 +144,10 @@ class DiscreteKernel(ChainKernel):
 
         if is_prng_key(rng_key):
             key_start, key_chain = random.split(rng_key)
-            z = start(key_start)
         else:
             key_start, key_chain = jnp.swapaxes(jax.vmap(random.split)(rng_key), 0, 1)
-            z = jax.vmap(start)(key_start)
+            start = jax.vmap(start)
+        z = jax.jit(start)(key_start)
         if init_params is not None:
             z |= _checked_start(init_params, z)
         return self._init_chains(key_chain, z, num_warmup, model_args, model_kwargs)

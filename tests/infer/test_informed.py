@@ -4,7 +4,7 @@
 """GibbsWithGradients and DiscreteLangevin: differences, proposals and transition matrices."""
 
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -81,11 +81,19 @@ of_both = pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
 of_models = pytest.mark.parametrize("model, states, shape, is_exact", MODELS.values(), ids=MODELS)
 
 
+@cache
+def plan_of(model):
+    kernel = ns.GibbsWithGradients(model)
+    kernel._look((), {})
+    return kernel._planned
+
+
 def prepared(kernel):
-    """The kernel after `init`, its points as a function of x, and what it adapts."""
-    state = kernel.init(random.key(0), 0, None, (), {})
+    """The points of a kernel as a function of x, and what it adapts."""
+    kernel._planned = plan_of(kernel.model)
     trace_at = kernel._trace_at((), {})
-    return jax.jit(lambda x: kernel._points({"x": x}, trace_at)({"x": x})), state.adapt_state
+    points = jax.jit(lambda x: kernel._points({"x": x}, trace_at)({"x": x}))
+    return points, kernel._first_adapt_state()
 
 
 def log_posterior(kernel, x):
@@ -163,7 +171,7 @@ def test_draws_are_those_of_the_transition_matrix(x64, make, model):
     _, states, shape, _ = MODELS[model.__name__]
     x = enumerated(states, shape)
     start = 70
-    num_chains = 20_000
+    num_chains = 10_000
     expected = transition_matrix(kernel, x)[start] * num_chains
     z = {"x": jnp.broadcast_to(x[start], (num_chains, *shape))}
     drawn = np.asarray(draw(kernel, random.key(1), num_chains, z).z["x"])
@@ -172,7 +180,10 @@ def test_draws_are_those_of_the_transition_matrix(x64, make, model):
     counts = np.bincount(numbers, minlength=len(x))
     assert np.all(counts[expected < 1e-9] == 0)
     often = expected > 10
-    counts, expected = (np.append(n[often], n[~often].sum()) for n in (counts, expected))
+    rest = counts[~often].sum(), expected[~often].sum()
+    counts, expected = counts[often], expected[often]
+    if rest[1] > 0:
+        counts, expected = np.append(counts, rest[0]), np.append(expected, rest[1])
     assert chisquare(counts, expected).pvalue > 1e-6
 
 
@@ -193,7 +204,7 @@ def test_the_bias_of_the_unadjusted_form_vanishes_as_its_moves_do(x64):
 
 @pytest.mark.parametrize(
     "make, num_warmup",
-    [(partial(ns.GibbsWithGradients, num_steps=25), 10), (ns.DiscreteLangevin, 80)],
+    [(partial(ns.GibbsWithGradients, num_steps=12), 20), (ns.DiscreteLangevin, 80)],
 )
 def test_the_mean_spin_of_a_torus(make, num_warmup):
     """Grathwohl et al.'s Ising model of 5 x 5 spins, enumerated."""
@@ -202,14 +213,14 @@ def test_the_mean_spin_of_a_torus(make, num_warmup):
 
     def step(state, _):
         state = kernel.sample(state, (), {})
-        return state, (jnp.mean(state.z["x"], axis=(1, 2), dtype=float), state.accept_prob)
+        return state, (jnp.mean(1.0 * state.z["x"], axis=(1, 2)), state.accept_prob)
 
     @jax.jit
     def run(key):
         state = kernel.init(random.split(key, num_chains), num_warmup, None, (), {})
         return jax.lax.scan(step, state, length=num_warmup + 80)[1]
 
-    x, accept_prob = (np.moveaxis(a[num_warmup:], 0, 1) for a in run(random.key(0)))
+    x, accept_prob = (np.moveaxis(np.asarray(a)[num_warmup:], 0, 1) for a in run(random.key(0)))
     mean, error = mean_and_error(x)
     assert error < 0.01
     assert_within(mean, 0.4829698422, error)
@@ -228,8 +239,8 @@ def test_warmup_ends_with_the_average_of_its_steps():
     assert len(set(steps[:6])) == 6 and len(set(steps[5:])) == 1
     np.testing.assert_allclose(np.log(steps[-1]), state.adapt_state.averaging[1], rtol=1e-5)
     fixed = ns.DiscreteLangevin(spins, step_size=0.3, adapt_step_size=False)
-    state = fixed.sample(fixed.init(random.key(0), 5, None, (), {}), (), {})
-    assert state.adapt_state.step_size == np.float32(0.3)
+    state = draw(fixed, random.key(0), 2, None, num_warmup=5)
+    assert np.all(state.adapt_state.step_size == np.float32(0.3))
 
 
 def test_without_a_metropolis_test_the_acceptance_tells_of_the_bias():
@@ -272,12 +283,12 @@ def test_several_sites_depend_on_each_other(x64):
     z = jax.tree.map(lambda *x: jnp.stack(x), *({"a": a, "b": b} for a, b in both))
     for make in KERNELS.values():
         kernel = make(model)
-        state = kernel.init(random.key(0), 0, None, (), {})
+        kernel._planned = plan_of(model)
         trace_at = kernel._trace_at((), {})
-        points = jax.jit(jax.vmap(lambda z, kernel=kernel: kernel._points(z, trace_at)(z)))(z)
+        points = jax.jit(jax.vmap(lambda z, k=kernel, t=trace_at: k._points(z, t)(z)))(z)
         energies = jax.jit(jax.vmap(kernel.get_potential_fn((), {})))(z)
         np.testing.assert_allclose(points.potential_energy, energies, rtol=1e-12)
-        adapt = state.adapt_state
+        adapt = kernel._first_adapt_state()
         to_all = jax.vmap(kernel._log_proposal, in_axes=(0, None, None))
         q = np.exp(jax.jit(jax.vmap(to_all, in_axes=(None, 0, None)))(z, points, adapt))
         changes = [[np.sum(a != c) + np.sum(b != d) for c, d in both] for a, b in both]

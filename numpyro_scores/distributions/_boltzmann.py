@@ -8,14 +8,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
 from jax.typing import ArrayLike
+from numpyro import handlers
 from numpyro.distributions import constraints
 
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
 from numpyro_scores.distributions._blocks import Checkerboard, ColorBlocks
+from numpyro_scores.distributions._short_runs import (
+    as_sampler,
+    checked_kernel,
+    one_draw,
+    short_runs,
+)
 
 
 class PartitionSum(NamedTuple):
@@ -40,11 +48,15 @@ class BoltzmannDistribution(PointwiseDistribution):
     """
 
     pytree_data_fields = ("log_normalizer",)
+    pytree_aux_fields = ("sampler",)
 
-    def __init__(self, event_shape, support, log_normalizer, *, validate_args=None):
+    def __init__(self, event_shape, support, log_normalizer, sampler=None, *, validate_args=None):
         check_log_normalizer(log_normalizer)
         self.log_normalizer = log_normalizer
+        self.sampler = as_sampler(sampler, "BlockGibbs")
         super().__init__(event_shape, support, validate_args=validate_args)
+        if sampler is not None:
+            self._kernel()
 
     @constraints.dependent_property(is_discrete=True)
     def support(self):
@@ -62,15 +74,31 @@ class BoltzmannDistribution(PointwiseDistribution):
         log_weight = self._log_weight(x)
         return log_weight if self.log_normalizer is None else log_weight - self.log_normalizer
 
+    def _kernel(self) -> Any:
+        """A new kernel: `init` writes on kernels."""
+        assert self.sampler is not None
+        return checked_kernel(self.sampler(lambda: numpyro.sample("x", self)))
+
+    def _short_run(self, key: Array) -> Array:
+        with handlers.block():  # the handlers of a model that draws from this one are not for ours
+            return one_draw(self._kernel(), key)["x"]
+
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
-        if self.is_discrete:
-            way_out = "Draw block by block from its `conditional`."
-        else:
-            way_out = "Draw with MCMC(numpyro_scores.MALA(model), ...) or another kernel."
-        raise NotImplementedError(
-            f"{type(self).__name__} cannot be sampled directly: its sites depend on each other. "
-            f"{way_out}"
-        )
+        """
+        Draws by the `sampler`, each the end of a chain of its own.
+
+        :raises NotImplementedError: without a `sampler`.
+        """
+        if self.sampler is None:
+            kernel = "BlockGibbs" if self.is_discrete else "MALA"
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot be sampled directly: its sites depend on each "
+                f"other. Draw with MCMC(numpyro_scores.{kernel}(model), ...), or give it a "
+                f"short-run sampler, {type(self).__name__}(..., "
+                f"sampler=functools.partial(numpyro_scores.{kernel}, num_steps=500)), which "
+                "NumPyro's Predictive and Gibbs need."
+            )
+        return short_runs(self, key, sample_shape)
 
 
 class BlockDistribution(BoltzmannDistribution):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, random
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
@@ -37,7 +37,7 @@ class RestrictedBoltzmann(BoltzmannDistribution):
 
     pytree_data_fields = ("weights", "hidden_bias")
 
-    def __init__(self, weights, hidden_bias, support, log_normalizer, *, validate_args=None):
+    def __init__(self, weights, hidden_bias, support, log_normalizer, sampler, *, validate_args):
         weights = jnp.asarray(weights)
         if weights.ndim != 2:
             raise ValueError(
@@ -46,7 +46,9 @@ class RestrictedBoltzmann(BoltzmannDistribution):
         self.weights = as_parameter("weights", weights, weights.shape)
         num_visible, num_hidden = self.weights.shape
         self.hidden_bias = as_parameter("hidden_bias", hidden_bias, (num_hidden,))
-        super().__init__((num_visible,), support, log_normalizer, validate_args=validate_args)
+        super().__init__(
+            (num_visible,), support, log_normalizer, sampler, validate_args=validate_args
+        )
 
     @abstractmethod
     def _joint_log_weight(self, visible: Array, hidden: Array) -> Array:
@@ -94,6 +96,33 @@ class RestrictedBoltzmann(BoltzmannDistribution):
     def joint(self) -> "JointRBM":
         """The distribution of the visible and hidden units together, as one vector."""
         return JointRBM(self)
+
+
+class HiddenThenVisible(NamedTuple):
+    """
+    The visible units alone, drawn by way of hidden units that are not kept: two blocks, as those of
+    a `BlockDistribution`, of which `join` forgets the first.
+    """
+
+    rbm: RestrictedBoltzmann
+    num_blocks = 2
+
+    def split(self, x: ArrayLike) -> tuple[Array, Array]:
+        x = jnp.asarray(x)
+        return jnp.zeros((*x.shape[:-1], self.rbm.weights.shape[1]), x.dtype), x
+
+    def join(self, blocks: tuple[Array, ...]) -> Array:
+        return blocks[1]
+
+    def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
+        hidden, visible = blocks
+        if block == 0:
+            return self.rbm.conditional(visible=visible)
+        return self.rbm.conditional(hidden=hidden)
+
+    def random_point(self, key: Array, batch_shape: tuple[int, ...] = ()) -> Array:
+        shape = (*batch_shape, *self.rbm.event_shape)
+        return random.bernoulli(key, 0.5, shape).astype(jnp.int8)
 
 
 class VisibleThenHidden(constraints.Constraint):
@@ -151,6 +180,7 @@ class JointRBM(BlockDistribution):
             (num_visible + num_hidden,),
             support,
             rbm.log_normalizer,
+            rbm.sampler,
             validate_args=rbm._validate_args,
         )
 

@@ -3,9 +3,7 @@
 
 """A distribution that is known by its energy."""
 
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +13,12 @@ from numpyro.distributions import biject_to, constraints
 
 from numpyro_scores._callables import Energy, as_pytree
 from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
+from numpyro_scores.distributions._short_runs import (
+    as_sampler,
+    checked_kernel,
+    one_draw,
+    short_runs,
+)
 
 
 class EnergyDistribution(PointwiseDistribution):
@@ -69,7 +73,7 @@ class EnergyDistribution(PointwiseDistribution):
                 f"{self.event_shape} must have shape (), got {shape}."
             )
 
-        self.sampler = None if sampler is None else _as_sampler(sampler)
+        self.sampler = as_sampler(sampler, "MALA")
         if sampler is not None:
             self._kernel()
 
@@ -91,10 +95,7 @@ class EnergyDistribution(PointwiseDistribution):
                 "...), or give it a short-run sampler, EnergyDistribution(..., "
                 "sampler=functools.partial(numpyro_scores.MALA, step_size=0.1, num_steps=500))."
             )
-        if key is None:
-            raise ValueError("EnergyDistribution.sample needs a random key, got None.")
-        draws = _short_runs(self, key, math.prod(sample_shape))
-        return draws.reshape(*sample_shape, *self.event_shape)
+        return short_runs(self, key, sample_shape)
 
     def _kernel(self) -> Any:
         """A new kernel in the unconstrained space of the support: `init` writes on kernels."""
@@ -105,54 +106,11 @@ class EnergyDistribution(PointwiseDistribution):
             x = to_support(z)
             return self.energy(x) - to_support.log_abs_det_jacobian(z, x)
 
-        kernel = self.sampler(potential_fn=potential_energy)
-        if not all(hasattr(kernel, name) for name in ("init", "sample", "sample_field")):
-            raise TypeError(
-                "sampler(potential_fn=...) must return a kernel, with init, sample and "
-                f"sample_field of numpyro.infer.mcmc.MCMCKernel, got {type(kernel).__name__}."
-            )
-        return kernel
+        return checked_kernel(self.sampler(potential_fn=potential_energy))
 
-    def _draw(self, key: Array) -> Array:
+    def _short_run(self, key: Array) -> Array:
         to_support = biject_to(self.support)
         key_start, key_kernel = random.split(key)
         start = random.normal(key_start, to_support.inverse_shape(self.event_shape))
-        kernel = self._kernel()
-        state = kernel.sample(kernel.init(key_kernel, 0, start, (), {}), (), {})
-        z = getattr(state, kernel.sample_field)
+        z = one_draw(self._kernel(), key_kernel, start)
         return jnp.where(jnp.any(z != start), to_support(z), jnp.nan)
-
-
-# Compiled once for equal distributions: outside of a program, too, a draw is many steps.
-@partial(jax.jit, static_argnames="num_draws")
-def _short_runs(d: EnergyDistribution, key: Array, num_draws: int) -> Array:
-    return jax.vmap(d._draw)(random.split(key, num_draws))
-
-
-class _EqualByValue(partial):
-    """A `functools.partial` that equals others of the same function and arguments, for jit."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _EqualByValue) and self._parts() == other._parts()
-
-    def __hash__(self) -> int:
-        return hash(self._parts())
-
-    def _parts(self) -> tuple:
-        return self.func, self.args, frozenset(self.keywords.items())
-
-
-def _as_sampler(sampler: Any) -> _EqualByValue:
-    if not callable(sampler):
-        raise TypeError(
-            "sampler must make a kernel of a potential energy, such as numpyro_scores.MALA or "
-            f"functools.partial(numpyro_scores.MALA, num_steps=500), got {sampler!r}."
-        )
-    sampler = _EqualByValue(sampler)
-    try:
-        hash(sampler)
-    except TypeError as error:
-        raise TypeError(
-            f"The arguments of sampler must be hashable, numbers in place of arrays: {error}."
-        ) from error
-    return sampler

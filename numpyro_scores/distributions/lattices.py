@@ -4,7 +4,7 @@
 """The Ising and Potts models on a two-dimensional lattice."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,7 +38,9 @@ class Lattice(ColoredDistribution):
     pytree_data_fields = ("coupling", "field")
     pytree_aux_fields = ("periodic",)
 
-    def __init__(self, shape, support, coupling, periodic, log_normalizer, *, validate_args=None):
+    def __init__(
+        self, shape, support, coupling, periodic, log_normalizer, sampler, *, validate_args
+    ):
         if isinstance(shape, int) or len(shape) != 2:
             raise ValueError(
                 f"shape must be (rows, columns), got {shape!r}. Other lattices are graphs: see "
@@ -48,7 +50,7 @@ class Lattice(ColoredDistribution):
             raise ValueError(f"periodic must be True or False, got {periodic!r}.")
         self.coupling = as_parameter("coupling", coupling, ())
         self.periodic = periodic
-        super().__init__(shape, support, log_normalizer, validate_args=validate_args)
+        super().__init__(shape, support, log_normalizer, sampler, validate_args=validate_args)
 
     @property
     @abstractmethod
@@ -99,6 +101,9 @@ class Ising(Lattice):
     :param field: :math:`h`, shape `()` or `shape`.
     :param periodic: a torus, or else an open lattice.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
+    :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
+        a kernel of a model, such as `functools.partial(numpyro_scores.BlockGibbs, num_steps=500)`.
+        Each draw is where a chain of its own ends, after one draw of the kernel without warmup.
     :raises ValueError: if a parameter has another shape.
     """
 
@@ -110,10 +115,11 @@ class Ising(Lattice):
         periodic: bool = True,
         *,
         log_normalizer: Any = None,
+        sampler: Callable | None = None,
         validate_args: bool | None = None,
     ):
         super().__init__(
-            shape, spin, coupling, periodic, log_normalizer, validate_args=validate_args
+            shape, spin, coupling, periodic, log_normalizer, sampler, validate_args=validate_args
         )
         self.field = as_parameter("field", field, (), self.event_shape)
 
@@ -160,6 +166,9 @@ class Potts(Lattice):
         `(rows, columns, num_states)`. None by default.
     :param periodic: a torus, or else an open lattice.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
+    :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
+        a kernel of a model, such as `functools.partial(numpyro_scores.BlockGibbs, num_steps=500)`.
+        Each draw is where a chain of its own ends, after one draw of the kernel without warmup.
     :raises ValueError: if a parameter has another shape, or for fewer than two states.
     """
 
@@ -174,6 +183,7 @@ class Potts(Lattice):
         periodic: bool = True,
         *,
         log_normalizer: Any = None,
+        sampler: Callable | None = None,
         validate_args: bool | None = None,
     ):
         self._num_states = check_num_states(num_states)
@@ -183,6 +193,7 @@ class Potts(Lattice):
             coupling,
             periodic,
             log_normalizer,
+            sampler,
             validate_args=validate_args,
         )
         shapes = (num_states,), (*self.event_shape, num_states)

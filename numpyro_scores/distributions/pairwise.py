@@ -3,6 +3,7 @@
 
 """A Markov random field with pairwise interactions on any graph."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -43,6 +44,9 @@ class PairwiseMRF(ColoredDistribution):
     :param fields: :math:`h`, shape `(n, num_states)`.
     :param num_states: :math:`q`, at least 2.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
+    :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
+        a kernel of a model, such as `functools.partial(numpyro_scores.BlockGibbs, num_steps=500)`.
+        Each draw is where a chain of its own ends, after one draw of the kernel without warmup.
     :raises ValueError: if a parameter has another shape, or for an edge to a node that is not
         there, from a node to itself, or given twice, in whatever direction.
     """
@@ -58,6 +62,7 @@ class PairwiseMRF(ColoredDistribution):
         num_states: int = 2,
         *,
         log_normalizer: Any = None,
+        sampler: Callable | None = None,
         validate_args: bool | None = None,
     ):
         self.num_states = q = check_num_states(num_states)
@@ -72,7 +77,7 @@ class PairwiseMRF(ColoredDistribution):
         self.couplings = as_parameter("couplings", couplings, (m,), (m, q, q))
         self.fields = as_parameter("fields", fields, (n, q))
         support = States(tuple(range(q)))
-        super().__init__((n,), support, log_normalizer, validate_args=validate_args)
+        super().__init__((n,), support, log_normalizer, sampler, validate_args=validate_args)
 
     @property
     def edges(self) -> np.ndarray:

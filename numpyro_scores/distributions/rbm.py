@@ -3,6 +3,7 @@
 
 """Restricted Boltzmann machines, with binary or with continuous visible units."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -37,6 +38,9 @@ class BernoulliRBM(RestrictedBoltzmann):
     :param visible_bias: :math:`a`, shape `(num_visible,)`.
     :param hidden_bias: :math:`b`, shape `(num_hidden,)`.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
+    :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
+        a kernel of a model, such as `functools.partial(numpyro_scores.BlockGibbs, num_steps=500)`.
+        Each draw is where a chain of its own ends, after one draw of the kernel without warmup.
     :raises ValueError: if a parameter has another shape.
     """
 
@@ -49,10 +53,16 @@ class BernoulliRBM(RestrictedBoltzmann):
         hidden_bias: ArrayLike,
         *,
         log_normalizer: Any = None,
+        sampler: Callable | None = None,
         validate_args: bool | None = None,
     ):
         super().__init__(
-            weights, hidden_bias, constraints.boolean, log_normalizer, validate_args=validate_args
+            weights,
+            hidden_bias,
+            constraints.boolean,
+            log_normalizer,
+            sampler,
+            validate_args=validate_args,
         )
         self.visible_bias = as_parameter("visible_bias", visible_bias, self.event_shape)
 
@@ -106,6 +116,9 @@ class GaussianBernoulliRBM(RestrictedBoltzmann):
     :param visible_scale: :math:`\sigma`, positive, shape `(num_visible,)` or `()`.
     :param hidden_bias: :math:`b`, shape `(num_hidden,)`.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
+    :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
+        a kernel of a model, such as `functools.partial(numpyro_scores.BlockGibbs, num_steps=500)`.
+        Each draw is where a chain of its own ends, after one draw of the kernel without warmup.
     :raises ValueError: if a parameter has another shape, or a scale is not positive.
     """
 
@@ -119,10 +132,16 @@ class GaussianBernoulliRBM(RestrictedBoltzmann):
         hidden_bias: ArrayLike,
         *,
         log_normalizer: Any = None,
+        sampler: Callable | None = None,
         validate_args: bool | None = None,
     ):
         super().__init__(
-            weights, hidden_bias, constraints.real, log_normalizer, validate_args=validate_args
+            weights,
+            hidden_bias,
+            constraints.real,
+            log_normalizer,
+            sampler,
+            validate_args=validate_args,
         )
         self.visible_mean = as_parameter("visible_mean", visible_mean, self.event_shape, ())
         self.visible_scale = as_parameter("visible_scale", visible_scale, self.event_shape, ())

@@ -16,9 +16,10 @@ from jax import Array, lax, random
 from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores.distributions._states import choice, tilted
+from numpyro_scores.distributions._boltzmann import BlockDistribution
+from numpyro_scores.distributions._states import choice, finite_states, tilted
 from numpyro_scores.distributions._wrapped import base_of
-from numpyro_scores.infer._discrete import Trace, Values
+from numpyro_scores.infer._discrete import Trace, Values, blocks_of
 from numpyro_scores.infer._elementwise import Layout, Term, find_terms, sum_to, unsummed_log_prob
 
 
@@ -40,15 +41,17 @@ class Update:
 @dataclass(frozen=True)
 class BlockUpdate(Update):
     """
-    A site of a `BlockDistribution`, block by block.
+    A site whose distribution has blocks, one by one.
 
-    - **states** - for each block, the states of its elements; None if it is continuous.
+    - **discrete** - for each block, whether it is discrete.
+    - **states** - of the elements of these.
     - **terms** - the log densities that depend on the site, besides its own.
     - **joint** - the sites whose log density depends on it, but is not a sum over its elements.
     """
 
     name: str
-    states: tuple[tuple[int, ...] | None, ...]
+    discrete: tuple[bool, ...]
+    states: tuple[int, ...]
     terms: tuple[Term, ...]
     joint: tuple[str, ...]
 
@@ -60,9 +63,11 @@ class BlockUpdate(Update):
                 f"The distribution of site {name!r} is masked, but its elements are drawn from all "
                 "of its density. Mask the likelihood instead."
             )
-        d = base_of(fn)
-        blocks = tuple(d.split(values[name]))
-        conditionals = [d.conditional(k, blocks) for k in range(d.num_blocks)]
+        d = blocks_of(fn)
+        conditionals = jax.eval_shape(
+            lambda x: [d._conditional(k, tuple(d.split(x))) for k in range(d.num_blocks)],
+            values[name],
+        )
         layout = Layout(
             values[name].shape,
             lambda x: tuple(d.split(x)),
@@ -71,22 +76,23 @@ class BlockUpdate(Update):
         )
         dependents = [n for n in _dependents(name, values, trace_at) if n != name]
         terms, joint = _terms(name, dependents, values, trace_at, layout)
-        states = tuple(_states(c) if c.is_discrete else None for c in conditionals)
-        for k, block_states in enumerate(states):
-            if block_states is None and any(term.block in (None, k) for term in terms):
+        discrete = tuple(c.is_discrete for c in conditionals)
+        for k, is_discrete in enumerate(discrete):
+            if not is_discrete and any(term.block in (None, k) for term in terms):
                 raise ValueError(
                     f"BlockGibbs draws the continuous elements of site {name!r} from their "
                     f"distribution, but {[t.name for t in terms]} depend on them. Draw a "
                     "continuous site with a Langevin kernel, and the discrete one beside it: "
                     "v = sample('v', rbm), h = sample('h', rbm.conditional(visible=v).to_event(1))."
                 )
-        return cls(name, states, terms, joint)
+        states = next(_states(c) for c in conditionals if c.is_discrete)
+        return cls(name, discrete, states, terms, joint)
 
     def log_weights(self, values, trace_at):
         if not self.terms:
-            return (None,) * len(self.states)
+            return (None,) * len(self.discrete)
         value = values[self.name]
-        d = base_of(trace_at(values)[self.name]["fn"])
+        d = blocks_of(trace_at(values)[self.name]["fn"])
         whole = [term for term in self.terms if term.block is None]
 
         def of_state(state: Array) -> tuple[Array, ...]:
@@ -100,21 +106,25 @@ class BlockUpdate(Update):
                     blocks[term.block] += sum_to(_log_prob(sites, term), blocks[term.block].shape)
             return tuple(blocks)
 
-        # The states of a block, of which there may be fewer than of another.
-        return tuple(
-            None if states is None else jax.vmap(lambda s, k=k: of_state(s)[k])(jnp.array(states))
-            for k, states in enumerate(self.states)
-        )
+        return jax.vmap(of_state)(jnp.array(self.states))
 
     def conditional(self, values: Values, trace_at: Trace) -> Callable[..., dist.Distribution]:
         """The distribution of block `k` given all others, as a function of `k` and the blocks."""
         site = trace_at(values)[self.name]
-        d = base_of(site["fn"])
+        d = blocks_of(site["fn"])
+        if site["scale"] is not None and not (
+            all(self.discrete) and isinstance(d, BlockDistribution)
+        ):
+            raise ValueError(
+                f"The density of site {self.name!r} is scaled (handlers.scale, or a tempered "
+                "replica), which BlockGibbs can do for Ising, Potts, PairwiseMRF and the joint() "
+                "of a BernoulliRBM."
+            )
         log_weights = self.log_weights(values, trace_at)
 
         def conditional(k: int, blocks: tuple[Array, ...]) -> dist.Distribution:
             of_prior = d._conditional(k, blocks)
-            if self.states[k] is None:
+            if not self.discrete[k]:
                 return of_prior
             return tilted(of_prior, log_weights[k], site["scale"])
 
@@ -129,7 +139,7 @@ class BlockUpdate(Update):
                 blocks = (*blocks[:k], block, *blocks[k + 1 :])
             return blocks, None
 
-        d = base_of(trace_at(values)[self.name]["fn"])
+        d = blocks_of(trace_at(values)[self.name]["fn"])
         blocks = tuple(d.split(values[self.name]))
         blocks, _ = lax.scan(sweep, blocks, random.split(key, num_sweeps))
         return {self.name: d.join(blocks)}
@@ -152,13 +162,13 @@ class ElementwiseUpdate(Update):
     @classmethod
     def of(cls, name: str, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
         fn = trace_at(values)[name]["fn"]
-        if base_of(fn).event_shape or not fn.has_enumerate_support:
+        states = finite_states(fn.support)
+        if not states:
             raise ValueError(
-                f"Site {name!r} is of {type(base_of(fn)).__name__}, whose elements do not have "
-                "finitely many states each. Draw it by BlockGibbs from its full conditional, "
-                f"blocks=[([{name!r}], conditional), ...]."
+                "Elements are drawn that all have the same finitely many states, but site "
+                f"{name!r} is of {type(base_of(fn)).__name__}. Give BlockGibbs its full "
+                f"conditional, blocks=[([{name!r}], conditional), ...]."
             )
-        states = _states(base_of(fn))
         shape = values[name].shape
         layout = Layout(
             shape,
@@ -175,7 +185,7 @@ class ElementwiseUpdate(Update):
         def of_state(state: Array) -> Array:
             sites = trace_at(values | {self.name: jnp.full(value.shape, state)})
             terms = [sum_to(_log_prob(sites, term), value.shape) for term in self.terms]
-            return jnp.sum(jnp.stack(terms), axis=0)
+            return sum(terms, jnp.zeros(value.shape))
 
         return (jax.vmap(of_state)(jnp.array(self.states)),)
 
@@ -249,11 +259,12 @@ def _terms(
     return terms, tuple(site for site, term in found.items() if term is None)
 
 
-def check_elementwise(kernel: str, update: Any, way_out: str) -> None:
+def check_elementwise(kernel: str, update: Any, shape: tuple[int, ...], way_out: str) -> None:
     """Raise if the elements of a site are joined by another log density than its own."""
     if update.joint:
         raise ValueError(
-            f"{kernel} cannot draw the elements of site {update.name!r} at once: the log density "
-            f"of {list(update.joint)} is not a sum over single elements. Missing observations "
-            f"should be masked, not indexed. For a likelihood that joins the elements {way_out}."
+            f"{kernel} cannot draw the elements of site {update.name!r}, of shape {shape}, at "
+            f"once: the log density of {list(update.joint)} is not a sum over single elements. "
+            "Missing observations should be masked, not indexed. For a likelihood that joins the "
+            f"elements {way_out}."
         )

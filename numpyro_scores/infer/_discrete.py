@@ -19,6 +19,7 @@ from numpyro.util import identity, is_prng_key
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.distributions._boltzmann import BlockDistribution
+from numpyro_scores.distributions._rbm import HiddenThenVisible, RestrictedBoltzmann
 from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.infer._elementwise import unsummed_log_prob
 from numpyro_scores.infer._guards import check_normalizers
@@ -127,9 +128,8 @@ class DiscreteKernel(ChainKernel):
 
     def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
         """
-        The first state, of one chain or, given a batch of keys, of as many: every site of a
-        `BlockDistribution` at states drawn uniformly, others at a draw from their prior, unless
-        `init_params` gives values.
+        The first state, of one chain or, given a batch of keys, of as many: sites with blocks at
+        states drawn uniformly, others at a draw from their prior, unless `init_params` has them.
 
         :raises ValueError: if the model has latent sites that the kernel cannot update, or
             `init_params` does not fit.
@@ -225,13 +225,27 @@ class DiscreteKernel(ChainKernel):
         return super().__getstate__() | {"_planned": None}
 
 
+def blocks_of(fn: Any) -> Any:
+    """The distribution beneath, if its sites fall into blocks: see `BlockDistribution`."""
+    d = base_of(fn)
+    if isinstance(d, RestrictedBoltzmann):
+        return HiddenThenVisible(d) if d.is_discrete else None
+    return d if isinstance(d, BlockDistribution) else None
+
+
 def init_to_states(site: Any) -> Any:
     """The sites of a `BlockDistribution` at random; others as NumPyro would start them."""
     if site["type"] == "sample" and not site["is_observed"]:
-        fn = base_of(site["fn"])
-        if isinstance(fn, BlockDistribution):
-            return fn.random_point(site["kwargs"]["rng_key"], site["fn"].batch_shape)
+        blocks = blocks_of(site["fn"])
+        if blocks is not None:
+            return _random_point(blocks, site["kwargs"]["rng_key"], site["fn"].batch_shape)
         return init_to_uniform(site)
+
+
+# One program in place of many small ones, where nothing else is compiled yet.
+@partial(jax.jit, static_argnames="batch_shape")
+def _random_point(blocks: Any, key: Array, batch_shape: tuple[int, ...]) -> Array:
+    return blocks.random_point(key, batch_shape)
 
 
 def _checked_start(init_params: Any, z: Values) -> Values:

@@ -74,18 +74,24 @@ def find_terms(
     :param trace_at: the trace of the model at a value.
     """
     found: dict[str, Term | None] = dict.fromkeys(names)
-    start = layout.random_value(random.key(0))
-    shapes = [block.shape for block in layout.split(start)]
-    targets: dict[int | None, tuple[int, ...]] = {None: layout.shape}
-    targets |= dict(enumerate(shapes)) if len(shapes) > 1 else {}
-    at_start = trace_at(start)
-    candidates = [
-        Term(name, num_axes, block)
-        for name in names
-        for num_axes in range(_num_event_axes(at_start[name]["fn"]) + 1)
-        for block, shape in targets.items()
-        if _aligns(unsummed_log_prob(at_start[name], num_axes).shape, shape)
-    ]
+    candidates: list[Term] = []
+
+    def look(key: Array) -> None:
+        value = layout.random_value(key)
+        shapes: dict[int | None, tuple[int, ...]] = {None: layout.shape}
+        blocks = layout.split(value)
+        if len(blocks) > 1:
+            shapes |= {k: block.shape for k, block in enumerate(blocks)}
+        sites = trace_at(value)
+        candidates.extend(
+            Term(name, num_axes, block)
+            for name in names
+            for num_axes in range(_num_event_axes(sites[name]["fn"]) + 1)
+            for block, shape in shapes.items()
+            if _aligns(unsummed_log_prob(sites[name], num_axes).shape, shape)
+        )
+
+    jax.eval_shape(look, random.key(0))
     if not candidates:
         return found
 

@@ -64,14 +64,16 @@ class LocalSite:
             density that joins them does not exist or is zero.
         """
         fn = trace_at(values)[name]["fn"]
+        has_blocks = isinstance(base_of(fn), BlockDistribution)
+        update = (BlockUpdate if has_blocks else ElementwiseUpdate).of(name, values, trace_at)
         states = finite_states(fn.support)
         if not states:
             raise ValueError(
-                f"{kernel} needs elements with finitely many states, the same for all, but site "
-                f"{name!r} is of {type(base_of(fn)).__name__} with the support {fn.support}."
+                f"{kernel} draws discrete elements, but site {name!r} of "
+                f"{type(base_of(fn)).__name__} has continuous ones too. Make them a site of their "
+                "own, as of rbm: v = sample('v', rbm), "
+                "h = sample('h', rbm.conditional(visible=v).to_event(1))."
             )
-        has_blocks = isinstance(base_of(fn), BlockDistribution)
-        update = (BlockUpdate if has_blocks else ElementwiseUpdate).of(name, values, trace_at)
         site = cls(states, update)
         site._check_gradients(kernel, values, trace_at)
         return site
@@ -94,7 +96,7 @@ class LocalSite:
 
     def log_weights(self, values: Values, trace_at: Trace) -> Any:
         """What depends on the values of other sites alone, for `differences`."""
-        return self.update.log_weights(values, trace_at) if self.update.terms else None
+        return self.update.log_weights(values, trace_at)
 
     def differences(self, value: Array, site: Any, log_weights: Any, gradient: Any) -> Array:
         """
@@ -105,7 +107,6 @@ class LocalSite:
         if isinstance(self.update, BlockUpdate):
             d = base_of(site["fn"])
             blocks = tuple(d.split(value))
-            log_weights = log_weights or (None,) * len(blocks)
             conditionals = [
                 tilted(d._conditional(k, blocks), log_weights[k], site["scale"])
                 for k in range(len(blocks))
@@ -116,7 +117,7 @@ class LocalSite:
                     for conditional, block in zip(conditionals, blocks, strict=True)
                 )
             )
-        elif log_weights is not None:
+        else:
             log_density += log_weights[0]
         if gradient is not None:
             log_density += gradient * self.column(value.ndim)

@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from numpyro_scores.distributions._boltzmann import BlockDistribution
-from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.infer._block_updates import (
     BlockUpdate,
     ConditionalUpdate,
@@ -19,7 +17,7 @@ from numpyro_scores.infer._block_updates import (
     Update,
     check_elementwise,
 )
-from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState, Trace, Values
+from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState, Trace, Values, blocks_of
 
 
 class BlockGibbs(DiscreteKernel):
@@ -28,9 +26,10 @@ class BlockGibbs(DiscreteKernel):
     that are independent given all others and so are drawn at once, from their full conditional.
     The blocks are found from the model:
 
-    - a site of a distribution with blocks (`Ising`, `Potts`, `PairwiseMRF`, `joint()` of a
-      restricted Boltzmann machine, alone, expanded or in a plate) has these, such as the two
-      colours of a checkerboard;
+    - a site of a distribution with blocks (`Ising`, `Potts`, `PairwiseMRF`, `BernoulliRBM`,
+      `joint()` of a restricted Boltzmann machine; alone, expanded or in a plate) has these, such as
+      the two colours of a checkerboard; the hidden units of a `BernoulliRBM`, which the site does
+      not hold, are drawn on the way;
     - any other discrete site, such as the assignments of a mixture in a plate, is one block.
 
     What else of the model depends on such a site, the likelihood and other sites, must be a sum
@@ -89,13 +88,13 @@ class BlockGibbs(DiscreteKernel):
         sites = trace_at(values)
 
         def found(name: str) -> Update:
-            has_blocks = isinstance(base_of(sites[name]["fn"]), BlockDistribution)
-            update = (BlockUpdate if has_blocks else ElementwiseUpdate).of(name, values, trace_at)
+            kind = ElementwiseUpdate if blocks_of(sites[name]["fn"]) is None else BlockUpdate
+            update = kind.of(name, values, trace_at)
             way_out = (
-                f"use DiscreteLangevin or GibbsWithGradients, or give the full conditional, "
+                "use DiscreteLangevin or GibbsWithGradients, or give the full conditional, "
                 f"blocks=[([{name!r}], conditional)]"
             )
-            check_elementwise("BlockGibbs", update, way_out)
+            check_elementwise("BlockGibbs", update, values[name].shape, way_out)
             return update
 
         updates: list[Update] = []

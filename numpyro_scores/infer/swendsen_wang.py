@@ -123,7 +123,8 @@ class ClusterSite:
                 f"{d.couplings.shape}. Draw it with BlockGibbs."
             )
         update = BlockUpdate.of(name, values, trace_at)
-        check_elementwise("SwendsenWang", update, "use DiscreteLangevin or GibbsWithGradients")
+        way_out = "use DiscreteLangevin or GibbsWithGradients"
+        check_elementwise("SwendsenWang", update, values[name].shape, way_out)
         return cls(d.event_shape, finite_states(d.support), update)
 
     @property

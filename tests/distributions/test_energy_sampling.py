@@ -20,7 +20,7 @@ from numpyro.infer import Predictive
 from scipy import stats
 
 import numpyro_scores as ns
-from numpyro_scores.distributions.energy import _short_runs
+from numpyro_scores.distributions._short_runs import _short_runs
 
 MEAN = np.array([2.0, -1.0])
 COVARIANCE = np.array([[1.0, 0.6], [0.6, 0.5]])
@@ -201,8 +201,8 @@ def test_a_run_that_has_moved_is_a_draw_though_proposals_were_rejected():
 @pytest.mark.parametrize(
     "sampler, message",
     [
-        (3, "sampler must make a kernel of a potential energy, such as .*, got 3"),
-        (ns.ULA(potential_fn=standard), "must make a kernel .*, got <numpyro_scores.*object"),
+        (3, "sampler must make a kernel, such as .*, got 3"),
+        (ns.ULA(potential_fn=standard), "must make a kernel, .*, got <numpyro_scores.*object"),
         (lambda potential_fn: 3, "must return a kernel, with init, sample and .*, got int"),
         (partial(ns.ULA, step_size=np.ones(())), "must be hashable, numbers in place of arrays"),
         (partial(ns.ULA, steps=3), "unexpected keyword argument 'steps'"),

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 RNG = np.random.default_rng(0)
 FIELD, DATA = RNG.normal(size=(2, 4)), RNG.normal(size=(2, 4))
 TABLES, FIELDS = RNG.normal(size=(3, 3, 3)), RNG.normal(size=(4, 3))
-BLUR = RNG.normal(size=(3, 8)) / 2
+BLUR, WEIGHTS = RNG.normal(size=(3, 8)) / 2, RNG.normal(size=(4, 3))
 NOISE = 0.8
 
 
@@ -58,27 +58,32 @@ def grades():
     numpyro.factor("smooth", -0.4 * jnp.sum((x[1:] - x[:-1]) ** 2))
 
 
+def visible():
+    """A density of its own that joins the elements."""
+    numpyro.sample("x", ns.BernoulliRBM(WEIGHTS, jnp.ones(4), -jnp.ones(3)))
+
+
 def machine():
-    rbm = ns.BernoulliRBM(RNG_WEIGHTS, jnp.ones(4), -jnp.ones(3))
+    rbm = ns.BernoulliRBM(WEIGHTS, jnp.ones(4), -jnp.ones(3))
     v, h = rbm.joint().split(numpyro.sample("x", rbm.joint()))
     numpyro.sample("y", dist.Bernoulli(0.2 + 0.6 * v).to_event(1), obs=jnp.array([1, 0, 1, 1]))
 
 
-RNG_WEIGHTS = RNG.normal(size=(4, 3))
-# The states of an element, the shape of the site, and whether the differences are exact.
+# The states of an element, and the shape of the site.
 MODELS = {
-    "spins": (spins, (-1, 1), (2, 4), True),
-    "blurred": (blurred, (-1, 1), (2, 4), False),
-    "graph": (graph, (0, 1, 2), (4,), True),
-    "grades": (grades, (0, 1, 2), (4,), False),
-    "machine": (machine, (0, 1), (7,), True),
+    "spins": (spins, (-1, 1), (2, 4)),
+    "blurred": (blurred, (-1, 1), (2, 4)),
+    "graph": (graph, (0, 1, 2), (4,)),
+    "grades": (grades, (0, 1, 2), (4,)),
+    "machine": (machine, (0, 1), (7,)),
+    "visible": (visible, (0, 1), (4,)),
 }
 KERNELS = {
     "GibbsWithGradients": partial(ns.GibbsWithGradients, num_steps=1),
     "DiscreteLangevin": partial(ns.DiscreteLangevin, num_steps=1, step_size=0.4),
 }
 of_both = pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
-of_models = pytest.mark.parametrize("model, states, shape, is_exact", MODELS.values(), ids=MODELS)
+of_models = pytest.mark.parametrize("model, states, shape", MODELS.values(), ids=MODELS)
 
 
 @cache
@@ -102,7 +107,7 @@ def log_posterior(kernel, x):
 
 
 @of_models
-def test_differences_are_those_of_changing_one_element(x64, model, states, shape, is_exact):
+def test_differences_are_those_of_changing_one_element(x64, model, states, shape):
     kernel = ns.GibbsWithGradients(model)
     point, _ = prepared(kernel)
     x = RNG.choice(states, size=shape).astype(np.int8)
@@ -119,6 +124,9 @@ def test_differences_are_those_of_changing_one_element(x64, model, states, shape
         if model is grades:  # and so of every square of a difference of neighbours
             num_neighbors = 1 if index[0] in (0, 3) else 2
             expected += 0.4 * num_neighbors * float(c - x[index]) ** 2
+        if model is visible:  # and what the gradient of the free energy does not tell
+            gradient = jax.grad(lambda x: potential_energy({"x": x}))(x.astype(float))
+            expected = -float(gradient[index]) * (c - x[index])
         assert abs(found[(k // x.size, *index)] - expected) < 1e-10, (c, index)
 
 
@@ -147,9 +155,7 @@ def transition_matrix(kernel, x):
 
 @of_models
 @of_both
-def test_the_transition_matrix_leaves_the_posterior_as_it_is(
-    x64, make, model, states, shape, is_exact
-):
+def test_the_transition_matrix_leaves_the_posterior_as_it_is(x64, make, model, states, shape):
     kernel = make(model)
     x = enumerated(states, shape)
     p = transition_matrix(kernel, x)
@@ -168,7 +174,7 @@ def test_the_transition_matrix_leaves_the_posterior_as_it_is(
 )
 def test_draws_are_those_of_the_transition_matrix(x64, make, model):
     kernel = make(model)
-    _, states, shape, _ = MODELS[model.__name__]
+    _, states, shape = MODELS[model.__name__]
     x = enumerated(states, shape)
     start = 70
     num_chains = 10_000
@@ -325,6 +331,11 @@ def with_a_continuous_site():
     numpyro.sample("x", dist.Bernoulli(jnp.exp(-scale)))
 
 
+def with_continuous_elements():
+    rbm = ns.GaussianBernoulliRBM(np.ones((2, 3)), np.ones(2), np.ones(2), np.ones(3))
+    numpyro.sample("x", rbm.joint())
+
+
 @pytest.mark.parametrize(
     "model, message",
     [
@@ -332,8 +343,9 @@ def with_a_continuous_site():
         (compared, r"density of 'y'.*is zero"),
         (masked, "site 'x' is masked"),
         (with_a_continuous_site, r"\['scale'\] are continuous"),
-        (lambda: numpyro.sample("x", dist.Poisson(2.0)), "'x' is of Poisson with the support"),
-        (lambda: numpyro.sample("x", dist.Binomial(np.array([2, 3]), 0.5)), "the same for all"),
+        (lambda: numpyro.sample("x", dist.Poisson(2.0)), "states, but site 'x' is of Poisson"),
+        (lambda: numpyro.sample("x", dist.Binomial(np.array([2, 3]), 0.5)), "all have the same"),
+        (with_continuous_elements, "site 'x' of JointRBM has continuous ones too"),
         (lambda: numpyro.sample("x", dist.Normal(0, 1)), "are continuous"),
         (lambda: numpyro.sample("x", dist.Normal(0, 1), obs=1.0), "found no discrete latent site"),
     ],

@@ -1,0 +1,447 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""BlockGibbs: its transition matrix, its draws, and what it finds in a model."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from infer.helpers import assert_within, draw, mean_and_error
+from jax import random
+from numpyro import handlers
+from numpyro.infer import MCMC, NUTS, Gibbs, Predictive
+
+import numpyro_scores as ns
+from numpyro_scores.infer._block_updates import ElementwiseUpdate
+from numpyro_scores.infer._discrete import Trace, blocks_of
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+rng = np.random.default_rng(0)
+FIELD = rng.normal(size=(2, 4))
+DATA = rng.normal(size=(2, 4))
+WEIGHTS, VISIBLE, HIDDEN = rng.normal(size=(4, 3)), rng.normal(size=4), rng.normal(size=3)
+TABLES, FIELDS = rng.normal(size=(3, 3, 3)), rng.normal(size=(4, 3))
+LOCATIONS = np.array([-1.0, 0.5, 2.0])
+
+
+def with_noise(prior, y):
+    x = numpyro.sample("x", prior())
+    numpyro.sample("y", dist.Normal(x, 0.8).to_event(np.ndim(y)), obs=y)
+
+
+def of_the_visible_units(prior, y):
+    x = numpyro.sample("x", prior())
+    v = prior().split(x).visible
+    numpyro.sample("y", dist.Bernoulli(0.2 + 0.6 * v).to_event(1), obs=y)
+
+
+def missing_and_tempered(prior, y):
+    x = numpyro.sample("x", prior())
+    with handlers.scale(scale=0.3):
+        numpyro.sample("y", dist.Normal(x, 0.8).mask(y > 0).to_event(2), obs=y)
+
+
+def in_a_plate(prior, y):
+    with numpyro.plate("lattices", 2):
+        x = numpyro.sample("x", prior())
+        with handlers.mask(mask=jnp.array([True, False])):
+            numpyro.sample("y", dist.Normal(x, 0.8).to_event(2), obs=y)
+
+
+def mixture(y):
+    with numpyro.plate("repeats", 2, dim=-2), numpyro.plate("data", 3, dim=-1):
+        z = numpyro.sample("x", dist.Categorical(np.array([0.2, 0.5, 0.3])))
+        scale = jnp.array([1.0, 0.5, 2.0])[z]
+        numpyro.sample("y", dist.Normal(jnp.array(LOCATIONS)[z][..., None], 1).to_event(1), obs=y)
+        numpyro.factor("f", -scale)
+
+
+def ising():
+    return ns.Ising((2, 4), 0.4, FIELD)
+
+
+def rbm():
+    return ns.BernoulliRBM(WEIGHTS, VISIBLE, HIDDEN)
+
+
+# Models of a site x, with the number of its states.
+MODELS = {
+    "odd torus": (
+        partial(with_noise, lambda: ns.Ising((3, 3), -0.3, 0.1)),
+        rng.normal(size=(3, 3)),
+        (-1, 1),
+    ),
+    "missing and tempered": (partial(missing_and_tempered, ising), DATA, (-1, 1)),
+    "a tempered prior": (
+        handlers.scale(partial(with_noise, lambda: ns.Potts((2, 2), 3, 0.7)), 0.4),
+        DATA[:, :2],
+        range(3),
+    ),
+    "in a plate": (
+        partial(in_a_plate, lambda: ns.Ising((2, 2), 0.4, FIELD[:, :2])),
+        np.stack([DATA[:, :2], DATA[:, 2:]]),
+        (-1, 1),
+    ),
+    "tables": (
+        partial(
+            with_noise,
+            lambda: ns.PairwiseMRF([[0, 1], [1, 2], [2, 3]], TABLES, FIELDS, num_states=3),
+        ),
+        DATA[0],
+        range(3),
+    ),
+    "rbm": (partial(with_noise, rbm), DATA[0], (0, 1)),
+    "both sides": (partial(of_the_visible_units, lambda: rbm().joint()), DATA[0] > 0, (0, 1)),
+    "mixture": (mixture, rng.normal(size=(2, 3, 2)), range(3)),
+}
+
+
+def points(states, shape):
+    """All values of these states, shape `(num_values, *shape)`."""
+    grid = itertools.product(states, repeat=int(np.prod(shape)))
+    return np.array(list(grid), np.int8).reshape(-1, *shape)
+
+
+def transition_matrix(update, trace_at, values):
+    """Of one sweep, from the conditionals that the kernel draws from."""
+    start = {"x": jnp.asarray(values[0])}
+    conditional = update.conditional(start, trace_at)
+    if isinstance(update, ElementwiseUpdate):
+        row = jnp.sum(conditional.log_prob(values), axis=tuple(range(1, values.ndim)))
+        return np.tile(np.exp(row), (len(values), 1))
+    d = blocks_of(trace_at(start)["x"]["fn"])
+    choices = [points(update.states, block.shape) for block in d.split(values[0])]
+    sizes = [len(choice) for choice in choices]
+    # Every combination of the blocks, and the number of the value that it makes.
+    combinations = np.stack(np.meshgrid(*map(range, sizes), indexing="ij"), -1).reshape(
+        -1, d.num_blocks
+    )
+    blocks = tuple(jnp.asarray(c[i]) for c, i in zip(choices, combinations.T, strict=True))
+    number = {value.tobytes(): i for i, value in enumerate(values)}
+    made = np.array([number[np.asarray(x, np.int8).tobytes()] for x in d.join(blocks)])
+    # Where a sweep starts; of units that are not kept, anywhere.
+    matrix = np.zeros((len(values), len(made)))
+    matrix[made, np.arange(len(made))] = len(values) / len(made)
+    matrix = matrix.reshape(-1, *sizes)
+    for k in range(d.num_blocks):
+        log_probs = jax.vmap(lambda *b, k=k: jnp.sum(conditional(k, b).log_prob(b[k])))(*blocks)
+        table = np.exp(log_probs).reshape(sizes)
+        matrix = table * matrix.sum(axis=k + 1, keepdims=True)
+    matrix = matrix.reshape(len(values), -1)
+    return np.stack([matrix[:, made == i].sum(axis=1) for i in range(len(values))], axis=1)
+
+
+def looked_at(model, *args):
+    """A kernel that has looked at a model with one discrete site, and this site's update."""
+    kernel = ns.BlockGibbs(model)
+    kernel.init(random.key(0), 0, None, args, {})
+    (update,) = kernel._found.plan
+    return kernel, update
+
+
+def exact(kernel, values, *args):
+    """The probabilities of all values of the site, from the model's log density."""
+    potential = jax.vmap(kernel.get_potential_fn(args))({"x": jnp.asarray(values)})
+    return np.asarray(jax.nn.softmax(-potential))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_sweep_leaves_the_posterior_invariant(name):
+    model, y, states = MODELS[name]
+    kernel, update = looked_at(model, y)
+    values = points(states, kernel.init(random.key(0), 0, None, (y,), {}).z["x"].shape)
+    pi = exact(kernel, values, y)
+    matrix = transition_matrix(update, Trace(model, (y,), {}), values)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(pi @ matrix, pi, rtol=0, atol=1e-12)
+    # It moves: the second eigenvalue is below one.
+    assert np.sort(np.abs(np.linalg.eigvals(matrix)))[-2] < 0.999
+
+
+@pytest.mark.parametrize("name", ["odd torus", "in a plate", "rbm"])
+def test_draws_have_the_posterior(name):
+    """As many chains as states allow, each run to forget its start."""
+    model, y, states = MODELS[name]
+    kernel = ns.BlockGibbs(model, num_steps=30)
+    z = np.asarray(draw(kernel, random.key(1), 4000, None, y).z["x"])
+    values = points(states, z.shape[1:])
+    pi = exact(kernel, values, y)
+    mean, error = z.mean(0), z.std(0) / np.sqrt(len(z))
+    assert_within(mean, np.tensordot(pi, values, 1), error)
+    # Pairs, too: blocks that are drawn with one key have the right means.
+    flat, products = z.reshape(len(z), -1), values.reshape(len(values), -1)
+    pairs = flat[:, :, None].astype(float) * flat[:, None]
+    expected = np.einsum("n,ni,nj->ij", pi, products, products.astype(float))
+    assert_within(pairs.mean(0), expected, np.maximum(pairs.std(0), 0.02) / np.sqrt(len(z)), 4.5)
+
+
+def test_energy_of_a_large_lattice():
+    """At K = 0.3 a spin of the 64 x 64 torus has the energy -0.7045 (Kaufman 1949)."""
+    kernel = ns.BlockGibbs(lambda: numpyro.sample("x", ns.Ising((64, 64), 0.3)), num_steps=10)
+    mcmc = MCMC(
+        kernel,
+        num_warmup=10,
+        num_samples=20,
+        num_chains=8,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0))
+    x = mcmc.get_samples(group_by_chain=True)["x"]
+    assert x.dtype == jnp.int8 and mcmc.last_state.i.tolist() == [30] * 8
+    x = np.asarray(x, float)
+    energy = -np.mean(x * (np.roll(x, 1, -1) + np.roll(x, 1, -2)), axis=(-1, -2))
+    mean, error = mean_and_error(energy)
+    assert error < 0.004
+    assert_within(mean, -0.7045, error)
+
+
+def two_sites(y):
+    """A chain of dependence: components of groups, and a lattice whose data they change."""
+    with numpyro.plate("groups", 2):
+        k = numpyro.sample("k", dist.Bernoulli(0.3))
+    x = numpyro.sample("x", ns.Ising((2, 2), 0.3))
+    numpyro.sample("y", dist.Normal(x * (1.0 + k), 1.0).to_event(2), obs=y)
+
+
+def of_the_groups(values, y):
+    scales = 1.0 + jnp.arange(2)[:, None]
+    terms = dist.Normal(values["x"] * scales[:, None], 1.0).log_prob(y).sum(-2)
+    return dist.Bernoulli(logits=jnp.log(0.3 / 0.7) + terms[1] - terms[0])
+
+
+@pytest.mark.parametrize(
+    "blocks", [None, [(["k"], of_the_groups), (["x"], None)], [(["x", "k"], None)]]
+)
+def test_several_sites_have_their_joint_posterior(blocks):
+    y = DATA[:, :2]
+    kernel = ns.BlockGibbs(two_sites, blocks, num_steps=20)
+    z = draw(kernel, random.key(2), 4000, None, y).z
+    x, k = points((-1, 1), (2, 2)), points((0, 1), (2,))
+    pairs = {"x": np.repeat(x, len(k), 0), "k": np.tile(k, (len(x), 1))}
+    pi = jax.nn.softmax(-jax.vmap(kernel.get_potential_fn((y,)))(jax.tree.map(jnp.array, pairs)))
+    for name, values in z.items():
+        values = np.asarray(values, float)
+        assert_within(
+            values.mean(0), np.tensordot(pi, pairs[name], 1), values.std(0) / np.sqrt(len(values))
+        )
+
+
+def unknown_noise(y=None):
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    sampler = partial(ns.BlockGibbs, num_steps=20)
+    x = numpyro.sample("x", ns.Ising((2, 3), 0.4, 0.1, periodic=False, sampler=sampler))
+    numpyro.sample("y", dist.Normal(x, noise).to_event(2), obs=y)
+
+
+def test_beside_nuts_an_unknown_noise_scale_has_its_posterior():
+    y = np.array([[1.2, 0.6, -0.9], [0.4, 1.1, -1.6]])
+    kernel = Gibbs([(ns.BlockGibbs(unknown_noise), ["x"]), (NUTS(unknown_noise), ["noise"])])
+    mcmc = MCMC(kernel, num_warmup=200, num_samples=1500, num_chains=2, progress_bar=False)
+    mcmc.run(random.key(0), y)
+    draws = mcmc.get_samples(group_by_chain=True)
+    noise, x = np.linspace(1e-3, 4, 2000), points((-1, 1), (2, 3))
+    log_prob = ns.Ising((2, 3), 0.4, 0.1, periodic=False).log_prob(x)[:, None]
+    log_prob += dist.Normal(x[:, None], noise[:, None, None]).to_event(2).log_prob(y)
+    log_prob += dist.HalfNormal(1.0).log_prob(noise)
+    pi = np.exp(log_prob - log_prob.max())
+    pi /= pi.sum()
+    # Batches of 50 draws are as good as independent.
+    batches = np.asarray(draws["noise"]).reshape(60, 50)
+    assert_within(batches.mean(), (pi.sum(0) * noise).sum(), batches.mean(1).std() / 60**0.5)
+    batches = np.asarray(draws["x"], float).reshape(60, 50, 2, 3).mean(1)
+    assert_within(batches.mean(0), np.tensordot(pi.sum(1), x, 1), batches.std(0) / 60**0.5)
+
+
+def run(chain_method, num_samples=4, num_chains=2, kernel=None):
+    mcmc = MCMC(
+        kernel or ns.BlockGibbs(MODELS["missing and tempered"][0]),
+        num_warmup=2,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        chain_method=chain_method,
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0), DATA)
+    return mcmc
+
+
+def test_chains_are_the_same_however_they_are_mapped():
+    draws = [
+        run(chain_method).get_samples(group_by_chain=True)["x"]
+        for chain_method in ("vectorized", "sequential", "parallel")
+    ]
+    assert np.ptp(draws[0]) == 2
+    np.testing.assert_array_equal(draws[0], draws[1])
+    np.testing.assert_array_equal(draws[0], draws[2])
+
+
+def test_a_resumed_run_goes_on_where_it_stopped():
+    whole = run("vectorized", 8).get_samples(group_by_chain=True)["x"]
+    mcmc = run("vectorized", 4)
+    first = mcmc.get_samples(group_by_chain=True)["x"]
+    mcmc.post_warmup_state = mcmc.last_state
+    mcmc.run(mcmc.post_warmup_state.rng_key, DATA)
+    second = mcmc.get_samples(group_by_chain=True)["x"]
+    np.testing.assert_array_equal(np.concatenate([first, second], 1), whole)
+
+
+def test_draws_from_a_sampler_and_the_posterior_predictive():
+    d = ns.Ising((2, 2), 0.3, 0.2, sampler=partial(ns.BlockGibbs, num_steps=20))
+    x = np.asarray(d.sample(random.key(0), (3000,)), float)
+    values = points((-1, 1), (2, 2))
+    pi = jax.nn.softmax(d.log_prob(values))
+    assert_within(x.mean(0), np.tensordot(pi, values, 1), x.std(0) / np.sqrt(len(x)))
+    machine = ns.BernoulliRBM(WEIGHTS, VISIBLE, HIDDEN, sampler=ns.BlockGibbs)
+    assert machine.sample(random.key(0), (2, 3)).shape == (2, 3, 4)
+    assert machine.joint().sample(random.key(0), (2,)).shape == (2, 7)
+    assert Predictive(unknown_noise, num_samples=3)(random.key(0))["y"].shape == (3, 2, 3)
+
+
+def blurred(y):
+    x = numpyro.sample("x", ns.Ising((2, 4), 0.3))
+    numpyro.sample("y", dist.Normal(x + jnp.roll(x, 1, 1), 1.0).to_event(2), obs=y)
+
+
+def of_the_sum(y):
+    x = numpyro.sample("x", ns.Ising((2, 4), 0.3))
+    numpyro.factor("f", 0.1 * jnp.sum(x))
+
+
+def turned(y):
+    x = numpyro.sample("x", ns.Ising((4, 4), 0.3))
+    numpyro.sample("y", dist.Normal(x.T, 1.0).to_event(2), obs=jnp.tile(y, (2, 1)))
+
+
+def almost_elementwise(y):
+    x = numpyro.sample("x", ns.Ising((2, 4), 0.3))
+    numpyro.sample("y", dist.Normal(x.at[0, 0].add(x[1, 3]), 1.0).to_event(2), obs=y)
+
+
+def markov(y):
+    with numpyro.plate("data", 4):
+        z = numpyro.sample("x", dist.Bernoulli(0.5))
+    numpyro.sample("y", dist.Normal(z + jnp.roll(z, 1), 1.0).to_event(1), obs=y[0])
+
+
+def continuous(y):
+    numpyro.sample("k", dist.Bernoulli(0.5))
+    numpyro.sample("u", dist.Normal())
+
+
+def counts(y):
+    numpyro.sample("x", dist.Poisson(3.0))
+
+
+def inferred_coupling(y):
+    k = numpyro.sample("k", dist.Bernoulli(0.5))
+    numpyro.sample("x", ns.Ising((2, 4), 0.3 * k))
+
+
+def enumerated(y):
+    numpyro.sample("x", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+
+
+def visible_data(y):
+    machine = ns.GaussianBernoulliRBM(WEIGHTS, 0.0, 1.0, HIDDEN)
+    x = numpyro.sample("x", machine.joint())
+    numpyro.sample("y", dist.Normal(x[:4], 1.0).to_event(1), obs=y[0])
+
+
+def masked(y):
+    with handlers.mask(mask=False):
+        numpyro.sample("x", ns.Ising((2, 4), 0.3))
+
+
+def scaled(y):
+    with handlers.scale(scale=0.5):
+        numpyro.sample("x", rbm())
+
+
+def subsampled(y):
+    with numpyro.plate("data", 4, subsample_size=2):
+        numpyro.sample("x", dist.Bernoulli(0.5))
+
+
+NOT_A_SUM = r"'x', of shape \(.*\), at once: the log density of \['.'\] is not a sum over single"
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (blurred, NOT_A_SUM),
+        (of_the_sum, NOT_A_SUM),
+        (turned, NOT_A_SUM),
+        (almost_elementwise, NOT_A_SUM),
+        (markov, NOT_A_SUM),
+        (continuous, r"updates discrete sites, but \['u'\] are continuous. Give them a kernel"),
+        (counts, "finitely many states, but site 'x' is of Poisson"),
+        (inferred_coupling, r"'x' has an unnormalised density .* latent sites \['k'\]"),
+        (enumerated, r"\['x'\], which the model asks to enumerate"),
+        (visible_data, r"continuous elements of site 'x' .*, but \['y'\] depend on them"),
+        (masked, "site 'x' is masked"),
+        (scaled, "density of site 'x' is scaled"),
+        (subsampled, r"cannot subsample: the plates \['data'\]"),
+        (lambda y: None, "found no discrete latent site"),
+    ],
+)
+def test_a_model_that_cannot_be_drawn_in_blocks_is_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        run("vectorized", kernel=ns.BlockGibbs(model))
+
+
+@pytest.mark.parametrize(
+    "blocks, message",
+    [
+        ([(["k"], None)], r"they miss \['x'\], and \[\] are no latent"),
+        ([(["k", "x"], None), (["z"], None)], r"they miss \[\], and \['z'\] are no latent"),
+        ([(["k"], None), (["x", "k"], None)], r"overlap: \['k'\] stand in several"),
+        ([("k", None)], "must be pairs of a list of names .*, got"),
+        ([(["k"], 3), (["x"], None)], r"conditional of the sites \['k'\] must be a function"),
+        ([(["k"], lambda values, y: 3), (["x"], None)], r"must return a NumPyro .*, got int"),
+        (
+            [(["k"], lambda values, y: dist.Bernoulli(0.5)), (["x"], None)],
+            r"'k' must have the shape of the site, \(2,\), got \(\)",
+        ),
+    ],
+)
+def test_blocks_that_do_not_fit_the_model_are_told(blocks, message):
+    with pytest.raises(ValueError, match=message):
+        draw(ns.BlockGibbs(two_sites, blocks), random.key(0), 2, None, DATA[:, :2])
+
+
+@pytest.mark.parametrize(
+    "init_params, message",
+    [
+        ({"z": np.ones((2, 2, 4))}, r"values of the sites \['x'\], got \['z'\]"),
+        ({"x": np.ones((2, 4))}, r"must have shape \(2, 2, 4\), got \(2, 4\)"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_told(init_params, message):
+    with pytest.raises(ValueError, match=message):
+        draw(ns.BlockGibbs(MODELS["missing and tempered"][0]), random.key(0), 2, init_params, DATA)
+
+
+def test_data_that_are_nan_are_told():
+    with pytest.raises(ValueError, match="not finite at the start"):
+        draw(
+            ns.BlockGibbs(MODELS["missing and tempered"][0]), random.key(0), 2, None, DATA * np.nan
+        )
+
+
+def test_new_data_of_the_same_shape_are_not_looked_at_again():
+    kernel = ns.BlockGibbs(MODELS["missing and tempered"][0])
+    kernel.init(random.key(0), 0, None, (DATA,), {})
+    planned = kernel._planned
+    kernel.init(random.key(0), 0, None, (DATA + 1,), {})
+    assert kernel._planned is planned
+    kernel.init(random.key(0), 0, None, (DATA[:1],), {})
+    assert kernel._planned is not planned

@@ -25,7 +25,7 @@ def connected_components(ends: Ends, is_open: Array, shape: tuple[int, ...]) -> 
         second end of each edge.
     :param is_open: of each edge.
     """
-    sites = jnp.arange(math.prod(shape), dtype=jnp.int32)
+    sites = jnp.arange(math.prod(shape))
 
     def join(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         labels, _ = carry

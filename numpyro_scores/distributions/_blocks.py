@@ -101,8 +101,11 @@ class ColorBlocks:
         self.shape = shape
         edges = graph.edges
         self.num_blocks = int(colors.max()) + 1
-        self.sites = [np.flatnonzero(colors == color) for color in range(self.num_blocks)]
-        self.position = np.argsort(np.concatenate(self.sites))
+        # int32 with and without x64: JAX may take an array that it has seen for the other's.
+        self.sites = [
+            np.flatnonzero(colors == color).astype(np.int32) for color in range(self.num_blocks)
+        ]
+        self.position = np.argsort(np.concatenate(self.sites)).astype(np.int32)
 
         receiver = edges.T.reshape(-1)
         sender = edges[:, ::-1].T.reshape(-1)

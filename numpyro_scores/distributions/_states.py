@@ -51,6 +51,22 @@ class States(constraints.Constraint):
 spin = States((-1, 1))
 
 
+def finite_states(support: Any) -> tuple[int, ...]:
+    """The states of each element; none unless they are finitely many and the same for all."""
+    if isinstance(support, type(constraints.independent(constraints.boolean, 1))):
+        return finite_states(support.base_constraint)
+    if isinstance(support, States):
+        return support.states
+    if support is constraints.boolean:
+        return (0, 1)
+    if isinstance(support, type(constraints.integer_interval(0, 1))):
+        bounds = [np.unique(bound) for bound in (support.lower_bound, support.upper_bound)]
+        if all(bound.size == 1 for bound in bounds):
+            low, high = (int(bound[0]) for bound in bounds)
+            return tuple(range(low, high + 1))
+    return ()
+
+
 def check_num_states(num_states: int) -> int:
     check_count("num_states", num_states)
     if num_states < 2 or num_states > 128:

@@ -6,15 +6,19 @@
 from numpyro_scores.infer._adjusted import AdjustedState
 from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState
+from numpyro_scores.infer._informed import InformedState
 from numpyro_scores.infer._unadjusted import UnadjustedState
 from numpyro_scores.infer.annealed import AnnealedLangevin, AnnealedLangevinState
 from numpyro_scores.infer.block_gibbs import BlockGibbs
+from numpyro_scores.infer.discrete_langevin import DiscreteLangevin, StepSizeState
 from numpyro_scores.infer.exchange import ExchangeKernel, ExchangeState
+from numpyro_scores.infer.gibbs_with_gradients import GibbsWithGradients
 from numpyro_scores.infer.ladders import InverseTemperatures, LikelihoodPowers, NoiseLevels
 from numpyro_scores.infer.mala import MALA
 from numpyro_scores.infer.malt import MALT
 from numpyro_scores.infer.overdamped import SKROCK, ULA, OverdampedLangevin
 from numpyro_scores.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
+from numpyro_scores.infer.swendsen_wang import SwendsenWang
 from numpyro_scores.infer.underdamped import UnderdampedLangevin
 
 __all__ = [
@@ -26,9 +30,12 @@ __all__ = [
     "AnnealedLangevinState",
     "BlockGibbs",
     "DiscreteKernel",
+    "DiscreteLangevin",
     "DiscreteState",
     "ExchangeKernel",
     "ExchangeState",
+    "GibbsWithGradients",
+    "InformedState",
     "InverseTemperatures",
     "LangevinKernel",
     "LikelihoodPowers",
@@ -37,6 +44,8 @@ __all__ = [
     "ReplicaExchange",
     "ReplicaExchangeState",
     "SKROCK",
+    "StepSizeState",
+    "SwendsenWang",
     "UnadjustedState",
     "UnderdampedLangevin",
 ]

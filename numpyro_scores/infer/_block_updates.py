@@ -17,7 +17,7 @@ from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.ops.provenance import eval_provenance
 
 from numpyro_scores.distributions._boltzmann import BlockDistribution, gibbs_sweeps
-from numpyro_scores.distributions._states import choice, tilted
+from numpyro_scores.distributions._states import choice, finite_states, tilted
 from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.infer._discrete import Trace, Values, blocks_of
 from numpyro_scores.infer._elementwise import Layout, Term, find_terms, sum_to, unsummed_log_prob
@@ -46,20 +46,22 @@ class BlockUpdate(Update):
     - **discrete** - for each block, whether it is discrete.
     - **states** - of the elements of these.
     - **terms** - the log densities that depend on the site, besides its own.
+    - **joint** - the sites whose log density depends on it, but is not a sum over its elements.
     """
 
     name: str
     discrete: tuple[bool, ...]
     states: tuple[int, ...]
     terms: tuple[Term, ...]
+    joint: tuple[str, ...]
 
     @classmethod
     def of(cls, name: str, values: Values, trace_at: Trace) -> "BlockUpdate":
         fn = trace_at(values)[name]["fn"]
         if isinstance(fn, MaskedDistribution):
             raise ValueError(
-                f"The distribution of site {name!r} is masked, and BlockGibbs needs all of its "
-                "density. Mask the likelihood instead."
+                f"The distribution of site {name!r} is masked, but its elements are drawn from all "
+                "of its density. Mask the likelihood instead."
             )
         d = blocks_of(fn)
         conditionals = jax.eval_shape(
@@ -73,7 +75,7 @@ class BlockUpdate(Update):
             lambda key: d.random_point(key, fn.batch_shape),
         )
         dependents = [n for n in _dependents(name, values, trace_at) if n != name]
-        terms = _terms(name, dependents, values, trace_at, layout)
+        terms, joint = _terms(name, dependents, values, trace_at, layout)
         discrete = tuple(c.is_discrete for c in conditionals)
         for k, is_discrete in enumerate(discrete):
             if not is_discrete and any(term.block in (None, k) for term in terms):
@@ -84,7 +86,7 @@ class BlockUpdate(Update):
                     "v = sample('v', rbm), h = sample('h', rbm.conditional(visible=v).to_event(1))."
                 )
         states = next(_states(c) for c in conditionals if c.is_discrete)
-        return cls(name, discrete, states, terms)
+        return cls(name, discrete, states, terms, joint)
 
     def log_weights(self, values, trace_at):
         if not self.terms:
@@ -137,22 +139,28 @@ class BlockUpdate(Update):
 
 @dataclass(frozen=True)
 class ElementwiseUpdate(Update):
-    """A site whose elements are independent given everything else, all at once."""
+    """
+    A site whose elements are independent given everything else, all at once.
+
+    - **joint** - the sites whose log density is not a sum over its elements, which then are not
+      independent.
+    """
 
     name: str
     states: tuple[int, ...]
     terms: tuple[Term, ...]
+    joint: tuple[str, ...]
 
     @classmethod
     def of(cls, name: str, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
         fn = trace_at(values)[name]["fn"]
-        if base_of(fn).event_shape or not fn.has_enumerate_support:
+        states = finite_states(fn.support)
+        if not states:
             raise ValueError(
-                f"BlockGibbs draws elements with finitely many states, but site {name!r} is of "
-                f"{type(base_of(fn)).__name__}. Give its full conditional, "
-                f"blocks=[([{name!r}], conditional), ...]."
+                "Elements are drawn that all have the same finitely many states, but site "
+                f"{name!r} is of {type(base_of(fn)).__name__}. Give BlockGibbs its full "
+                f"conditional, blocks=[([{name!r}], conditional), ...]."
             )
-        states = _states(base_of(fn))
         shape = values[name].shape
         layout = Layout(
             shape,
@@ -161,7 +169,7 @@ class ElementwiseUpdate(Update):
             lambda key: random.choice(key, jnp.array(states), shape),
         )
         dependents = _dependents(name, values, trace_at)
-        return cls(name, states, _terms(name, dependents, values, trace_at, layout))
+        return cls(name, states, *_terms(name, dependents, values, trace_at, layout))
 
     def log_weights(self, values, trace_at):
         value = values[self.name]
@@ -169,7 +177,7 @@ class ElementwiseUpdate(Update):
         def of_state(state: Array) -> Array:
             sites = trace_at(values | {self.name: jnp.full(value.shape, state)})
             terms = [sum_to(_log_prob(sites, term), value.shape) for term in self.terms]
-            return jnp.sum(jnp.stack(terms), axis=0)
+            return sum(terms, jnp.zeros(value.shape))
 
         return (jax.vmap(of_state)(jnp.array(self.states)),)
 
@@ -234,16 +242,21 @@ def _dependents(name: str, values: Values, trace_at: Trace) -> list[str]:
 
 def _terms(
     name: str, dependents: list[str], values: Values, trace_at: Trace, layout: Layout
-) -> tuple[Term, ...]:
+) -> tuple[tuple[Term, ...], tuple[str, ...]]:
+    """The log densities that are sums over the elements, and the names of those that are not."""
     if not dependents:
-        return ()
+        return (), ()
     found = find_terms(dependents, lambda value: trace_at(values | {name: value}), layout)
-    joint = [site for site, term in found.items() if term is None]
-    if joint:
+    terms = tuple(term for term in found.values() if term is not None)
+    return terms, tuple(site for site, term in found.items() if term is None)
+
+
+def check_elementwise(kernel: str, update: Any, shape: tuple[int, ...], way_out: str) -> None:
+    """Raise if the elements of a site are joined by another log density than its own."""
+    if update.joint:
         raise ValueError(
-            f"BlockGibbs cannot draw the elements of site {name!r}, of shape {layout.shape}, at "
-            f"once: the log density of {joint} is not a sum over single elements. Missing "
-            "observations should be masked, not indexed. For a likelihood that joins the elements "
-            f"give the full conditional, blocks=[([{name!r}], conditional)], or use another kernel."
+            f"{kernel} cannot draw the elements of site {update.name!r}, of shape {shape}, at "
+            f"once: the log density of {list(update.joint)} is not a sum over single elements. "
+            "Missing observations should be masked, not indexed. For a likelihood that joins the "
+            f"elements {way_out}."
         )
-    return tuple(term for term in found.values() if term is not None)

@@ -15,6 +15,7 @@ from numpyro_scores.infer._block_updates import (
     ConditionalUpdate,
     ElementwiseUpdate,
     Update,
+    check_elementwise,
 )
 from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState, Trace, Values, blocks_of
 
@@ -87,8 +88,14 @@ class BlockGibbs(DiscreteKernel):
         sites = trace_at(values)
 
         def found(name: str) -> Update:
-            update = ElementwiseUpdate if blocks_of(sites[name]["fn"]) is None else BlockUpdate
-            return update.of(name, values, trace_at)
+            kind = ElementwiseUpdate if blocks_of(sites[name]["fn"]) is None else BlockUpdate
+            update = kind.of(name, values, trace_at)
+            way_out = (
+                "use DiscreteLangevin or GibbsWithGradients, or give the full conditional, "
+                f"blocks=[([{name!r}], conditional)]"
+            )
+            check_elementwise("BlockGibbs", update, values[name].shape, way_out)
+            return update
 
         updates: list[Update] = []
         for block, conditional in self._blocks or ((tuple(names), None),):

@@ -132,9 +132,11 @@ class BlockUpdate(Update):
 
     def draw(self, key, values, trace_at, num_sweeps):
         d = blocks_of(trace_at(values)[self.name]["fn"])
-        blocks = tuple(d.split(values[self.name]))
+        value = values[self.name]
+        # Conversions of small integers in each sweep would take longer than the sums.
+        blocks = tuple(d.split(value.astype(float)))
         blocks = gibbs_sweeps(self.conditional(values, trace_at), key, blocks, num_sweeps)
-        return {self.name: d.join(blocks)}
+        return {self.name: d.join(blocks).astype(value.dtype)}
 
 
 @dataclass(frozen=True)

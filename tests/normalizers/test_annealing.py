@@ -123,7 +123,9 @@ def test_a_sweep_leaves_draws_draws(make):
 
 
 def test_weighted_chains_are_resampled_into_draws_of_the_target():
-    path, n = path_to(rbm(), None, "AIS"), 20_000
+    # The hidden unit is on with a probability of 0.12 at the start, of 0.98 at the target.
+    d = ns.BernoulliRBM(np.full((3, 1), 4.0), np.full(3, -2.0), [-2.0])
+    path, n = path_to(d, None, "AIS"), 20_000
     blocks = jax.jit(path.base_blocks, static_argnums=1)(random.key(0), n)
     assert_draws(path.start.join(blocks), path.start, n)
     inputs = jnp.array([0.0, 1.0]), random.key(1)
@@ -186,38 +188,6 @@ def test_the_standard_error_is_that_of_repeated_estimates():
     estimates, standard_errors = jax.vmap(log_mean)(log_weights)
     assert_close(np.std(estimates), np.mean(standard_errors), rtol=0.06)
     assert_close(np.mean(estimates), 1 / 8, atol=4e-3)
-
-
-def published(num_hidden):
-    rng = np.random.default_rng(0)
-    weights = rng.normal(0, np.sqrt(0.05), (num_hidden, 100))
-    return ns.BernoulliRBM(weights.T, rng.normal(size=100), rng.normal(size=num_hidden))
-
-
-PUBLISHED = {10: 93.933389420, 16: 94.503757545}
-
-
-def brackets(d, method, num_runs):
-    run = jax.jit(jax.vmap(lambda key: ns.log_normalizer(d, key=key, method=method)))
-    found = [run(random.split(random.key(i), 10)) for i in range(num_runs // 10)]
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-
-
-def test_the_bracket_holds_the_exact_value():
-    found = brackets(published(10), AIS(num_levels=50), 20)
-    assert np.all((found.lower < PUBLISHED[10]) & (PUBLISHED[10] < found.upper))
-    assert np.all(np.abs(found.estimate - PUBLISHED[10]) < 4.5 * found.standard_error)
-    assert np.mean(found.upper - found.lower) < 0.3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_hidden, log_z", PUBLISHED.items())
-def test_the_default_bracket_holds_the_exact_value_in_nearly_all_runs(num_hidden, log_z):
-    found = brackets(published(num_hidden), AIS(), 100)
-    assert np.sum((found.lower <= log_z) & (log_z <= found.upper)) >= 95
-    assert np.mean(found.upper - found.lower) < 0.1
-    z = (found.estimate - log_z) / found.standard_error
-    assert abs(np.mean(z)) < 0.5 and 0.7 < np.std(z) < 1.4
 
 
 EVERY = rbm, lambda: rbm(3, 4).joint(), ising, potts, triangles, gaussian_rbm

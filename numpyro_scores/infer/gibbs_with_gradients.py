@@ -34,9 +34,8 @@ class GibbsWithGradients(InformedKernel):
     `dist.Normal(blur(x), noise)`, which `BlockGibbs` refuses, enters to first order, by its
     gradient in `x` as numbers, as does the free energy of a `BernoulliRBM`. So it must be
     differentiable: `low + (high - low) * x`, not `where(x == 1, high, low)` or `table[x]`, there
-    or elsewhere in the model. A
-    gradient that is zero or does not exist is refused; one that misses a part of the effect costs
-    acceptance, not exactness.
+    or elsewhere in the model. A gradient that is zero or does not exist is refused; one that misses
+    a part of the effect costs acceptance, not exactness.
 
     A step changes one element at most, where :class:`~numpyro_scores.DiscreteLangevin` changes
     many: better where few elements are free to change.

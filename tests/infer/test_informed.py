@@ -296,6 +296,10 @@ def test_several_sites_depend_on_each_other(x64):
         points = jax.jit(jax.vmap(kernel._points(jax.tree.map(itemgetter(0), z), trace_at)))(z)
         energies = jax.jit(jax.vmap(kernel.get_potential_fn((), {})))(z)
         np.testing.assert_allclose(points.potential_energy, energies, rtol=1e-12)
+        for i in range(3):
+            up = z | {"b": z["b"].at[:, i].set(1)}
+            gain = energies - jax.vmap(kernel.get_potential_fn((), {}))(up)
+            np.testing.assert_allclose(points.differences["b"][:, 1, i], gain, atol=1e-12)
         adapt = kernel._first_adapt_state()
         to_all = jax.vmap(kernel._log_proposal, in_axes=(0, None, None))
         q = np.exp(jax.jit(jax.vmap(to_all, in_axes=(None, 0, None)))(z, points, adapt))

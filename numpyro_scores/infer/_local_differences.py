@@ -152,31 +152,25 @@ def local_points(
 ) -> Callable[[Values], Point]:
     """The function from values of the sites to their `Point`."""
     once = [site.log_weights(values, trace_at) for site in sites] if len(sites) == 1 else None
-    joint = {name for site in sites for name in site.update.joint}
-
-    def joint_terms(z: Values) -> tuple[Array, Values]:
-        """The log densities that join elements, and for each site the gradient of its own."""
-        if not joint:
-            return jnp.zeros(()), {}
-
-        def log_probs(x: Values) -> Values:
-            trace = trace_at(x)
-            return {name: jnp.sum(unsummed_log_prob(trace[name], 0)) for name in joint}
-
-        values, transpose = jax.vjp(log_probs, {n: x.astype(float) for n, x in z.items()})
-        gradients = {}
-        for site in sites:
-            if of_site := site.update.joint:
-                ones = {n: jnp.where(n in of_site, 1.0, 0.0).astype(values[n].dtype) for n in joint}
-                gradients[site.name] = transpose(ones)[0][site.name]
-        return sum(values.values(), jnp.zeros(())), gradients
+    joint = sorted({name for site in sites for name in site.update.joint})
 
     def point(z: Values) -> Point:
         trace = trace_at(z)
-        log_density, gradients = joint_terms(z)
+        log_density, gradients = jnp.zeros(()), {}
         for name, site in trace.items():
             if site["type"] == "sample" and name not in joint:
                 log_density += jnp.sum(unsummed_log_prob(site, 0))
+        for name in joint:
+
+            def log_prob(x: Values, name: str = name) -> Array:
+                return jnp.sum(unsummed_log_prob(trace_at(z | x)[name], 0))
+
+            # Only of the sites that it joins: another may be an index.
+            numbers = {s.name: z[s.name].astype(float) for s in sites if name in s.update.joint}
+            value, gradient = jax.value_and_grad(log_prob)(numbers)
+            log_density += value
+            for site_name, of_site in gradient.items():
+                gradients[site_name] = gradients.get(site_name, 0.0) + of_site
         log_weights = once or [site.log_weights(z, trace_at) for site in sites]
         differences = {
             s.name: s.differences(z[s.name], trace[s.name], weights, gradients.get(s.name))

@@ -46,9 +46,10 @@ class DiscreteLangevin(InformedKernel):
 
     It is the Gaussian of a Langevin step of size `h`, restricted to the states. The adjusted form
     (DMALA) accepts the whole proposal with the Metropolis probability and is exact; the step size
-    is adapted in warmup. The unadjusted one (DULA) always accepts: its bias vanishes only as fast
-    as its moves do when `h` is small, but all elements move, however many there are. Its
-    `accept_prob`, what the Metropolis test would have said, falls away from 1 where it is biased.
+    is adapted in warmup. The unadjusted one (DULA) always accepts: its bias vanishes as fast as its
+    moves do, in proportion to :math:`e^{-1 / (4 h)}`, but it moves however many elements there are.
+    Its `accept_prob`, what the Metropolis test would have said, falls away from 1 where it is
+    biased.
 
     Where :math:`\Delta` comes from, and what a model must be like, is as in
     :class:`~numpyro_scores.GibbsWithGradients`. The distance :math:`c - x_i` is one of the
@@ -61,7 +62,8 @@ class DiscreteLangevin(InformedKernel):
         Continuous sites need a kernel of their own: see `BlockGibbs`.
     :param step_size: `h`; an element whose states are equally probable proposes to change with odds
         :math:`e^{-1 / (4 h)}`. By default the adaptation starts at 0.25, and the unadjusted form
-        takes 0.1 (odds of 0.08).
+        takes 0.05 (odds of 0.007, and on 3 x 3 spins of `Ising` a total variation of 0.006 from the
+        target; it falls in proportion to the odds).
     :param adjusted: whether a Metropolis test follows each proposal.
     :param num_steps: proposals between two draws.
     :param adapt_step_size: whether warmup adapts the step size of the adjusted form.

@@ -32,16 +32,18 @@ class GibbsWithGradients(InformedKernel):
     `PairwiseMRF`, `joint()` of a `BernoulliRBM`) and for log densities that are sums over the
     elements, as those of `numpyro.plate` are. A log density that *joins* elements, such as
     `dist.Normal(blur(x), noise)`, which `BlockGibbs` refuses, enters to first order, by its
-    gradient in `x` as numbers, so it must be differentiable: `low + (high - low) * x`, not
-    `where(x == 1, high, low)` or `table[x]`, of which a gradient of zero is refused. (In a sum of
-    both kinds the gradient misses the second kind, which costs acceptance, not exactness.)
+    gradient in `x` as numbers, as does the free energy of a `BernoulliRBM`. So it must be
+    differentiable: `low + (high - low) * x`, not `where(x == 1, high, low)` or `table[x]`, there
+    or elsewhere in the model. A gradient that is zero or does not exist is refused; one that misses
+    a part of the effect costs acceptance, not exactness.
 
     A step changes one element at most, where :class:`~numpyro_scores.DiscreteLangevin` changes
     many: better where few elements are free to change.
 
     :param model: a NumPyro model with discrete latent sites, of elements with finitely many states.
         Continuous sites need a kernel of their own: see `BlockGibbs`.
-    :param num_steps: proposals between two draws; about as many as elements for a new picture.
+    :param num_steps: proposals between two draws; for a draw that is quite another, as many as
+        there are elements, or more.
     :raises ValueError: at `init`, if the model has sites that do not fit.
     """
 

@@ -5,6 +5,7 @@
 
 import itertools
 from functools import cache, partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -277,23 +278,28 @@ def test_of_labels_any_change_counts_one_and_of_numbers_their_distance():
 
 
 def test_several_sites_depend_on_each_other(x64):
-    """The tables of one site are those of the present values of the other."""
+    """A table of one is that of the present values of the other, as is a gradient."""
 
     def model():
-        a = numpyro.sample("a", ns.Ising((1, 3), 0.3, 0.1))
         with numpyro.plate("pixels", 3):
-            b = numpyro.sample("b", dist.Bernoulli(jax.nn.sigmoid(0.5 * a[0])))
-        numpyro.sample("y", dist.Normal(jnp.sum(b) + a[0], 1.0).to_event(1), obs=jnp.ones(3))
+            a = numpyro.sample("a", dist.Bernoulli(0.4))
+            b = numpyro.sample("b", dist.Bernoulli(jax.nn.sigmoid(0.5 * a)))
+        locations = jnp.array([-0.5, 1.5])[b]  # while `a` is a number
+        numpyro.sample("y", dist.Normal(jnp.sum(a) + locations, 1.0).to_event(1), obs=jnp.ones(3))
 
-    both = [(a, b) for a in enumerated((-1, 1), (1, 3)) for b in enumerated((0, 1), (3,))]
+    both = list(itertools.product(enumerated((0, 1), (3,)), enumerated((0, 1), (3,))))
     z = jax.tree.map(lambda *x: jnp.stack(x), *({"a": a, "b": b} for a, b in both))
     for make in KERNELS.values():
         kernel = make(model)
         kernel._planned = plan_of(model)
         trace_at = kernel._trace_at((), {})
-        points = jax.jit(jax.vmap(lambda z, k=kernel, t=trace_at: k._points(z, t)(z)))(z)
+        points = jax.jit(jax.vmap(kernel._points(jax.tree.map(itemgetter(0), z), trace_at)))(z)
         energies = jax.jit(jax.vmap(kernel.get_potential_fn((), {})))(z)
         np.testing.assert_allclose(points.potential_energy, energies, rtol=1e-12)
+        for i in range(3):
+            up = z | {"b": z["b"].at[:, i].set(1)}
+            gain = energies - jax.vmap(kernel.get_potential_fn((), {}))(up)
+            np.testing.assert_allclose(points.differences["b"][:, 1, i], gain, atol=1e-12)
         adapt = kernel._first_adapt_state()
         to_all = jax.vmap(kernel._log_proposal, in_axes=(0, None, None))
         q = np.exp(jax.jit(jax.vmap(to_all, in_axes=(None, 0, None)))(z, points, adapt))

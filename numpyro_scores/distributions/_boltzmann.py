@@ -131,7 +131,7 @@ class BoltzmannDistribution(PointwiseDistribution):
             raise NotImplementedError(
                 f"{type(self).__name__} cannot be sampled directly: its sites depend on each "
                 f"other. Draw with MCMC(numpyro_scores.{kernel}(model), ...), or give it a "
-                f"short-run sampler, {type(self).__name__}(..., "
+                f"short-run sampler, {type(getattr(self, 'rbm', self)).__name__}(..., "
                 f"sampler=functools.partial(numpyro_scores.{kernel}, num_steps=500)), which "
                 "NumPyro's Predictive and Gibbs need."
             )

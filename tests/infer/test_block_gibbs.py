@@ -445,9 +445,7 @@ def test_a_start_that_does_not_fit_is_told(init_params, message):
 
 def test_data_that_are_nan_are_told():
     with pytest.raises(ValueError, match="not finite at the start"):
-        draw(
-            ns.BlockGibbs(MODELS["missing and tempered"][0]), random.key(0), 2, None, DATA * np.nan
-        )
+        draw(ns.BlockGibbs(two_sites), random.key(0), 2, None, np.full((2, 2), np.nan))
 
 
 def test_new_data_of_the_same_shape_are_not_looked_at_again():

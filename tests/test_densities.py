@@ -23,6 +23,8 @@ from numpyro_scores.densities import (
 )
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIGMA_MIN, SIGMA_MAX = 0.02, 500.0
 RULES = [NoisePathIntegral, ProbabilityFlow]
 

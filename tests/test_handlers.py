@@ -21,6 +21,8 @@ from numpyro.infer.util import log_density
 from numpyro_scores import DiffusionPrior, NoisePathIntegral, VarianceExploding
 from numpyro_scores.handlers import at_noise_level, noise_conditional_prior, noise_level
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VARIANCE = 4.0
 NOISE = 0.5
 Y = 1.3

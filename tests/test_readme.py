@@ -51,7 +51,15 @@ def short_runs(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        # Most of it compiles for a long time, and tests what other tests test.
+        pytest.param(page, marks=pytest.mark.slow) if page.name == "choosing.md" else page
+        for page in PAGES
+    ],
+    ids=lambda page: page.name,
+)
 def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if page.name in LONG:

@@ -368,6 +368,7 @@ def test_other_integrators_find_the_posterior(linear_draws, integrator, largest)
     assert set(np.unique(state.num_grad_evals)) == {work}
 
 
+@pytest.mark.slow
 def test_noise_levels_may_be_given(short):
     _, state, sample = short
     given = ns.AnnealedLangevin(

@@ -151,11 +151,13 @@ def transition_matrix(update, trace_at, values):
 
 
 def looked_at(model, *args):
-    """A kernel that has looked at a model with one discrete site, and this site's update."""
+    """The update of a model's one discrete site, and the shape of the site."""
     kernel = ns.BlockGibbs(model)
-    kernel.init(random.key(0), 0, None, args, {})
+    kernel._look(args, {})
     (update,) = kernel._found.plan
-    return kernel, update
+    trace_at = Trace(model, args, {})
+    shape = jax.eval_shape(lambda key: trace_at.start(key)["x"]["value"], random.key(0)).shape
+    return update, shape
 
 
 def exact(model, values, *args):
@@ -169,8 +171,8 @@ def exact(model, values, *args):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_sweep_leaves_the_posterior_invariant(name):
     model, y, states = MODELS[name]
-    kernel, update = looked_at(model, y)
-    values = points(states, kernel.init(random.key(0), 0, None, (y,), {}).z["x"].shape)
+    update, shape = looked_at(model, y)
+    values = points(states, shape)
     pi = exact(model, values, y)
     matrix = transition_matrix(update, Trace(model, (y,), {}), values)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
@@ -179,7 +181,9 @@ def test_a_sweep_leaves_the_posterior_invariant(name):
     assert np.sort(np.abs(np.linalg.eigvals(matrix)))[-2] < 0.999
 
 
-@pytest.mark.parametrize("name", ["odd torus", "in a plate", "rbm"])
+@pytest.mark.parametrize(
+    "name", ["odd torus", pytest.param("in a plate", marks=pytest.mark.slow), "rbm"]
+)
 def test_draws_have_the_posterior(name):
     """As many chains as states allow, each run to forget its start."""
     model, y, states = MODELS[name]
@@ -232,7 +236,12 @@ def of_the_groups(values, y):
 
 
 @pytest.mark.parametrize(
-    "blocks", [None, [(["k"], of_the_groups), (["x"], None)], [(["x", "k"], None)]]
+    "blocks",
+    [
+        None,
+        [(["k"], of_the_groups), (["x"], None)],
+        pytest.param([(["x", "k"], None)], marks=pytest.mark.slow),
+    ],
 )
 def test_several_sites_have_their_joint_posterior(blocks):
     y = DATA[:, :2]
@@ -290,11 +299,10 @@ def run(chain_method, num_samples=4, num_chains=2, kernel=None):
 def test_chains_are_the_same_however_they_are_mapped():
     draws = [
         run(chain_method).get_samples(group_by_chain=True)["x"]
-        for chain_method in ("vectorized", "sequential", "parallel")
+        for chain_method in ("vectorized", "parallel")
     ]
     assert np.ptp(draws[0]) == 2
     np.testing.assert_array_equal(draws[0], draws[1])
-    np.testing.assert_array_equal(draws[0], draws[2])
 
 
 def test_a_resumed_run_goes_on_where_it_stopped():

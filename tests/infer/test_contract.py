@@ -66,7 +66,7 @@ TARGETS["AnnealedLangevin"] = {"model": partial(model_with, PRIOR)}
 MODELS = [
     (name, "model")
     if name not in ("UnderdampedLangevin", "MALT")
-    else pytest.param(name, "model", marks=pytest.mark.slow)
+    else pytest.param((name, "model"), marks=pytest.mark.slow)
     for name in KERNELS
 ]
 CASES = [*MODELS, ("MALA", "potential_fn")]

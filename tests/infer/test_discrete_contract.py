@@ -86,7 +86,9 @@ def test_draws_are_states_and_fields_are_of_the_draws(name, vectorized):
     np.testing.assert_array_equal(data["posterior"]["x"].values, draws["x"])
 
 
-@pytest.mark.parametrize("chain_method", ["sequential", "parallel"])
+@pytest.mark.parametrize(
+    "chain_method", [pytest.param("sequential", marks=pytest.mark.slow), "parallel"]
+)
 def test_chains_are_the_same_one_by_one_and_in_parallel(name, vectorized, chain_method):
     if chain_method == "parallel" and jax.local_device_count() < NUM_CHAINS:
         pytest.skip("needs a device for each chain")
@@ -137,7 +139,9 @@ def exact_means():
     return np.append(p.sum(1) @ x, p.sum(0) @ log_noise)
 
 
-@pytest.mark.parametrize("name", ["GibbsWithGradients", "DiscreteLangevin"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("GibbsWithGradients", marks=pytest.mark.slow), "DiscreteLangevin"]
+)
 def test_a_block_beside_nuts_has_the_posterior(name):
     """A likelihood that joins the pixels, and whose noise another block moves."""
     num_chains, num_warmup, num_draws = 40, 30, 150

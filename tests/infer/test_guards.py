@@ -100,6 +100,7 @@ def test_fixed_parameters_and_latents_downstream_pass():
     assert np.all(np.isfinite(run(ns.MALA(model))["x"]))
 
 
+@pytest.mark.slow
 def test_with_its_normaliser_the_posterior_of_the_scale_is_that_of_the_normal_model():
     def normal_model():
         t = numpyro.sample("t", dist.HalfNormal(1.0))

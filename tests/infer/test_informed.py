@@ -258,6 +258,7 @@ def test_without_a_metropolis_test_the_acceptance_tells_of_the_bias():
     assert acceptance(0.02) > 0.999 and acceptance(1.0) < 0.8
 
 
+@pytest.mark.slow
 def test_of_labels_any_change_counts_one_and_of_numbers_their_distance():
     def labels():
         with numpyro.plate("pixels", 2):
@@ -277,6 +278,7 @@ def test_of_labels_any_change_counts_one_and_of_numbers_their_distance():
         np.testing.assert_allclose(found[:, 0] - found[0, 0], -np.array(distances), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_sites_depend_on_each_other(x64):
     """A table of one is that of the present values of the other, as is a gradient."""
 

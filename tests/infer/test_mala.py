@@ -17,6 +17,8 @@ from scipy import stats
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 COVARIANCE = np.array([[2.0, 1.1, 0.0], [1.1, 1.0, -0.2], [0.0, -0.2, 0.3]])
 
 

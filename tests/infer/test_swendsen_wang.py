@@ -169,7 +169,9 @@ def test_clusters_are_those_of_scipy(kind):
         np.testing.assert_array_equal(labels_of(is_open), smallest[expected])
 
 
-@pytest.mark.parametrize("size, energy", [(8, -1.491589), (16, -1.453065)])
+@pytest.mark.parametrize(
+    "size, energy", [(8, -1.491589), pytest.param(16, -1.453065, marks=pytest.mark.slow)]
+)
 def test_the_energy_of_a_critical_torus(size, energy):
     """Kaufman 1949, at the critical coupling."""
     kernel = ns.SwendsenWang(lambda: numpyro.sample("x", ns.Ising((size, size), K_CRITICAL)))
@@ -190,6 +192,7 @@ def test_the_energy_of_a_critical_torus(size, energy):
     assert_within(mean, energy, error)
 
 
+@pytest.mark.slow
 def test_lattices_in_a_plate_and_beside_each_other_are_updated_each():
     def model():
         with numpyro.plate("lattices", 2):

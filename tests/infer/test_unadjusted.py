@@ -21,6 +21,8 @@ from scipy import linalg, stats
 import numpyro_scores as ns
 from numpyro_scores.integrators import stationary_variance
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PRECISION = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
 FRICTION = 0.7
 KERNELS = {

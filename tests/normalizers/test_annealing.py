@@ -71,7 +71,15 @@ class Enumerated:
         return mean.sum()
 
 
-@pytest.mark.parametrize("make", [rbm, ising, potts, triangles])
+@pytest.mark.parametrize(
+    "make",
+    [
+        rbm,
+        pytest.param(ising, marks=pytest.mark.slow),
+        potts,
+        pytest.param(triangles, marks=pytest.mark.slow),
+    ],
+)
 def test_the_mean_weight_is_the_ratio_of_the_normalisers(x64, make):
     d = make()
     enumerated = Enumerated(d)

@@ -137,6 +137,7 @@ def test_a_machine_is_learned_from_its_draws(objective):
     assert divergences[0] > 0.2 and divergences[1] < 0.01
 
 
+@pytest.mark.slow
 def test_a_continuous_energy_is_learned_with_langevin_chains():
     energy = jax.tree_util.Partial(
         lambda precision, x: precision * jnp.sum(x**2) / 2, jnp.array(1.0)

@@ -294,6 +294,7 @@ def short():
     return kernel, state, jax.jit(lambda state: kernel.sample(state, (y,), {}))
 
 
+@pytest.mark.slow
 def test_draws_are_independent(short):
     """Of the draw before: a correlation of 0.1 would be found at 4 standard errors."""
     _, state, sample = short

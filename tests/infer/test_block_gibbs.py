@@ -168,7 +168,15 @@ def exact(model, values, *args):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("missing and tempered", "in a plate", "rbm", "both sides")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in MODELS
+    ],
+)
 def test_a_sweep_leaves_the_posterior_invariant(name):
     model, y, states = MODELS[name]
     update, shape = looked_at(model, y)
@@ -182,7 +190,12 @@ def test_a_sweep_leaves_the_posterior_invariant(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["odd torus", pytest.param("in a plate", marks=pytest.mark.slow), "rbm"]
+    "name",
+    [
+        pytest.param("odd torus", marks=pytest.mark.slow),
+        pytest.param("in a plate", marks=pytest.mark.slow),
+        "rbm",
+    ],
 )
 def test_draws_have_the_posterior(name):
     """As many chains as states allow, each run to forget its start."""
@@ -238,7 +251,7 @@ def of_the_groups(values, y):
 @pytest.mark.parametrize(
     "blocks",
     [
-        None,
+        pytest.param(None, marks=pytest.mark.slow),
         [(["k"], of_the_groups), (["x"], None)],
         pytest.param([(["x", "k"], None)], marks=pytest.mark.slow),
     ],

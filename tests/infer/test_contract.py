@@ -62,10 +62,10 @@ KERNELS = {
 }
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS["AnnealedLangevin"] = {"model": partial(model_with, PRIOR)}
-# UnderdampedLangevin and MALT are wired as ULA and MALA.
+# UnderdampedLangevin and MALT are wired as ULA and MALA; ReplicaExchange has tests of its own.
 MODELS = [
     (name, "model")
-    if name not in ("UnderdampedLangevin", "MALT")
+    if name not in ("UnderdampedLangevin", "MALT", "ReplicaExchange")
     else pytest.param((name, "model"), marks=pytest.mark.slow)
     for name in KERNELS
 ]

@@ -38,7 +38,14 @@ def model(y):
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(2), obs=y)
 
 
-@pytest.fixture(scope="module", params=KERNELS)
+@pytest.fixture(
+    scope="module",
+    # Both are wired alike.
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name == "GibbsWithGradients" else name
+        for name in KERNELS
+    ],
+)
 def name(request):
     return request.param
 

@@ -154,6 +154,7 @@ def blurred_lattice(y):
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(2), obs=y)
 
 
+@pytest.mark.slow
 def test_a_latent_lattice_of_unknown_coupling():
     y = np.array([[1.6, 0.9, 1.1], [0.7, 1.4, 0.2]])
     kernel = Gibbs(

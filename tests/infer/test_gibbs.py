@@ -109,9 +109,7 @@ def numpyros():
 @pytest.mark.parametrize(
     "name",
     [
-        name
-        if name in ("UnderdampedLangevin", "MALA", "AnnealedLangevin")
-        else pytest.param(name, marks=pytest.mark.slow)
+        name if name in ("MALA", "AnnealedLangevin") else pytest.param(name, marks=pytest.mark.slow)
         for name in KERNELS
     ],
 )

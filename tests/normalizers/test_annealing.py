@@ -76,7 +76,7 @@ class Enumerated:
     [
         rbm,
         pytest.param(ising, marks=pytest.mark.slow),
-        potts,
+        pytest.param(potts, marks=pytest.mark.slow),
         pytest.param(triangles, marks=pytest.mark.slow),
     ],
 )

@@ -98,6 +98,7 @@ def test_persistent_chains_go_on():
     assert not np.array_equal(fitted.objective_state, x[:1].repeat(50, 0))
 
 
+@pytest.mark.slow
 def test_restarted_chains_are_points_of_the_batch():
     x = jnp.ones((5, 4))
     objective = PersistentContrastiveDivergence(num_chains=4000, restart_prob=0.25)
@@ -174,9 +175,9 @@ def test_the_log_probability_of_each_site_by_changing_it(name):
     "name, objective",
     [
         ("ising", PseudoLikelihood()),
-        ("potts", PseudoLikelihood()),
+        pytest.param("potts", PseudoLikelihood(), marks=pytest.mark.slow),
         ("rbm", PseudoLikelihood()),
-        ("ising", RatioMatching()),
+        pytest.param("ising", RatioMatching(), marks=pytest.mark.slow),
         ("rbm", RatioMatching()),
     ],
 )

@@ -73,8 +73,8 @@ class Point(NamedTuple):
 
 
 def accept_or_stay(
-    key: Array, log_ratio: Array, proposal: Point, current: Point
-) -> tuple[Point, Array, Array]:
+    key: Array, log_ratio: Array, proposal: Any, current: Any
+) -> tuple[Any, Array, Array]:
     """The next point, the acceptance probability, and whether the proposal was not finite."""
     # Not finite: the proposal left the support or the finite numbers, in its potential energy or
     # its gradient. Reject, an energy of -inf too: it would never be left.

@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array, lax, random
 from numpyro.distributions import biject_to
-from numpyro.handlers import block, seed, substitute, trace
+from numpyro.handlers import block
 from numpyro.infer.hmc_util import HMCAdaptState, warmup_adapter
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import identity
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.distributions._short_runs import as_sampler, checked_kernel, one_draw
+from numpyro_scores.infer._adjusted import accept_or_stay
 from numpyro_scores.infer._base import LangevinKernel
+from numpyro_scores.infer._discrete import Trace
 from numpyro_scores.infer._guards import latent_normalizers
 from numpyro_scores.infer._metric import unwhiten
-from numpyro_scores.infer._trees import select
 from numpyro_scores.infer.block_gibbs import BlockGibbs
 
 
@@ -141,9 +142,9 @@ class ExchangeKernel(LangevinKernel):
 
     def _densities(self, z: Any, model_args: tuple, model_kwargs: dict) -> dict[str, Any]:
         """The sites of unnormalised densities, with their parameters at `z`."""
+        assert self._model is not None
         values = self.get_constrain_fn(model_args, model_kwargs)(z)
-        with substitute(data=values), seed(rng_seed=random.key(0)):
-            sites = trace(self._model).get_trace(*model_args, **model_kwargs)
+        sites = Trace(self._model, model_args, model_kwargs)(values)
         return {name: sites[name] for name in self._unnormalized}
 
     def _auxiliary(self, key: Array, site: Any) -> Array:
@@ -178,10 +179,8 @@ class ExchangeKernel(LangevinKernel):
                 for key_site, (name, site) in zip(keys, at_y.items(), strict=False)
             }
             log_ratio = potential(x) - potential(y) + self._log_ratio(at_x, at_y, auxiliary)
-            finite = jnp.isfinite(log_ratio)
-            accept_prob = jnp.where(finite, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-            accept = random.uniform(key_accept, dtype=x.dtype) < accept_prob
-            return select(accept, y, x), (accept_prob, ~finite)
+            x, accept_prob, diverging = accept_or_stay(key_accept, log_ratio, y, x)
+            return x, (accept_prob, diverging)
 
         x, (accept_probs, diverging) = lax.scan(step, x, random.split(key_steps, self._num_steps))
         z, accept_prob = unravel(x), jnp.mean(accept_probs)

@@ -27,6 +27,7 @@ from numpyro_scores.infer._metric import (
     coordinates,
     given_metric,
 )
+from numpyro_scores.infer._protocol import mean_of_phase
 from numpyro_scores.infer._segments import Target, score_sites, target_of
 from numpyro_scores.infer._trees import select
 
@@ -225,14 +226,15 @@ class AdjustedKernel(LangevinKernel):
             lambda: state.adapt_state,
         )
         i = state.i + 1
-        n = jnp.where(i <= self._num_warmup, i, i - self._num_warmup)
         return state._replace(
             i=i,
             z=z,
             z_grad=end.grad,
             potential_energy=end.energy + end.integral,
             accept_prob=accept_prob,
-            mean_accept_prob=state.mean_accept_prob + (accept_prob - state.mean_accept_prob) / n,
+            mean_accept_prob=mean_of_phase(
+                state.mean_accept_prob, accept_prob, i, self._num_warmup
+            ),
             diverging=diverging,
             num_grad_evals=jnp.array(self._num_steps),
             adapt_state=adapt_state,

@@ -12,6 +12,7 @@ from jax import Array, lax, random
 
 from numpyro_scores.infer._discrete import DiscreteKernel, Trace, Values
 from numpyro_scores.infer._local_differences import LocalSite, Point, local_points
+from numpyro_scores.infer._protocol import mean_of_phase
 from numpyro_scores.infer._trees import select
 
 
@@ -115,13 +116,14 @@ class InformedKernel(DiscreteKernel):
         end, accept_probs = lax.scan(step, points(state.z), keys)
         accept_prob = jnp.mean(accept_probs)
         i = state.i + 1
-        n = jnp.where(i <= self._num_warmup, i, i - self._num_warmup)
         return InformedState(
             i=i,
             z=end.z,
             potential_energy=end.potential_energy,
             accept_prob=accept_prob,
-            mean_accept_prob=state.mean_accept_prob + (accept_prob - state.mean_accept_prob) / n,
+            mean_accept_prob=mean_of_phase(
+                state.mean_accept_prob, accept_prob, i, self._num_warmup
+            ),
             adapt_state=self._adapt(state, accept_prob),
             rng_key=rng_key,
         )

@@ -140,6 +140,12 @@ def same(settings: tuple, others: tuple) -> bool:
     )
 
 
+def mean_of_phase(mean: Array, value: Array, i: Array, num_warmup: int) -> Array:
+    """The mean over the draws of warmup, or of those after it, with draw `i = 1, 2, ...` added."""
+    n = jnp.where(i <= num_warmup, i, i - num_warmup)
+    return mean + (value - mean) / n
+
+
 def check_start(arrays: tuple[Array, ...], num_axes: int) -> None:
     """Raise if a chain starts where an array, with `num_axes` leading chain axes, isn't finite."""
     for array in arrays:

@@ -23,6 +23,7 @@ from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._discrete import Trace
 from numpyro_scores.infer._guards import latent_normalizers
 from numpyro_scores.infer._metric import unwhiten
+from numpyro_scores.infer._protocol import mean_of_phase
 from numpyro_scores.infer.block_gibbs import BlockGibbs
 
 
@@ -191,12 +192,13 @@ class ExchangeKernel(LangevinKernel):
             lambda: state.adapt_state,
         )
         i = state.i + 1
-        n = jnp.where(i <= self._num_warmup, i, i - self._num_warmup)
         return ExchangeState(
             i=i,
             z=z,
             accept_prob=accept_prob,
-            mean_accept_prob=state.mean_accept_prob + (accept_prob - state.mean_accept_prob) / n,
+            mean_accept_prob=mean_of_phase(
+                state.mean_accept_prob, accept_prob, i, self._num_warmup
+            ),
             diverging=jnp.any(diverging),
             adapt_state=adapt_state,
             rng_key=rng_key,

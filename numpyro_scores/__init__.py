@@ -15,8 +15,10 @@ from numpyro_scores import (
     nn,
     objectives,
     processes,
+    samplers,
     schedules,
 )
+from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
 from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import (
@@ -28,8 +30,10 @@ from numpyro_scores.distributions import (
     Ising,
     PairwiseMRF,
     Potts,
+    ProductOfExperts,
     ScoreDistribution,
 )
+from numpyro_scores.guidance import ClassifierFreeGuidance
 from numpyro_scores.infer import (
     MALA,
     MALT,
@@ -64,12 +68,15 @@ from numpyro_scores.processes import (
     VarianceExploding,
     VariancePreserving,
 )
+from numpyro_scores.samplers import DDIM, Ancestral, Heun, PredictorCorrector, ReverseSDE
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 from numpyro_scores.training import FitProgress, FitResult, fit, load_weights, save_weights
 from numpyro_scores.version import __version__
 
 __all__ = [
     "BAOAB",
+    "ClassifierFreeGuidance",
+    "DDIM",
     "DDPM",
     "MALA",
     "MALT",
@@ -77,6 +84,8 @@ __all__ = [
     "SKROCK",
     "UBU",
     "ULA",
+    "AdaptiveProbabilityFlow",
+    "Ancestral",
     "AnnealedImportanceSampling",
     "AnnealedLangevin",
     "BernoulliRBM",
@@ -93,6 +102,7 @@ __all__ = [
     "GaussianBernoulliRBM",
     "GeneratorPrior",
     "GibbsWithGradients",
+    "Heun",
     "HutchinsonTrace",
     "InverseTemperatures",
     "Ising",
@@ -105,9 +115,12 @@ __all__ = [
     "OverdampedLangevin",
     "PairwiseMRF",
     "Potts",
+    "PredictorCorrector",
     "ProbabilityFlow",
     "ReplicaExchange",
+    "ProductOfExperts",
     "ReverseAnnealedImportanceSampling",
+    "ReverseSDE",
     "ScoreDistribution",
     "ThermodynamicIntegration",
     "SubVariancePreserving",
@@ -128,6 +141,7 @@ __all__ = [
     "nn",
     "objectives",
     "processes",
+    "samplers",
     "save_weights",
     "schedules",
     "to_inference_data",

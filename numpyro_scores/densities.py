@@ -132,7 +132,7 @@ class NoisePathIntegral:
         :param sigma_max: the largest noise level of the process.
         :return: :math:`\\log p_\\sigma(x)`, normalised, shape `()`.
         """
-        trace = self.trace or _default_trace(x.size)
+        trace = self.trace or default_trace(x.size)
         nodes, weights = _gauss_legendre(self.num_nodes, x.dtype)
         log_ratio = jnp.log(sigma_max / sigma)
 
@@ -142,7 +142,7 @@ class NoisePathIntegral:
             return jacobian_trace - x.size + jnp.sum(((denoised - x) / level) ** 2)
 
         integral = log_ratio * jnp.vdot(weights, jax.vmap(integrand)(nodes))
-        return _log_density_at_sigma_max(denoiser, trace, x, sigma_max) - integral
+        return log_density_at_sigma_max(denoiser, trace, x, sigma_max) - integral
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,26 @@ class ProbabilityFlow:
 
     def __call__(self, denoiser: Denoiser, x: Array, sigma: Array, sigma_max: float) -> Array:
         """See :meth:`NoisePathIntegral.__call__`: same arguments, same value."""
-        trace = self.trace or _default_trace(x.size)
+        trace = self.trace or default_trace(x.size)
 
-        def velocity(log_sigma, state):
-            x, _ = state
-            denoised, jacobian_trace = trace(lambda x: denoiser(x, jnp.exp(log_sigma)), x)
-            return x - denoised, x.size - jacobian_trace
-
+        velocity = flow_and_volume(denoiser, trace)
         start = (x, jnp.zeros((), x.dtype))
         x_max, log_volume = _runge_kutta(velocity, start, sigma, sigma_max, self.num_steps)
-        return _log_density_at_sigma_max(denoiser, trace, x_max, sigma_max) + log_volume
+        return log_density_at_sigma_max(denoiser, trace, x_max, sigma_max) + log_volume
+
+
+def flow_and_volume(denoiser: Denoiser, trace: TraceEstimator) -> Callable[..., Any]:
+    r"""
+    The slope in :math:`\log \sigma` of a point along the probability flow and of the logarithm of
+    the volume about it, as a function of :math:`\log \sigma` and both.
+    """
+
+    def velocity(log_sigma, state):
+        x, _ = state
+        denoised, jacobian_trace = trace(lambda x: denoiser(x, jnp.exp(log_sigma)), x)
+        return x - denoised, x.size - jacobian_trace
+
+    return velocity
 
 
 def probability_flow(
@@ -211,7 +221,10 @@ def mean_at_sigma_max(denoiser: Denoiser, like: Array, sigma_max: Any) -> Array:
     return denoiser(denoiser(jnp.zeros_like(like), sigma_max), sigma_max)
 
 
-def _log_density_at_sigma_max(denoiser, trace, x, sigma_max):
+def log_density_at_sigma_max(
+    denoiser: Denoiser, trace: TraceEstimator, x: Array, sigma_max: Any
+) -> Array:
+    """The log density of one point at the largest noise level, where it is nearly Gaussian."""
     # A Gaussian N(m, sigma^2 I + C), whose C the denoiser tells: its quadratic form is (x - m).s
     # and its log determinant d log sigma^2 + tr(grad D) up to (C / sigma^2)^2.
     sigma_max = jnp.asarray(sigma_max, x.dtype)
@@ -241,7 +254,8 @@ def _runge_kutta(velocity, state, sigma_from, sigma_to, num_steps):
     return jax.lax.scan(step, state, jnp.arange(num_steps))[0]
 
 
-def _default_trace(dim: int) -> TraceEstimator:
+def default_trace(dim: int) -> TraceEstimator:
+    """The exact trace in up to 256 dimensions, 32 fixed probes above."""
     return ExactTrace() if dim <= EXACT_TRACE_DIM else HutchinsonTrace(num_probes=32)
 
 

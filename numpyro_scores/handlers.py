@@ -3,13 +3,15 @@
 
 """Effect handlers: how a kernel changes a model without the user touching it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.primitives import Messenger
 
+from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions._wrapped import base_of, with_base
 
 
@@ -71,3 +73,47 @@ class noise_level(Messenger):
     @staticmethod
     def _denoise(fn: dist.Distribution, value: Array) -> Array:
         return noise_conditional_prior(fn).denoise(value)
+
+
+class guided(Messenger):
+    r"""
+    Run a model with the likelihood of chosen sites to the power :math:`\gamma`:
+    :math:`p(x)\, p(y \mid x)^\gamma`, so that the score is :math:`\nabla \log p(x) + \gamma \nabla
+    \log p(y \mid x)`. Above 1 it trusts the data more than the model does, below 1 less; only 1 is
+    Bayes' rule.
+
+    :param fn: a model.
+    :param gamma: the power, a number that is not negative.
+    :param sites: names of observed sites; all by default.
+    :raises ValueError: if one of them is not an observed site of the model.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any] | None = None,
+        gamma: Any = 1.0,
+        sites: Sequence[str] | None = None,
+    ):
+        if is_concrete(gamma) and not (jnp.shape(gamma) == () and gamma >= 0):
+            raise ValueError(f"gamma must be a number that is not negative, got {gamma!r}.")
+        self.gamma = gamma
+        names = [sites] if isinstance(sites, str) else sites
+        self.sites = None if names is None else frozenset(names)
+        super().__init__(fn)
+
+    def __enter__(self):
+        self._missing = set(self.sites or ())
+        return super().__enter__()
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        super().__exit__(exc_type, exc_value, traceback)
+        if exc_type is None and self._missing:
+            raise ValueError(f"guided: the model has no observed sites {sorted(self._missing)}.")
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or not msg["is_observed"]:
+            return
+        if self.sites is None or msg["name"] in self.sites:
+            self._missing.discard(msg["name"])
+            scale = msg.get("scale")
+            msg["scale"] = self.gamma if scale is None else self.gamma * scale

@@ -19,12 +19,15 @@ FLOORS = {
     "version": 0,
     "_callables": 0,
     "_validation": 0,
+    "adaptive_flow": 0,
     "conservativeness": 0,
     "curvature": 0,
     "densities": 0,
+    "guidance": 0,
     "integrators": 0,
     "objectives": 0,
     "processes": 0,
+    "samplers": 0,
     "schedules": 0,
     "stein": 0,
     "nn": 1,
@@ -37,6 +40,7 @@ FLOORS = {
     "diagnostics": 4,
 }
 LIBRARIES = {
+    "diffrax": 0,
     "jax": 0,
     "numpy": 0,
     "flax": 1,
@@ -51,7 +55,7 @@ LIBRARIES = {
     "xarray": 4,
 }
 # Importing these takes seconds: only a function that needs one pays for it.
-DEFERRED = {"arviz", "matplotlib", "xarray"}
+DEFERRED = {"arviz", "diffrax", "matplotlib", "xarray"}
 STRANGERS = [{"nn", "distributions"}]
 
 

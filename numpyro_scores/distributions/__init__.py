@@ -15,6 +15,7 @@ from numpyro_scores.distributions.energy import EnergyDistribution
 from numpyro_scores.distributions.generator import GeneratorPrior
 from numpyro_scores.distributions.lattices import Ising, Potts
 from numpyro_scores.distributions.pairwise import PairwiseMRF
+from numpyro_scores.distributions.product import ProductOfExperts
 from numpyro_scores.distributions.rbm import BernoulliRBM, GaussianBernoulliRBM
 from numpyro_scores.distributions.score import ScoreDistribution
 
@@ -31,6 +32,7 @@ __all__ = [
     "PairwiseMRF",
     "PartitionSum",
     "Potts",
+    "ProductOfExperts",
     "ScoreDistribution",
     "Spin",
     "VisibleHidden",

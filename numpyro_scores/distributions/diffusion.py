@@ -4,26 +4,43 @@
 """A prior that is known by a denoiser at every noise level: a diffusion model."""
 
 import copy
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from jax.typing import ArrayLike
 
 from numpyro_scores._callables import Denoiser, as_pytree, check_field
 from numpyro_scores._validation import check_count, check_positive, is_concrete
+from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities import (
     NoisePathIntegral,
     ProbabilityFlow,
+    default_trace,
     density_with_score,
     mean_at_sigma_max,
     probability_flow,
 )
 from numpyro_scores.distributions._base import PointwiseDistribution
 from numpyro_scores.processes import TimedProcess
+from numpyro_scores.samplers import ReverseSampler
+from numpyro_scores.stein import HutchinsonTrace
+
+
+class LogLikelihood(NamedTuple):
+    """
+    - **nats** - the log density of each point, shape `batch_shape`.
+    - **bits_per_dim** - its negative in bits, divided by the number of entries of a point.
+    """
+
+    nats: Array
+    bits_per_dim: Array
 
 
 class DiffusionPrior(PointwiseDistribution):
@@ -46,12 +63,15 @@ class DiffusionPrior(PointwiseDistribution):
         :class:`~numpyro_scores.ProbabilityFlow` (step by step, through points that the network was
         trained on).
     :param sigma: the noise level of this density, clipped to the levels of the process.
-    :param num_sample_steps: number of reverse steps of :meth:`sample`.
+    :param num_sample_steps: number of reverse steps of :meth:`sample` without a sampler.
+    :param sampler: how :meth:`sample` draws, such as `Heun(num_steps=18)`; by default the
+        probability flow, with classical Runge-Kutta steps of fourth order in :math:`\log \sigma`.
     :raises ValueError: if the denoiser does not map a point to its own shape.
+    :raises TypeError: if `sampler` is no sampler.
     """
 
     pytree_data_fields = ("denoiser", "sigma")
-    pytree_aux_fields = ("process", "log_density", "num_sample_steps")
+    pytree_aux_fields = ("process", "log_density", "num_sample_steps", "sampler")
 
     def __init__(
         self,
@@ -59,9 +79,12 @@ class DiffusionPrior(PointwiseDistribution):
         process: TimedProcess,
         event_shape: Sequence[int] | int,
         *,
-        log_density: NoisePathIntegral | ProbabilityFlow = NoisePathIntegral(),
+        log_density: NoisePathIntegral
+        | ProbabilityFlow
+        | AdaptiveProbabilityFlow = NoisePathIntegral(),
         sigma: Any = None,
         num_sample_steps: int = 32,
+        sampler: ReverseSampler | None = None,
         validate_args: bool | None = None,
     ):
         check_count("num_sample_steps", num_sample_steps)
@@ -69,6 +92,7 @@ class DiffusionPrior(PointwiseDistribution):
         self.process = process
         self.log_density = log_density
         self.num_sample_steps = num_sample_steps
+        self.sampler = None if sampler is None else _checked(sampler)
         super().__init__(event_shape, validate_args=validate_args)
         self.sigma = self._within_process(process.sigma_min if sigma is None else sigma)
         check_field("denoiser", self.denoiser, jnp.zeros(self.event_shape), self.sigma)
@@ -98,25 +122,69 @@ class DiffusionPrior(PointwiseDistribution):
         sigma = self.sigma if sigma is None else sigma
         return self._map_points("score", lambda x: _score((self.denoiser, sigma), x), x)
 
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(
+        self,
+        key: Array | None,
+        sample_shape: tuple[int, ...] = (),
+        sampler: ReverseSampler | None = None,
+    ) -> Array:
         r"""
-        Draws of the density at `sigma`, by the probability flow from
+        Draws of the density at `sigma` by the `sampler` (by default the own one) from
         :math:`N(m, \sigma_{\max}^2 I)`. The start leaves out the covariance `C` of the data: a
         direction of variance `c` comes out with :math:`c \sigma_{\max}^2 / (c +
         \sigma_{\max}^2)`, so choose `sigma_max` well above the data's largest standard deviation.
         """
         if key is None:
             raise ValueError("DiffusionPrior.sample needs a random key, got None.")
+        sampler = self.sampler if sampler is None else _checked(sampler)
+        key_start, key_steps = random.split(key)
         sigma_max = jnp.asarray(self.process.sigma_max, float)
         mean = mean_at_sigma_max(self.denoiser, jnp.zeros(self.event_shape), sigma_max)
-        start = mean + sigma_max * random.normal(key, (*sample_shape, *self.event_shape))
+        start = mean + sigma_max * random.normal(key_start, (*sample_shape, *self.event_shape))
         if is_concrete(self.sigma) and self.sigma >= self.process.sigma_max:
             return start
 
-        def reverse(x):
-            return probability_flow(self.denoiser, x, sigma_max, self.sigma, self.num_sample_steps)
+        def reverse(x, key):
+            if sampler is None:
+                steps = self.num_sample_steps
+                return probability_flow(self.denoiser, x, sigma_max, self.sigma, steps)
+            return sampler(self.denoiser, self.process, x, self.sigma, key=key)
 
-        return self._map_points("sample", reverse, start)
+        return _map_with_keys(reverse, start, key_steps, sample_shape)
+
+    def log_likelihood(
+        self,
+        x: ArrayLike,
+        *,
+        key: Array | None = None,
+        flow: ProbabilityFlow | AdaptiveProbabilityFlow = ProbabilityFlow(),
+    ) -> LogLikelihood:
+        r"""
+        The log density along the probability flow, the number that papers report. The bits are of
+        the data in their own units: pixels that were divided by `a` have
+        :math:`\log_2 a` more bits per dimension.
+
+        :param x: points, shape `(*batch_shape, *event_shape)`.
+        :param key: where the trace is estimated (above 256 dimensions, or by a `HutchinsonTrace`),
+            each point gets probes of its own from this key, and the mean over many points is
+            nearly unbiased; without a key all have the same.
+        :param flow: how the flow is followed.
+        :return: nats and bits per dimension, each of shape `batch_shape`.
+        """
+        x = self._checked("log_likelihood", x)
+        dim = math.prod(self.event_shape)
+        trace = flow.trace or default_trace(dim)
+
+        def nats(x, key):
+            rule = flow
+            if key is not None and isinstance(trace, HutchinsonTrace):
+                seed: Any = random.bits(key)
+                rule = replace(flow, trace=replace(trace, seed=seed))
+            return _log_density(rule, self.process.sigma_max, (self.denoiser, self.sigma), x)
+
+        batch_shape = x.shape[: x.ndim - len(self.event_shape)]
+        found = _map_with_keys(nats, x, key, batch_shape)
+        return LogLikelihood(found, -found / (dim * math.log(2)))
 
     def _within_process(self, sigma: Any) -> Array:
         check_positive("sigma", sigma)
@@ -129,6 +197,23 @@ class DiffusionPrior(PointwiseDistribution):
     def _log_density(self, x: Array) -> Array:
         value = partial(_log_density, self.log_density, self.process.sigma_max)
         return density_with_score(value, _score, (self.denoiser, self.sigma), x)
+
+
+def _map_with_keys(f: Any, x: Array, key: Array | None, batch_shape: tuple[int, ...]) -> Array:
+    """`f(x, key)` of each point with a key of its own."""
+    keys = None if key is None else random.split(key, batch_shape)
+    for _ in batch_shape:
+        f = jax.vmap(f, in_axes=(0, None if key is None else 0))
+    return f(x, keys)
+
+
+def _checked(sampler: Any) -> ReverseSampler:
+    if not isinstance(sampler, ReverseSampler):
+        raise TypeError(
+            "sampler must be one of numpyro_scores.samplers, such as Heun(num_steps=18), got "
+            f"{sampler!r}."
+        )
+    return sampler
 
 
 def _log_density(rule: Any, sigma_max: float, params: Any, x: Array) -> Array:

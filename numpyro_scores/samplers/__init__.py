@@ -1,0 +1,23 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Samplers of a diffusion prior: how a point goes from the largest noise level down to a small one.
+"""
+
+from numpyro_scores.samplers._base import KarrasSpacing, ReverseSampler, Spacing, TimeSpacing
+from numpyro_scores.samplers.ddim import DDIM, Ancestral
+from numpyro_scores.samplers.heun import Heun
+from numpyro_scores.samplers.reverse_sde import PredictorCorrector, ReverseSDE
+
+__all__ = [
+    "DDIM",
+    "Ancestral",
+    "Heun",
+    "KarrasSpacing",
+    "PredictorCorrector",
+    "ReverseSDE",
+    "ReverseSampler",
+    "Spacing",
+    "TimeSpacing",
+]

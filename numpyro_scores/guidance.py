@@ -17,15 +17,15 @@ from numpyro_scores._callables import as_pytree
 class ClassifierFreeGuidance:
     r"""
     The denoiser :math:`(1 - \gamma) D(x, \sigma) + \gamma D(x, \sigma, c)` (Ho & Salimans 2022,
-    "Classifier-free diffusion guidance", equation 6, with :math:`\gamma = 1 + w`): 0 is the prior of
-    all classes, 1 that of the class `c`, above 1 the class is exaggerated. Its score is
+    "Classifier-free diffusion guidance", equation 6, with :math:`\gamma = 1 + w`): 0 is the prior
+    of all classes, 1 that of the class `c`, above 1 the class is exaggerated. Its score is
     :math:`\nabla \log p_\sigma(x) + \gamma \nabla \log p_\sigma(c \mid x)`; for other values than 0
     and 1 it is not the denoiser of any data, so that a posterior with it is a picture of a stronger
     class rather than Bayes' rule.
 
     It is a pytree, so that `DiffusionPrior` takes it; `label` and `gamma` may be latent or traced.
 
-    :param denoiser: `denoiser(x, sigma)` for any class and `denoiser(x, sigma, label)` for one, such
+    :param denoiser: `denoiser(x, sigma)` of any class, `denoiser(x, sigma, label)` of one, such
         as an `nn.UNetDenoiser` with `num_classes`, on one unbatched point; two evaluations each.
     :param label: what the denoiser takes as third argument, such as an integer.
     :param gamma: strength of the guidance, a number.

@@ -18,10 +18,10 @@ class ProductOfExperts(PointwiseDistribution):
     :math:`p(x) = \frac1Z \prod_i p_i(x)^{w_i}` (Hinton 2002, "Training products of experts by
     minimizing contrastive divergence", equation 1, with powers).
 
-    `log_prob` is **unnormalised**, :math:`\sum_i w_i \log p_i(x)`, unless `log_normalizer` is given.
-    It cannot be drawn from without MCMC. A product of diffusion priors is one at their own noise
-    levels alone: with noise added the product is not that of the noisy experts, so it has no
-    `at(sigma)` and is not for `AnnealedLangevin`.
+    `log_prob` is **unnormalised**, :math:`\sum_i w_i \log p_i(x)`, unless `log_normalizer` is
+    given. It cannot be drawn from without MCMC. With noise added, the product is not that of the
+    noisy experts: it has no `at(sigma)`, even if they are diffusion priors, and is not for
+    `AnnealedLangevin`.
 
     :param experts: NumPyro distributions of one event shape, continuous, without batch shape.
     :param powers: :math:`w_i`, shape `(num_experts,)`; all 1 by default.

@@ -54,12 +54,14 @@ lint: $(READY) ## ruff (rules and format) and ty (types)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ty check --python $(VENV)
 
-bench: $(READY) ## overhead, efficiency on known targets, discrete models, objectives, 50 digits
+bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, digits, a Stein test
 	$(RUN) -m benchmarks.overhead
 	$(RUN) -m benchmarks.efficiency
 	$(RUN) -m benchmarks.discrete
 	$(RUN) -m benchmarks.objectives
+	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.digits
+	$(RUN) -m benchmarks.diagnostics
 
 docs: $(READY) ## links between pages, and every public name in the index
 	$(RUN) docs/check.py

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,7 +43,7 @@ def model(y):
     prior = ns.Ising(y.shape, coupling, periodic=False, sampler=ns.BlockGibbs)
     # ExchangeKernel draws the coupling, so the kernel of `x` may do without the normaliser.
     x = numpyro.sample("x", prior, infer={"exchange": True})
-    white = dist.Bernoulli(jnp.where(x > 0, 1 - flip, flip))
+    white = dist.Bernoulli(jnp.where(jnp.asarray(x) > 0, 1 - flip, flip))
     numpyro.sample("y", white.to_event(2), obs=y)
 
 
@@ -59,7 +58,7 @@ class Posterior(NamedTuple):
 def draw(y: np.ndarray, key, num_warmup: int, num_samples: int, num_chains: int) -> Posterior:
     """By MCMC from the data; the auxiliary draws of the exchange algorithm are by clusters."""
     exchange = ns.ExchangeKernel(
-        model, sampler=partial(ns.SwendsenWang, num_steps=5), step_size=0.1, num_steps=2
+        model, sampler=partial(ns.SwendsenWang, num_steps=5), step_size=0.1
     )
     kernel = Gibbs([(ns.BlockGibbs(model, num_steps=5), ["x"]), (exchange, ["coupling", "flip"])])
     mcmc = MCMC(
@@ -67,7 +66,7 @@ def draw(y: np.ndarray, key, num_warmup: int, num_samples: int, num_chains: int)
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=num_chains,
-        chain_method=jax.vmap,
+        chain_method="sequential",
     )
     start = {"x": (2 * y - 1).astype(np.int8), "coupling": 0.3, "flip": 0.2}
     chains = {name: np.repeat(np.asarray(x)[None], num_chains, 0) for name, x in start.items()}
@@ -173,7 +172,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default="demo", metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-chains", type=int, default=16)
+    parser.add_argument("--num-chains", type=int, default=4)
     parser.add_argument("--num-draws", type=int, default=100, help="draws a chain, of the photo")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,11 @@ def load(seed: int) -> tuple[Digits, Digits]:
     # Whole numbers have no density: each is spread over the width of its level.
     grey = (levels + rng.random(levels.shape)) / 17
     two, grey = (levels > 7.5).astype(np.float32), grey.astype(np.float32)
-    return tuple(Digits(x[NUM_HELD_OUT:], x[:NUM_HELD_OUT]) for x in (two, grey))
+    return split(two), split(grey)
+
+
+def split(x: np.ndarray) -> Digits:
+    return Digits(x[NUM_HELD_OUT:], x[:NUM_HELD_OUT])
 
 
 def binary_machine(digits: Digits, key: Array) -> ns.BernoulliRBM:
@@ -130,7 +134,7 @@ def draw(kernel: Any, key: Array, num_chains: int, *args: Any) -> dict[str, np.n
 def of_the_visible_units(machine, observed, y):
     """Pixels that are observed, up to a small error, and others that are not."""
     v = numpyro.sample("v", machine)
-    seen = dist.Bernoulli(jnp.where(v > 0, 0.999, 0.001)).mask(observed).to_event(1)
+    seen = dist.Bernoulli(jnp.where(jnp.asarray(v) > 0, 0.999, 0.001)).mask(observed).to_event(1)
     numpyro.sample("y", seen, obs=y)
 
 

@@ -238,7 +238,7 @@ def main() -> None:
         show(panels, name, row, fitted.module, held_out, random.key(args.seed + 1))
     for axis, title in zip(axes[0], ("density", "score", "draws") * columns, strict=True):
         axis.set_title(title)
-    figure.savefig(args.output / "two_moons.png", dpi=130)
+    figure.savefig(args.output / "two_moons.png", dpi=90)
     print(f"\nWrote two_moons.png to {args.output}/")
 
 

@@ -14,6 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
+SLOW_CASES = Path(__file__).resolve().parent / "slow_cases.txt"
 
 os.environ.setdefault("MPLBACKEND", "agg")
 # Matplotlib and ArviZ write to the home folder unless told otherwise.
@@ -33,8 +34,13 @@ jax.config.update("jax_compilation_cache_max_size", 2**30)
 # last, and each change of precision forgets what was compiled.
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` leaves items out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_wants_x64)
+    slow = set(SLOW_CASES.read_text(encoding="utf-8").splitlines())
+    for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(tryfirst=True)

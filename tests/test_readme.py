@@ -22,7 +22,7 @@ import numpyro_scores as ns
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LONG = {"README.md"}
-SLOW = {"choosing.md", "objectives.md"}
+SLOW = {"choosing.md", "diagnosis.md", "extending.md", "objectives.md", "training.md"}
 
 # A fence may be indented, as in a list; its end has the same indent.
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -92,6 +92,6 @@ def test_the_code_of_a_page_keeps_to_public_addresses(page):
 
 
 def test_the_readme_and_the_pages_on_extending_have_code():
-    assert {"README.md", "choosing.md", "extending.md"} <= {
+    assert {"README.md", "choosing.md", "extending.md", "training.md"} <= {
         page.name for page in PAGES if any(python_blocks(page))
     }

@@ -5,7 +5,7 @@
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def _flatten(operator: "ForwardOperator") -> tuple[tuple, tuple]:
     return tuple(fields[name] for name in arrays), static
 
 
-def _unflatten(cls: type, static: tuple, arrays: tuple) -> "ForwardOperator":
+def _unflatten(cls: Any, static: tuple, arrays: tuple) -> Any:
     # Not by the constructor: JAX also builds pytrees of things that are not arrays.
     operator = object.__new__(cls)
     vars(operator).update(zip(cls.array_fields, arrays, strict=True))
@@ -37,7 +37,11 @@ class ForwardOperator(ABC):
     """
 
     array_fields: ClassVar[tuple[str, ...]] = ()
-    in_shape: tuple[int, ...]
+
+    if TYPE_CHECKING:  # a field of every subclass
+
+        @property
+        def in_shape(self) -> Any: ...
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)

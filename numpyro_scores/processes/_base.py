@@ -4,7 +4,7 @@
 """What an objective, a prior and a sampler need of a noise process."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array, random
@@ -31,8 +31,13 @@ class TimedProcess(ABC):
     A subclass has `sigma_min` and `sigma_max`, the noise levels of the times 0 and 1.
     """
 
-    sigma_min: float
-    sigma_max: float
+    if TYPE_CHECKING:  # fields of some subclasses, properties of others
+
+        @property
+        def sigma_min(self) -> float: ...
+
+        @property
+        def sigma_max(self) -> float: ...
 
     @abstractmethod
     def scale(self, t: Array) -> Array:

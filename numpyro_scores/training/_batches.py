@@ -121,7 +121,8 @@ def check_points(
     """
     if isinstance(data, Mapping):
         arrays = {key: asarray(x) for key, x in data.items()}
-        if len({jnp.shape(x)[:1] for x in arrays.values()} - {()}) != 1:
+        sizes = {jnp.shape(x)[:1] for x in arrays.values()}
+        if len(sizes) != 1 or () in sizes:
             raise ValueError(
                 f"The arrays of {name} must have one leading axis, the points, got shapes "
                 f"{shape_of(arrays)}."

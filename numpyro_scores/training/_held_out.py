@@ -12,7 +12,7 @@ from jax import Array, random
 
 from numpyro_scores.training._batches import check_points
 from numpyro_scores.training._placement import Placement
-from numpyro_scores.training._steps import LossFn
+from numpyro_scores.training._steps import LossFn, copied
 
 
 class HeldOut:
@@ -52,7 +52,7 @@ class HeldOut:
 
     @property
     def best(self) -> Any:
-        return self.memory[1]
+        return self.memory[1] if len(self.history()[0]) else None
 
     @property
     def last_loss(self) -> float | None:
@@ -83,7 +83,7 @@ class HeldOut:
             )
         losses, best = self.memory
         if best is not None and not np.any(losses <= loss):
-            best = jax.tree.map(jnp.copy, params)
+            best = copied(params)
         losses[np.searchsorted(self._steps, step)] = loss
         self.memory = losses, best
 

@@ -26,6 +26,12 @@ class State(NamedTuple):
     objective_state: Any
 
 
+@jax.jit
+def copied(tree: Any) -> Any:
+    """Arrays that stay when those of the state are given away, in one call."""
+    return jax.tree.map(jnp.copy, tree)
+
+
 def make_loss(objective: Callable[..., Any], merge: Callable, precision: Any) -> LossFn:
     """The loss as a function of the parameters, in a given precision; and the objective's state."""
 

@@ -23,7 +23,7 @@ from numpyro_scores.training._held_out import HeldOut
 from numpyro_scores.training._identity import configuration, fingerprint, nameless, structure
 from numpyro_scores.training._modules import partition
 from numpyro_scores.training._placement import Placement
-from numpyro_scores.training._steps import State, make_loss, make_run, make_step
+from numpyro_scores.training._steps import State, copied, make_loss, make_run, make_step
 from numpyro_scores.training.results import FitProgress, FitResult
 
 # Calls of the compiled loop in one `fit`: the progress bar moves, and the calls cost nothing.
@@ -199,8 +199,8 @@ def fit(
                 bar.set_postfix(_shown(loss, held_out.last_loss), refresh=False)
                 bar.update(stop - start)
                 for callback in callbacks:
-                    average = placement.collect(jax.tree.map(jnp.copy, state.average))
-                    progress = FitProgress(stop, loss, held_out.last_loss, merge(average))
+                    average = merge(placement.collect(copied(state.average)))
+                    progress = FitProgress(stop, loss, held_out.last_loss, average)
                     stopped = bool(callback(progress)) or stopped
                 start = stop
         checkpoints.save(start, (state, losses, held_out.memory))

@@ -72,6 +72,7 @@ def test_the_trained_unet_still_has_the_limits_of_no_and_of_all_noise():
     assert 0.01 < np.abs(far).max() < 100
 
 
+@pytest.mark.slow
 def test_every_pixel_sees_every_other_and_the_level():
     module, x = perturbed(unet((7, 7))), jnp.asarray(picture((7, 7)), jnp.float32)
     jacobian, by_level = jax.jit(jax.jacobian(module, argnums=(0, 1)))(x, 0.7)
@@ -167,12 +168,15 @@ def test_with_labels_it_learns_both_denoisers():
     np.testing.assert_allclose(module(x, 3.0), 0, atol=0.3)
 
 
+@pytest.mark.slow
 def test_half_precision_is_near_full_precision():
     module, x = perturbed(unet(widths=(4, 8))), jnp.asarray(picture((4, 5)), jnp.bfloat16)
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), module)
     denoise = jax.jit(jax.vmap(lambda m, x, s: m(x, s), (None, None, 0)))
-    sigma = jnp.array([0.01, 1])
-    found, exact = denoise(half, x, sigma), denoise(module, x.astype(jnp.float32), sigma)
+    # A training in half precision gives the levels in half precision, too.
+    sigma = jnp.array([0.01, 1], jnp.bfloat16)
+    found = denoise(half, x, sigma)
+    exact = denoise(module, x.astype(jnp.float32), sigma.astype(jnp.float32))
     # The skip is in float32: what is lost is of the size of the noise.
     assert found.dtype == jnp.float32
     error = np.abs(found - exact).max(axis=(1, 2))

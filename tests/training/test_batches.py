@@ -87,6 +87,7 @@ def test_labels_stay_with_their_points():
         ([DATA.astype(int)], TypeError, "batch 0 must be floats, got int"),
         ([DATA[0]], ValueError, "batch 0 must be a batch of points"),
         ({"x": DATA, "label": DATA[:3]}, ValueError, "must have one leading axis"),
+        ({"x": DATA, "label": 1.0}, ValueError, "must have one leading axis"),
         ({"x": DATA, "label": DATA * np.nan}, ValueError, r"data\['label'\] must be finite"),
     ],
 )

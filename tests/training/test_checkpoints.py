@@ -62,7 +62,10 @@ def persistent():
         {"validation": DATA[:20], "patience": 100, "validate_every": 6},
         {"data": [DATA[:30], DATA[30:37]], "optimizer": optax.contrib.schedule_free_sgd(0.01)},
         {"module": Partial(quadratic, jnp.eye(3)), "objective": persistent()},
-        {"optimizer": optax.chain(optax.add_noise(0.1, 0.5, random.key(3)), optax.sgd(0.01))},
+        pytest.param(
+            {"optimizer": optax.chain(optax.add_noise(0.1, 0.5, random.key(3)), optax.sgd(0.01))},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["validation", "stream", "chains", "a key in the optimizer"],
 )

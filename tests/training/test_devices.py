@@ -25,7 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("data", [DATA, [DATA[:50], DATA[50:57]]], ids=["memory", "stream"])
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "axis_type", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)]
+)
 def test_two_devices_train_as_one(data, axis_type, tmp_path):
     mesh = jax.make_mesh((2, 1), ("a", "b"), axis_types=(axis_type,) * 2)
     options = {"data": data, "validation": DATA[:21], "num_steps": 60}

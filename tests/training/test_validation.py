@@ -91,6 +91,10 @@ def test_a_callback_sees_the_training_and_stops_it(x64):
     kept = [weight(progress.module) for progress in seen]
     np.testing.assert_allclose(kept, 4 * 0.9 ** np.arange(1.0, 13), rtol=1e-12)
     np.testing.assert_array_equal(weight(fitted.module), kept[-1])
+    # Before the first validation loss there is no best module.
+    options = FALLING | {"validation": HELD_OUT, "validate_every": 15, "patience": 1}
+    fitted = quick_fit(number(4.0), distance, **options, callbacks=[stop])
+    np.testing.assert_array_equal(weight(fitted.module), kept[-1])
 
 
 @dataclass(frozen=True)

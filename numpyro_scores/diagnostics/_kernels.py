@@ -1,0 +1,67 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Kernels of the squared distance, and distances without an array of shape `(n, m, d)`."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from numpyro_scores._validation import check_positive
+
+# The median over more points differs by less than its own error.
+NUM_MEDIAN_POINTS = 1_000
+# Rows of a kernel matrix that are in memory at a time.
+BLOCK_SIZE = 256
+
+
+def dot(x: Array, y: Array) -> Array:
+    """Inner products over the last axis, shapes `(d,)` and `(n, d)`, in full precision on GPUs."""
+    return jnp.matmul(y, x, precision=lax.Precision.HIGHEST)
+
+
+def squared_distances(x: Array, y: Array) -> Array:
+    r"""
+    :math:`|x - y_j|^2` by :math:`|x|^2 - 2 x \cdot y_j + |y_j|^2`, a matrix product under `vmap`.
+    The points should be centred, or the difference loses digits.
+
+    :param x: a point, shape `(d,)`.
+    :param y: points, shape `(n, d)`.
+    :return: shape `(n,)`, never negative.
+    """
+    squares = jnp.vdot(x, x) - 2 * dot(x, y) + jnp.sum(y**2, axis=1)
+    return jnp.maximum(squares, 0)
+
+
+def median_distance(x: Array) -> Array:
+    """
+    The median distance between two of the points, the usual scale of a kernel; over at most 1,000
+    of them, evenly spaced in their order. 1 if more than half of the distances are 0.
+
+    :param x: points, shape `(n, d)`.
+    """
+    x = x[:: math.ceil(len(x) / NUM_MEDIAN_POINTS)]
+    rows, columns = np.triu_indices(len(x), 1)
+    distances = lax.map(lambda point: squared_distances(point, x), x, batch_size=BLOCK_SIZE)
+    median = jnp.sqrt(jnp.median(distances[rows, columns]))
+    return jnp.where(median > 0, median, 1)
+
+
+def lengthscale_or_median(lengthscale: float | Array | None, x: Array) -> Array:
+    """The length scale that was given, or the median distance of the points."""
+    if lengthscale is None:
+        return median_distance(x)
+    check_positive("lengthscale", lengthscale)
+    return jnp.asarray(lengthscale, x.dtype)
+
+
+def gaussian_kernel(squares: Array) -> Array:
+    r""":math:`e^{-u/2}` of the squared distance `u` in units of the length scale."""
+    return jnp.exp(-squares / 2)
+
+
+def imq_kernel(squares: Array) -> Array:
+    r""":math:`(1 + u)^{-1/2}`, the inverse multiquadric: heavier tails than a Gaussian."""
+    return lax.rsqrt(1 + squares)

@@ -19,7 +19,7 @@ from numpyro_scores import (
     schedules,
 )
 from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
-from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
+from numpyro_scores.densities import LineIntegral, NoisePathIntegral
 from numpyro_scores.diagnostics import to_inference_data
 from numpyro_scores.distributions import (
     BernoulliRBM,
@@ -33,6 +33,7 @@ from numpyro_scores.distributions import (
     ProductOfExperts,
     ScoreDistribution,
 )
+from numpyro_scores.flows import ProbabilityFlow
 from numpyro_scores.guidance import ClassifierFreeGuidance
 from numpyro_scores.infer import (
     MALA,

@@ -10,7 +10,8 @@ from jax import Array
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.densities import default_trace, flow_and_volume, log_density_at_sigma_max
+from numpyro_scores.densities import default_trace, log_density_at_sigma_max
+from numpyro_scores.flows import flow_and_volume
 from numpyro_scores.stein import TraceEstimator
 
 

@@ -16,11 +16,10 @@ from scipy import stats
 from numpyro_scores.densities import (
     LineIntegral,
     NoisePathIntegral,
-    ProbabilityFlow,
     density_with_score,
     mean_at_sigma_max,
-    probability_flow,
 )
+from numpyro_scores.flows import ProbabilityFlow, probability_flow
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

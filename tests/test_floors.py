@@ -23,6 +23,7 @@ FLOORS = {
     "conservativeness": 0,
     "curvature": 0,
     "densities": 0,
+    "flows": 0,
     "guidance": 0,
     "integrators": 0,
     "objectives": 0,

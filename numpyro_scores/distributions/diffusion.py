@@ -21,13 +21,12 @@ from numpyro_scores._validation import check_count, check_positive, is_concrete
 from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities import (
     NoisePathIntegral,
-    ProbabilityFlow,
     default_trace,
     density_with_score,
     mean_at_sigma_max,
-    probability_flow,
 )
 from numpyro_scores.distributions._base import PointwiseDistribution
+from numpyro_scores.flows import ProbabilityFlow, probability_flow
 from numpyro_scores.processes import TimedProcess
 from numpyro_scores.samplers import ReverseSampler
 from numpyro_scores.stein import HutchinsonTrace

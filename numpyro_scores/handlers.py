@@ -8,7 +8,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import Array
 from numpyro.primitives import Messenger
 
 from numpyro_scores._validation import is_concrete
@@ -33,6 +32,13 @@ def at_noise_level(fn: dist.Distribution, sigma: Any) -> dist.Distribution:
     return with_base(fn, lambda prior: prior.at(sigma))
 
 
+def latent_prior(msg: dict[str, Any]) -> Any:
+    """The noise-conditional distribution of the latent site of a message, or None."""
+    if msg["type"] != "sample" or msg["is_observed"]:
+        return None
+    return noise_conditional_prior(msg["fn"])
+
+
 class noise_level(Messenger):
     r"""
     Run a model with each latent noise-conditional prior :math:`p` at a noise level:
@@ -54,25 +60,14 @@ class noise_level(Messenger):
         self.denoised = denoised
         super().__init__(fn)
 
-    def _applies(self, msg: dict[str, Any]) -> bool:
-        return (
-            msg["type"] == "sample"
-            and not msg["is_observed"]
-            and noise_conditional_prior(msg["fn"]) is not None
-        )
-
     def process_message(self, msg: dict[str, Any]) -> None:
-        if self._applies(msg):
+        if latent_prior(msg) is not None:
             msg["fn"] = at_noise_level(msg["fn"], self.sigma)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         # The trace, outside, has recorded the noisy value by now.
-        if self.denoised and self._applies(msg):
-            msg["value"] = self._denoise(msg["fn"], msg["value"])
-
-    @staticmethod
-    def _denoise(fn: dist.Distribution, value: Array) -> Array:
-        return noise_conditional_prior(fn).denoise(value)
+        if self.denoised and (prior := latent_prior(msg)) is not None:
+            msg["value"] = prior.denoise(msg["value"])
 
 
 class guided(Messenger):

@@ -28,26 +28,33 @@ class KarrasSpacing:
     def __post_init__(self):
         check_positive("rho", self.rho)
 
-    def __call__(self, process: TimedProcess, sigma: Any, num_levels: int) -> Array:
+    def __call__(
+        self, process: TimedProcess, sigma: Any, num_levels: int, sigma_from: Any = None
+    ) -> Array:
         """
-        :param sigma: the last level; the first is the `sigma_max` of the process.
+        :param sigma: the last level.
+        :param sigma_from: the first level; by default the `sigma_max` of the process.
         :return: noise levels from large to small, shape `(num_levels,)`.
         """
-        sigma_max = jnp.asarray(process.sigma_max, float)
-        ends = sigma_max ** (1 / self.rho), sigma ** (1 / self.rho)
+        sigma_from = jnp.asarray(process.sigma_max if sigma_from is None else sigma_from, float)
+        ends = sigma_from ** (1 / self.rho), sigma ** (1 / self.rho)
         levels = jnp.linspace(*ends, num_levels) ** self.rho
         # Exact in float32 too: nobody trained a level above the largest.
-        return levels.at[0].set(sigma_max).at[-1].set(sigma)
+        return levels.at[0].set(sigma_from).at[-1].set(sigma)
 
 
 @dataclass(frozen=True)
 class TimeSpacing:
     """Equally spaced in the time of the process: the steps of a DDPM, or every so many of them."""
 
-    def __call__(self, process: TimedProcess, sigma: Any, num_levels: int) -> Array:
+    def __call__(
+        self, process: TimedProcess, sigma: Any, num_levels: int, sigma_from: Any = None
+    ) -> Array:
         """See :meth:`KarrasSpacing.__call__`."""
-        levels = process.noise_level(jnp.linspace(1.0, process.time(sigma), num_levels))
-        return levels.at[0].set(process.sigma_max).at[-1].set(sigma)
+        first = 1.0 if sigma_from is None else process.time(sigma_from)
+        levels = process.noise_level(jnp.linspace(first, process.time(sigma), num_levels))
+        sigma_from = process.sigma_max if sigma_from is None else sigma_from
+        return levels.at[0].set(sigma_from).at[-1].set(sigma)
 
 
 Spacing = KarrasSpacing | TimeSpacing
@@ -71,6 +78,11 @@ class ReverseSampler(ABC):
         """Number of standard normals that a step takes for each entry of a point."""
         return 1
 
+    @property
+    def num_evals(self) -> int:
+        """Number of evaluations of the denoiser in a step."""
+        return 1
+
     def __post_init__(self):
         check_count("num_steps", self.num_steps)
         if not isinstance(self.spacing, Spacing):
@@ -91,16 +103,24 @@ class ReverseSampler(ABC):
         """
 
     def __call__(
-        self, denoiser: Denoiser, process: TimedProcess, x: Array, sigma: Any, *, key: Array
+        self,
+        denoiser: Denoiser,
+        process: TimedProcess,
+        x: Array,
+        sigma: Any,
+        *,
+        key: Array,
+        sigma_from: Any = None,
     ) -> Array:
         """
-        :param x: a point of the density at the `sigma_max` of the process.
+        :param x: a point of the density at `sigma_from`.
         :param sigma: the level to stop at, positive.
         :param key: key of the noise on the way; samplers without noise leave it.
+        :param sigma_from: the level to start at; by default the `sigma_max` of the process.
         :return: the point at `sigma`.
         """
-        levels = self.spacing(process, jnp.asarray(sigma, x.dtype), self.num_steps + 1)
-        levels = levels.astype(x.dtype)
+        sigma = jnp.asarray(sigma, x.dtype)
+        levels = self.spacing(process, sigma, self.num_steps + 1, sigma_from).astype(x.dtype)
 
         def step(x, xs):
             sigma, sigma_next, key = xs

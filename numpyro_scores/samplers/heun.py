@@ -46,6 +46,11 @@ class Heun(ReverseSampler):
         """See :attr:`ReverseSampler.num_noises`."""
         return 1 if self.churn else 0
 
+    @property
+    def num_evals(self) -> int:
+        """See :attr:`ReverseSampler.num_evals`."""
+        return 2
+
     def step(self, denoiser, x, sigma, sigma_next, noise):
         """See :meth:`ReverseSampler.step`."""
         if self.churn:

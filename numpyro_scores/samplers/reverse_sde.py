@@ -69,6 +69,11 @@ class PredictorCorrector(ReverseSampler):
         """One for the predictor and one for each corrector step."""
         return 1 + self.num_corrector_steps
 
+    @property
+    def num_evals(self) -> int:
+        """As many as noises."""
+        return self.num_noises
+
     def step(self, denoiser, x, sigma, sigma_next, noise):
         """See :meth:`ReverseSampler.step`."""
         x = _reverse_step(denoiser, x, sigma, sigma_next, noise[0])

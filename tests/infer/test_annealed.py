@@ -17,6 +17,8 @@ from jax import random
 from scipy import stats
 
 import numpyro_scores as ns
+from numpyro_scores.infer._block_langevin import BlockLangevin
+from numpyro_scores.infer._block_steps import Blocks
 
 # ---- two points at +-(5, 5): how much of the large one is found ----
 
@@ -340,10 +342,11 @@ def test_the_friction_is_that_of_a_step_whatever_the_step_size(settings, frictio
 
 
 def test_a_block_that_must_not_move_has_the_friction_of_the_others():
-    kernel = ns.AnnealedLangevin(noise_model, integrator=FrictionOfAStep())
+    blocks = Blocks(np.array([0, 1]), np.array([False, False]))
+    langevin = BlockLangevin(blocks, num_steps=1, integrator=FrictionOfAStep())
     x = jnp.ones(2)
     start = ns.integrators.IntegratorState(x, x, x)
-    end = kernel._step(start, random.key(0), jnp.zeros_like, jnp.array([0.0, 0.02]), 0.2)
+    end = langevin._step(start, random.key(0), jnp.zeros_like, jnp.array([0.0, 0.02]), 0.2)
     np.testing.assert_allclose(end.x, 0.2, rtol=1e-6)
     np.testing.assert_allclose(end.memory, [0.0, 0.2], rtol=1e-6, atol=1e-15)
 

@@ -46,6 +46,8 @@ from numpyro_scores.infer import (
     OverdampedLangevin,
     ReplicaExchange,
     SwendsenWang,
+    TemperedSMC,
+    TwistedDiffusionSampler,
     UnderdampedLangevin,
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
@@ -112,7 +114,9 @@ __all__ = [
     "ThermodynamicIntegration",
     "SubVariancePreserving",
     "SwendsenWang",
+    "TemperedSMC",
     "TransferMatrix",
+    "TwistedDiffusionSampler",
     "UnderdampedLangevin",
     "VarianceExploding",
     "VariancePreserving",

@@ -19,6 +19,8 @@ from numpyro_scores.infer.malt import MALT
 from numpyro_scores.infer.overdamped import SKROCK, ULA, OverdampedLangevin
 from numpyro_scores.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
 from numpyro_scores.infer.swendsen_wang import SwendsenWang
+from numpyro_scores.infer.tempered_smc import TemperedSMC
+from numpyro_scores.infer.twisted_diffusion import TwistedDiffusionSampler
 from numpyro_scores.infer.underdamped import UnderdampedLangevin
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "SKROCK",
     "StepSizeState",
     "SwendsenWang",
+    "TemperedSMC",
+    "TwistedDiffusionSampler",
     "UnadjustedState",
     "UnderdampedLangevin",
 ]

@@ -152,7 +152,7 @@ def annealed() -> Callable:
 # A column is a function of a problem and a key that returns `NUM_DRAWS` draws, the score
 # evaluations that each has cost, and those of the draws of the prior behind it.
 COLUMNS = {
-    "tempered": lambda: tempered(NUM_DRAWS),
+    "tempered": lambda: tempered(2 * NUM_DRAWS),
     "tempered20k": lambda: tempered(10 * NUM_DRAWS),
     "twisted": twisted,
     "annealed": annealed,
@@ -169,7 +169,9 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=20, help="problems in a cell")
     parser.add_argument("--cells", nargs="*", help="such as 8,1 800,4; all nine by default")
     parser.add_argument("--extra", action="store_true", help="also dim_y = dim / 2")
-    parser.add_argument("--columns", nargs="*", choices=COLUMNS, default=["tempered20k"])
+    parser.add_argument(
+        "--columns", nargs="*", choices=COLUMNS, default=["tempered", "tempered20k", "twisted"]
+    )
     args = parser.parse_args()
     cells = CELLS + EXTRA_CELLS * args.extra
     if args.cells:

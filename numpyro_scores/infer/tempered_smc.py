@@ -42,8 +42,8 @@ class TemperedSMC(ParticleSampler):
 
     :param model: a NumPyro model with data; all its latent sites are drawn from their priors.
     :param num_particles: number of draws that are kept, moved and returned.
-    :param num_prior_draws: number of draws of the prior, by default `num_particles`; of more, those
-        that the first round resamples are kept.
+    :param num_prior_draws: number of draws of the prior, by default twice `num_particles`, of which
+        the first round resamples those that are kept.
     :param num_steps: number of steps of MALA a round.
     :param ess_fraction: effective sample size of the weights of a round over the number of
         particles. A larger one means more rounds, and less variance for the same number of steps.
@@ -72,7 +72,7 @@ class TemperedSMC(ParticleSampler):
         num_particles: int = 2_000,
         *,
         num_prior_draws: int | None = None,
-        num_steps: int = 3,
+        num_steps: int = 2,
         ess_fraction: float = 0.9,
         dense_mass: bool | None = None,
         target_accept_prob: float = 0.574,
@@ -91,7 +91,7 @@ class TemperedSMC(ParticleSampler):
             progress_bar=progress_bar,
         )
 
-        num_prior_draws = num_particles if num_prior_draws is None else num_prior_draws
+        num_prior_draws = 2 * num_particles if num_prior_draws is None else num_prior_draws
         check_count("num_prior_draws", num_prior_draws)
         if num_prior_draws < num_particles:
             raise ValueError(

@@ -43,14 +43,14 @@ class TwistedDiffusionSampler(ParticleSampler):
 
     From level to level a particle gets some noise, up to the level :math:`\hat\sigma = \sigma_k
     (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}`
-    (Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of :math:`p_{\sigma_{k+1}}`, so
-    that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever `g` is: neither a density of
-    the prior is needed nor that of a reverse step, and coarse levels make no error but that of the
-    flow. The noise has the mean :math:`s^2 \nabla \log g_k`, for its variance :math:`s^2 =
-    \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the twisted diffusion sampler
-    (Wu et al. 2023, "Practical and asymptotically exact conditional sampling in diffusion models").
-    At the end the likelihood itself takes the place of the twist, and steps of MALA at the smallest
-    level leave the posterior as it is.
+    (Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
+    :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
+    `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
+    make no error but that of the flow. The noise has the mean :math:`s^2 \nabla \log g_k`, for its
+    variance :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the
+    twisted diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional
+    sampling in diffusion models"). At the end the likelihood itself takes the place of the twist,
+    and steps of MALA at the smallest level leave the posterior as it is.
 
     Exact as the numbers of particles and of levels grow.
 
@@ -59,7 +59,8 @@ class TwistedDiffusionSampler(ParticleSampler):
         priors, and move at the end alone.
     :param num_particles: number of draws.
     :param num_levels: number of geometric noise levels, over the range of the priors' processes.
-    :param churn: :math:`c`, how far the noise rises at each level, in terms of how far it then falls.
+    :param churn: :math:`c`, how far the noise rises at each level, over how far it falls in all.
+        At 1 the path is that of the reverse diffusion; with few levels less noise is better.
     :param num_steps: number of steps of MALA at the end.
     :param dense_mass: as of :class:`~numpyro_scores.TemperedSMC`, and so all that follow.
     :raises ValueError: if an argument is out of its range, or at `run` if the model has no
@@ -76,8 +77,8 @@ class TwistedDiffusionSampler(ParticleSampler):
         model: Callable,
         num_particles: int = 2_000,
         *,
-        num_levels: int = 30,
-        churn: float = 0.3,
+        num_levels: int = 24,
+        churn: float = 0.5,
         num_steps: int = 10,
         dense_mass: bool | None = None,
         target_accept_prob: float = 0.574,
@@ -189,7 +190,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         sigma, new_sigma = state.rung, levels[state.i]
         # No network was trained above the first level.
         churned = jnp.minimum(sigma * (sigma / new_sigma) ** self._churn, levels[0])
-        variance = churned**2 - sigma**2
+        variance = (churned - sigma) * (churned + sigma)
         noise = random.normal(key_noise, x.shape, x.dtype) * twist.is_noisy(x[0])
         push = -jnp.sqrt(variance) * state.points.grad * twist.is_noisy(x[0])
         risen = x + jnp.sqrt(variance) * (noise + push)

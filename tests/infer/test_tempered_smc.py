@@ -97,11 +97,13 @@ def test_posterior_and_evidence_of_a_conjugate_model(finished):
 def test_the_powers_rise_to_exactly_one_and_keep_the_effective_sample_size(finished):
     rounds = finished.rounds
     assert rounds.rung[-1] == 1 and np.all(np.diff(rounds.rung) > 0)
-    np.testing.assert_allclose(rounds.ess[:-1], 0.9 * 2_000, rtol=0.01)
+    # Twice as many draws are there for the first round to choose from.
+    np.testing.assert_allclose(rounds.ess[0], 2_000, rtol=0.01)
+    np.testing.assert_allclose(rounds.ess[1:-1], 0.9 * 2_000, rtol=0.01)
     assert rounds.ess[-1] >= 0.9 * 2_000
     np.testing.assert_allclose(rounds.log_increment.sum(), finished.log_evidence, rtol=1e-4)
     np.testing.assert_allclose(rounds.accept_prob, 0.574, atol=0.05)
-    assert finished.num_grad_evals == 3 * len(rounds.rung) + 1
+    assert finished.num_grad_evals == 2 * len(rounds.rung) + 1
 
 
 def test_a_second_run_compiles_nothing_and_the_same_key_gives_the_same_draws(finished):
@@ -146,7 +148,7 @@ def test_a_prior_that_is_known_by_its_score_and_nuisance_sites(given):
                 numpyro.sample("y", dist.Normal(x, noise), obs=y)
 
     y = 1.5 + 0.7 * random.normal(random.key(3), (10, 2))
-    smc = ns.TemperedSMC(model, 2_000, progress_bar=False, num_steps=5)
+    smc = ns.TemperedSMC(model, 2_000, num_prior_draws=2_000, progress_bar=False, num_steps=5)
     if given:
         draws = {"x": random.normal(random.key(4), (2_000, 2))}
         smc.run(random.key(0), y, SCORE, prior_draws=draws)
@@ -295,7 +297,7 @@ def test_draws_whose_likelihood_is_not_a_number_are_counted_and_left_out():
     smc.run(random.key(0), 2.0)
     x = smc.get_samples()["x"]
     assert np.all(x > 0)
-    assert_within(smc.statistics["num_dead_draws"], 500, np.sqrt(250))
+    assert_within(smc.statistics["num_dead_draws"], 1_000, np.sqrt(500))
     assert_within(smc.log_evidence, 2 + np.log(0.5), smc.log_evidence_error)
     assert_within(x.mean(), np.sqrt(2 / np.pi), 0.6 / np.sqrt(500))
 
@@ -317,8 +319,8 @@ def discrete(y):
         (conjugate, (Y,), {"ess_fraction": 1.0}, r"ess_fraction must be in \(0, 1\), got 1.0"),
         (no_data, (), {}, r"needs an observed site or a factor, but the model has only \['x'\]"),
         (discrete, (0.0,), {}, r"latent sites \['k'\] are discrete"),
-        (dead, (1.0,), {}, "zero or not a number at all 10 draws of the prior"),
-        (dead, (-1.0,), {}, "zero or not a number at all 10 draws of the prior"),
+        (dead, (1.0,), {}, "zero or not a number at all 20 draws of the prior"),
+        (dead, (-1.0,), {}, "zero or not a number at all 20 draws of the prior"),
         (learned, (Y, SCORE), {}, r"prior_draws"),
     ],
 )
@@ -332,8 +334,8 @@ def test_prior_draws_that_do_not_fit_and_results_that_are_not_there():
     smc = ns.TemperedSMC(conjugate, 10, progress_bar=False)
     with pytest.raises(ValueError, match="has no draws: call run"):
         smc.get_samples()
-    for draws in ({"x": jnp.zeros((9, 2))}, {"z": jnp.zeros(10)}):
-        with pytest.raises(ValueError, match=r"num_prior_draws = 10 values of latent sites"):
+    for draws in ({"x": jnp.zeros((9, 2))}, {"z": jnp.zeros(20)}):
+        with pytest.raises(ValueError, match=r"num_prior_draws = 20 values of latent sites"):
             smc.run(random.key(0), Y, prior_draws=draws)
 
 

@@ -55,6 +55,8 @@ from numpyro_scores.infer import (
     ReplicaExchange,
     SplitGibbs,
     SwendsenWang,
+    TemperedSMC,
+    TwistedDiffusionSampler,
     UnderdampedLangevin,
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
@@ -134,7 +136,9 @@ __all__ = [
     "ThermodynamicIntegration",
     "SubVariancePreserving",
     "SwendsenWang",
+    "TemperedSMC",
     "TransferMatrix",
+    "TwistedDiffusionSampler",
     "UnderdampedLangevin",
     "VarianceExploding",
     "VariancePreserving",

@@ -22,6 +22,7 @@ from numpyro_scores.diagnostics._datasets import (
     dataset,
     variable_name,
 )
+from numpyro_scores.infer._particle_driver import ParticleSampler
 
 # ArviZ's names for the fields of NumPyro's kernels.
 STAT_NAMES = {
@@ -33,7 +34,7 @@ STAT_NAMES = {
 
 
 def to_inference_data(
-    mcmc: MCMC,
+    mcmc: MCMC | ParticleSampler,
     *,
     posterior_predictive: Mapping[str, Any] | None = None,
     prior: Mapping[str, Any] | None = None,
@@ -59,7 +60,8 @@ def to_inference_data(
     There is no `log_likelihood` group: an energy's density is known up to a constant only, and
     comparisons of models by it (LOO, WAIC) would mean nothing.
 
-    :param mcmc: a `numpyro.infer.MCMC` after `run`.
+    :param mcmc: a `numpyro.infer.MCMC` after `run`, or a :class:`~numpyro_scores.TemperedSMC`,
+        whose draws are one chain, with its evidence and rounds as attributes of `sample_stats`.
     :param posterior_predictive: draws of shape `(chains * draws, ...)`, as
         `Predictive(model, mcmc.get_samples())` returns, or `(chains, draws, ...)`.
     :param prior: draws of shape `(draws, ...)`, as `Predictive(model, num_samples=draws)` returns.
@@ -68,7 +70,7 @@ def to_inference_data(
     :param dims: names of a variable's own dimensions (all but chain and draw), one for each axis.
         By default a plate's name, the site's `infer={"event_dims": [...]}`, else `x_dim_0`, ...
     :return: `InferenceData` or `DataTree`.
-    :raises TypeError: if `mcmc` is not a `numpyro.infer.MCMC`.
+    :raises TypeError: if `mcmc` is neither.
     :raises ValueError: if it has not run, or if the shape of some draws or dims does not fit.
 
     A warning names the chains that have draws that are not finite or `diverging`, and those that
@@ -79,7 +81,7 @@ def to_inference_data(
     if not posterior:
         raise ValueError("The run collected no site: its extra_fields exclude all of them (~).")
     num_chains, num_draws = next(iter(posterior.values())).shape[:2]
-    for message in bad_chains(posterior, fields, mcmc.sampler):
+    for message in bad_chains(posterior, fields, getattr(mcmc, "sampler", mcmc)):
         warnings.warn(message, stacklevel=2)
     trace = _trace(mcmc, jax.tree.map(lambda x: x[0, 0], samples))
     observed = {
@@ -92,7 +94,7 @@ def to_inference_data(
     prior_draws = _prior_draws("prior", prior)
     groups: dict[str, Arrays] = {
         "posterior": posterior,
-        "sample_stats": _sample_stats(fields, isinstance(mcmc.sampler, NUTS)),
+        "sample_stats": _sample_stats(fields, isinstance(getattr(mcmc, "sampler", None), NUTS)),
         "posterior_predictive": {
             name: _by_chain(name, values, num_chains, num_draws)
             for name, values in _named_leaves(posterior_predictive or {}).items()
@@ -102,22 +104,26 @@ def to_inference_data(
         | _prior_draws("prior_predictive", prior_predictive),
         "observed_data": observed,
     }
-    return pack_groups(
-        {
-            group: dataset(
-                variables, () if group == "observed_data" else SAMPLE_DIMS, trace, coords, dims
-            )
-            for group, variables in groups.items()
-            if variables
-        }
-    )
+    datasets = {
+        group: dataset(
+            variables, () if group == "observed_data" else SAMPLE_DIMS, trace, coords, dims
+        )
+        for group, variables in groups.items()
+        if variables
+    }
+    if isinstance(mcmc, ParticleSampler):
+        rounds = {f"round_{k}": v for k, v in mcmc.rounds._asdict().items()}
+        datasets["sample_stats"].attrs.update(mcmc.statistics | rounds)
+    return pack_groups(datasets)
 
 
-def _collected(mcmc: MCMC) -> tuple[dict[str, Any], Arrays]:
+def _collected(mcmc: MCMC | ParticleSampler) -> tuple[dict[str, Any], Arrays]:
     """The samples, as the kernel names them, and the extra fields by path, on the host."""
+    if isinstance(mcmc, ParticleSampler):
+        return jax.device_get((mcmc.get_samples(True), mcmc.get_extra_fields(True)))
     if not isinstance(mcmc, MCMC):
         raise TypeError(
-            "to_inference_data takes a numpyro.infer.MCMC that has run, got "
+            "to_inference_data takes a numpyro.infer.MCMC or a TemperedSMC that has run, got "
             f"{type(mcmc).__name__}. For draws from elsewhere use arviz.from_dict."
         )
     if mcmc.last_state is None:
@@ -150,9 +156,9 @@ def _named_leaves(tree: Any) -> Arrays:
     return named
 
 
-def _trace(mcmc: MCMC, point: Mapping[str, Any]) -> dict[str, Any]:
+def _trace(mcmc: MCMC | ParticleSampler, point: Mapping[str, Any]) -> dict[str, Any]:
     """The sites of the kernel's model at one draw, under the names of `_named_leaves`."""
-    model = getattr(mcmc.sampler, "model", None)
+    model = getattr(getattr(mcmc, "sampler", mcmc), "model", None)
     if model is None:
         return {}
 

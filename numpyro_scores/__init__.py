@@ -18,7 +18,7 @@ from numpyro_scores import (
     schedules,
 )
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral, ProbabilityFlow
-from numpyro_scores.diagnostics import to_inference_data
+from numpyro_scores.diagnostics import diagnose, to_inference_data
 from numpyro_scores.distributions import (
     BernoulliRBM,
     DiffusionPrior,
@@ -117,6 +117,7 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "__version__",
+    "diagnose",
     "diagnostics",
     "fit",
     "handlers",

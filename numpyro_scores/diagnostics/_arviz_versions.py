@@ -39,3 +39,13 @@ def posterior_dataset(inference_data: Any) -> "xarray.Dataset":
             f"dimensions chain and draw; got {type(inference_data).__name__}."
         )
     return group
+
+
+def group_dataset(inference_data: Any, name: str) -> "xarray.Dataset | None":
+    """Another group of what has a posterior, or None if it is not there."""
+    import xarray
+
+    if isinstance(inference_data, xarray.Dataset) or name not in inference_data:
+        return None
+    group = inference_data[name]
+    return group.to_dataset() if isinstance(group, xarray.DataTree) else group

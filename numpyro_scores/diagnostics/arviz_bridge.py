@@ -74,8 +74,8 @@ def to_inference_data(
     A warning names the chains that have draws that are not finite or `diverging`, and those that
     never moved.
     """
-    samples, fields = _collected(mcmc)
-    posterior = _named_leaves(samples)
+    samples, fields = collected(mcmc)
+    posterior = named_leaves(samples)
     if not posterior:
         raise ValueError("The run collected no site: its extra_fields exclude all of them (~).")
     num_chains, num_draws = next(iter(posterior.values())).shape[:2]
@@ -95,7 +95,7 @@ def to_inference_data(
         "sample_stats": _sample_stats(fields, isinstance(mcmc.sampler, NUTS)),
         "posterior_predictive": {
             name: _by_chain(name, values, num_chains, num_draws)
-            for name, values in _named_leaves(posterior_predictive or {}).items()
+            for name, values in named_leaves(posterior_predictive or {}).items()
         },
         "prior": {name: x for name, x in prior_draws.items() if name in posterior},
         "prior_predictive": {name: x for name, x in prior_draws.items() if name not in posterior}
@@ -113,7 +113,7 @@ def to_inference_data(
     )
 
 
-def _collected(mcmc: MCMC) -> tuple[dict[str, Any], Arrays]:
+def collected(mcmc: MCMC) -> tuple[dict[str, Any], Arrays]:
     """The samples, as the kernel names them, and the extra fields by path, on the host."""
     if not isinstance(mcmc, MCMC):
         raise TypeError(
@@ -133,10 +133,10 @@ def _collected(mcmc: MCMC) -> tuple[dict[str, Any], Arrays]:
     if not isinstance(samples, dict):
         samples = {"x": samples}
     fields = jax.device_get(mcmc.get_extra_fields(group_by_chain=True))
-    return samples, _named_leaves(fields)
+    return samples, named_leaves(fields)
 
 
-def _named_leaves(tree: Any) -> Arrays:
+def named_leaves(tree: Any) -> Arrays:
     """The leaves of a pytree by their path."""
     leaves = [
         (variable_name(jax.tree_util.keystr(path, simple=True, separator=".")), np.asarray(leaf))
@@ -151,7 +151,7 @@ def _named_leaves(tree: Any) -> Arrays:
 
 
 def _trace(mcmc: MCMC, point: Mapping[str, Any]) -> dict[str, Any]:
-    """The sites of the kernel's model at one draw, under the names of `_named_leaves`."""
+    """The sites of the kernel's model at one draw, under the names of `named_leaves`."""
     model = getattr(mcmc.sampler, "model", None)
     if model is None:
         return {}
@@ -193,7 +193,7 @@ def _by_chain(name: str, values: np.ndarray, num_chains: int, num_draws: int) ->
 
 def _prior_draws(group: str, draws: Mapping[str, Any] | None) -> Arrays:
     """Prior draws as one chain."""
-    named = _named_leaves(draws or {})
+    named = named_leaves(draws or {})
     for name, values in named.items():
         if not values.ndim:
             raise ValueError(f"{group}[{name!r}] is a single number; draws lie along axis 0.")

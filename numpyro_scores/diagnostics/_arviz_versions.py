@@ -21,7 +21,9 @@ def pack_groups(groups: Mapping[str, "xarray.Dataset"]) -> Any:
 
     # Not hasattr: ArviZ 1.x answers for the old name with a warning.
     container = vars(arviz).get("InferenceData")
-    return xarray.DataTree.from_dict(groups) if container is None else container(**groups)
+    if container is None:
+        return xarray.DataTree.from_dict(groups)
+    return container(**groups, save_warmup=True)
 
 
 def posterior_dataset(inference_data: Any) -> "xarray.Dataset":

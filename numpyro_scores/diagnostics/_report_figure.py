@@ -95,7 +95,8 @@ def _show_verdicts(ax: "Axes", report: Report) -> None:
         color = COLORS[line.status]
         ax.axhline(row, color="#e3e5e8", lw=0.8, zorder=0)
         if line.status == "unknown":
-            ax.text(1, row, "?", color=color, weight="bold", ha="center", va="center", size=13)
+            box = {"fc": "white", "ec": "none", "pad": 2.0}
+            ax.text(1, row, "?", color=color, weight="bold", ha="center", va="center", bbox=box)
         else:
             ratio = float(np.clip(low if line.ratio is None else line.ratio, low, high))
             ax.plot([low / 2, ratio], [row, row], color=color, lw=2.5, solid_capstyle="butt")

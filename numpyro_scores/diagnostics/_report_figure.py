@@ -137,7 +137,7 @@ def _show_elements(ax: "Axes", panels: Panels) -> None:
     ax.set_ylim(bottom, top)
     ticks = [t for t in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0) if t <= top]
     ax.set_yticks(ticks, [f"{1 + t:g}" for t in ticks])
-    ticks = [t for t in np.outer([1, 3], 10.0 ** np.arange(9)).flat if left <= t <= right]
+    ticks = [t for t in np.outer([1, 2, 5], 10.0 ** np.arange(9)).flat if left <= t <= right]
     ax.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
     ax.minorticks_off()
     ax.set_xlabel("Bulk ESS")

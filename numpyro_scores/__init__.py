@@ -20,7 +20,7 @@ from numpyro_scores import (
 )
 from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral
-from numpyro_scores.diagnostics import to_inference_data
+from numpyro_scores.diagnostics import diagnose, to_inference_data
 from numpyro_scores.distributions import (
     BernoulliRBM,
     DiffusionPrior,
@@ -143,6 +143,7 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "__version__",
+    "diagnose",
     "diagnostics",
     "fit",
     "handlers",

@@ -59,12 +59,12 @@ def why_no_numbers(run: Run, chains: np.ndarray) -> str | None:
 
 def check_r_hat(elements: Elements) -> Line:
     """Whether the chains agree."""
-    num_chains, num_draws, _ = elements.draws.shape
+    num_chains = len(elements.draws)
     if num_chains == 1:
         return Line("R-hat", "unknown", "one chain cannot disagree with itself: run 4")
     if not elements.names:
         return Line("R-hat", "unknown", "every site is constant")
-    threshold = at.r_hat_of(num_chains, num_draws)
+    threshold = at.r_hat_of(*elements.draws.shape)
     return _of_elements(
         elements,
         "R-hat",

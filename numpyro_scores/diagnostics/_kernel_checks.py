@@ -38,6 +38,7 @@ def check_divergences(run: Run) -> Line | None:
         # What a replica exchange calls diverging is the target's replica's.
         if part.path.endswith("kernel_states."):
             kernels[part.path.removesuffix("kernel_states.")] = part.kernel
+    fine = "none"
     for name, flags in marks.items():
         kernel = kernels.get(name.removesuffix("diverging"))
         counts = flags.sum(axis=1)
@@ -45,14 +46,14 @@ def check_divergences(run: Run) -> Line | None:
             continue
         where = ", ".join(f"chain {i} ({n})" for i, n in enumerate(counts) if n)
         if isinstance(kernel, AdjustedKernel | ExchangeKernel):
-            text = f"proposals that were not finite, and only rejected: {where}"
-            return Line(title, "fine", text)
+            fine = f"proposals that were not finite, and only rejected: {where}"
+            continue
         meanings = [text for kind, text in DIVERGENCES.items() if isinstance(kernel, kind)]
         text = f"{counts.sum():,} of {flags.size:,} draws: {where}"
         advice = " ".join(meanings or DIVERGENCES.values())
         fault = Fault("diverging", where, float(counts.sum()), 0.0, advice)
         return Line(title, "fault", text, (fault,), np.inf)
-    return Line(title, "fine", "none", ratio=0.0)
+    return Line(title, "fine", fine, ratio=0.0)
 
 
 def check_acceptance(run: Run, elements: Elements | None) -> Iterator[Line]:
@@ -155,14 +156,14 @@ def check_step_bias(run: Run, key: Array) -> Iterator[Line]:
             errors = np.asarray(_variance_errors(run, part, key))
         title = "step-size bias"
         if np.isnan(errors).all():
-            text = "the step size was given, and its bias was not measured: leave it out"
+            text = "the step size was given, and its bias not measured: do not give it"
             yield Line(title, "unknown", text)
             continue
         worst = float(errors.flat[np.nanargmax(np.abs(errors))])
         text = (
             f"variance {worst:+.0%} in the narrowest direction"
             if np.isfinite(worst)
-            else ("the steps are unstable in the narrowest direction")
+            else "the steps are unstable in the narrowest direction"
         )
         ratio = abs(worst) / at.LARGEST_VARIANCE_ERROR
         if ratio <= 1:

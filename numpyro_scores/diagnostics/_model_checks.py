@@ -87,7 +87,7 @@ def check_stein(
     num = int(min(effective, MAX_STEIN_DRAWS, max(FEWEST_STEIN_DRAWS, MAX_STEIN_NUMBERS // size)))
     if num < FEWEST_STEIN_DRAWS:
         return Line(title, "unknown", f"needs an ESS of {2 * FEWEST_STEIN_DRAWS}: draw more")
-    found = _potential(run, sites, lambda x: _thinned(np.asarray(x)[chains], num))
+    found = _potential(run, sites, lambda x: _thinned(np.asarray(x), chains, num))
     if isinstance(found, str):
         return Line(title, "unknown", found)
     z, potential = found
@@ -125,6 +125,8 @@ def _potential(
     if sites is None:
         kernel = run.parts[0].kernel if run.parts else None
         if not hasattr(kernel, "get_potential_fn"):
+            if run.parts:
+                return "the kernel does not tell its potential energy"
             return "the model is not known: give model=, args= and kwargs="
         z = jax.tree.map(thinned, run.samples)
         return z, kernel.get_potential_fn(run.args, kwargs)
@@ -186,7 +188,7 @@ def check_scores(run: Run, sites: Sites, chains: np.ndarray, key: Array) -> Iter
         if fn is None or not fn.event_shape:
             continue
         title = f"score of {site}"
-        points = _thinned(run.posterior[name][chains], MAX_SCORE_POINTS)
+        points = _thinned(run.posterior[name], chains, MAX_SCORE_POINTS)
         points = points.reshape(-1, *fn.event_shape)[:MAX_SCORE_POINTS]
         if len(points) < 3:
             yield Line(title, "unknown", f"it takes 3 draws, got {len(points)}")
@@ -215,10 +217,11 @@ def is_unadjusted(run: Run) -> bool:
     return any(isinstance(part.kernel, UnadjustedKernel | AnnealedLangevin) for part in run.parts)
 
 
-def _thinned(draws: np.ndarray, num: int) -> np.ndarray:
-    """`num` draws at most, evenly spaced, of all chains one after the other."""
-    flat = draws.reshape(-1, *draws.shape[2:])
-    return flat[:: -(-len(flat) // num)]
+def _thinned(draws: np.ndarray, chains: np.ndarray, num: int) -> np.ndarray:
+    """`num` draws at most, evenly spaced, of these chains one after the other."""
+    total = len(chains) * draws.shape[1]
+    chosen = np.arange(0, total, -(-total // num))
+    return draws[chains[chosen // draws.shape[1]], chosen % draws.shape[1]]
 
 
 def _seeded(model: Callable) -> Callable:

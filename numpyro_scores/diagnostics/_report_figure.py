@@ -118,7 +118,7 @@ def _show_verdicts(ax: "Axes", report: Report) -> None:
 def _show_elements(ax: "Axes", panels: Panels) -> None:
     """R-hat against bulk ESS; of one chain the sorted ESS alone."""
     wanted = at.ess_of(len(panels.draws))
-    excess_wanted = at.r_hat_of(*panels.draws.shape) - 1
+    excess_wanted = at.r_hat_of(*panels.draws.shape, len(panels.bulk)) - 1
     if len(panels.draws) == 1:
         ax.plot(np.sort(panels.bulk), "o", ms=4, color="#31688e", alpha=0.6)
         ax.axhspan(0, wanted, color=SHADE, lw=0, zorder=0)

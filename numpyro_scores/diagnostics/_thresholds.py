@@ -38,16 +38,16 @@ LARGEST_VARIANCE_ERROR = 0.2
 STEIN_LEVEL = 0.001
 
 
-def r_hat_of(num_chains: int, num_draws: int) -> float:
+def r_hat_of(num_chains: int, num_draws: int, num_elements: int) -> float:
     """
-    The threshold of R-hat: 1.01, or in many short chains what one in 1,000 would have of
-    independent draws, where the variance of the means of the half-chains is that of a chi-squared
-    variable.
+    The threshold of R-hat: 1.01, or in many short chains what the largest of all elements would
+    pass with probability 0.001 if draws were independent: the variance of the means of the
+    half-chains is that of a chi-squared variable, and R-hat is the larger of two.
     """
     from scipy.stats import chi2
 
     free, half = 2 * num_chains - 1, max(num_draws // 2, 1)
-    by_chance = np.sqrt(1 + (chi2.ppf(0.999, free) / free - 1) / half)
+    by_chance = np.sqrt(1 + (chi2.isf(0.001 / (2 * num_elements), free) / free - 1) / half)
     return max(R_HAT, float(by_chance))
 
 

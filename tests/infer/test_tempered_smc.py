@@ -358,8 +358,9 @@ def evidences(smc, model, y, num_runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"ess_fraction": 0.5, "num_steps": 10}], ids=str)
-@pytest.mark.parametrize("num_prior_draws", [500, 5_000])
+@pytest.mark.parametrize(
+    "num_prior_draws, settings", [(500, {}), (5_000, {"ess_fraction": 0.5, "num_steps": 10})]
+)
 @pytest.mark.parametrize("model", [conjugate, mixture])
 def test_the_reported_error_of_the_evidence_is_its_error(model, num_prior_draws, settings):
     smc = ns.TemperedSMC(model, 500, num_prior_draws=num_prior_draws, **settings)

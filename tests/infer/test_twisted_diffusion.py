@@ -149,9 +149,9 @@ def test_a_nuisance_scale_is_inferred_too():
         numpyro.sample("y", dist.Normal(x, noise).expand([20, 3]).to_event(2), obs=y)
 
     y = 1.0 + 0.5 * random.normal(random.key(3), (20, 3))
-    sampler = ns.TwistedDiffusionSampler(model, 4_000, num_steps=30, progress_bar=False)
+    sampler = ns.TwistedDiffusionSampler(model, 2_000, num_steps=30, progress_bar=False)
     sampler.run(random.key(0), y)
-    tempered = ns.TemperedSMC(model, 4_000, num_steps=10, progress_bar=False)
+    tempered = ns.TemperedSMC(model, 2_000, num_steps=5, progress_bar=False)
     tempered.run(random.key(1), y)
     for name, few in (("noise", 100), ("x", 100)):
         one, other = (np.asarray(s.get_samples()[name]) for s in (sampler, tempered))

@@ -3,6 +3,7 @@
 
 """The driver of a sampler of particles, with the face of NumPyro's `MCMC`."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,6 +31,7 @@ from numpyro_scores.infer._trees import mapped, take
 from numpyro_scores.infer.mala import MALA
 
 LARGEST_DENSE = 64
+FEWEST_PARTICLES = 10
 
 
 class ParticleSampler(ParticleResults, ABC):
@@ -111,6 +113,14 @@ class ParticleSampler(ParticleResults, ABC):
         self._samples = constrain(state.points.x, arrays)
         self._state = jax.device_get(state._replace(rng_key=random.key_data(state.rng_key)))
         self._args, self._kwargs = args, kwargs
+        if (ess := self.rounds.ess.min()) < FEWEST_PARTICLES:
+            warnings.warn(
+                f"{type(self).__name__} was left with an effective sample size of {ess:.1f} in one "
+                "round: all draws descend from so few, and neither they nor the error of the "
+                "evidence can be trusted. Take more particles, or use TemperedSMC.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _compiled(self, merge: Callable) -> tuple[Callable, ...]:
         model = self._kernel.model

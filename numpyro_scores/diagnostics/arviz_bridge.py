@@ -134,7 +134,7 @@ def collected(mcmc: MCMC | ParticleSampler) -> tuple[dict[str, Any], Arrays]:
         return jax.device_get((mcmc.get_samples(True), mcmc.get_extra_fields(True)))
     if not isinstance(mcmc, MCMC):
         raise TypeError(
-            "to_inference_data takes a numpyro.infer.MCMC or a TemperedSMC that has run, got "
+            "to_inference_data takes a TemperedSMC or a numpyro.infer.MCMC that has run, got "
             f"{type(mcmc).__name__}. For draws from elsewhere use arviz.from_dict."
         )
     if mcmc.last_state is None:

@@ -78,9 +78,8 @@ class DiffusionTwist:
         step = new_sigma - sigma
         slope = (x - self.denoised(x, sigma)) / sigma
         predicted = x + step * slope
-        return x + step / 2 * (
-            slope + (predicted - self.denoised(predicted, new_sigma)) / new_sigma
-        )
+        new_slope = (predicted - self.denoised(predicted, new_sigma)) / new_sigma
+        return x + step * (slope + new_slope) / 2
 
     def log_twist(self, x: Array, sigma: Array) -> Array:
         """The logarithm of the twist at one point, -inf where it is not a number."""

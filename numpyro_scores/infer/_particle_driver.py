@@ -3,15 +3,14 @@
 
 """The driver of a sampler of particles, with the face of NumPyro's `MCMC`."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
-from numpyro.diagnostics import print_summary
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
 from tqdm import tqdm
@@ -23,7 +22,8 @@ from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._model_parts import has_likelihood
 from numpyro_scores.infer._particle_model import ParticleModel
 from numpyro_scores.infer._particle_moves import Moved, move_particles
-from numpyro_scores.infer._particles import MAX_ROUNDS, Population, Rounds
+from numpyro_scores.infer._particle_results import ParticleResults
+from numpyro_scores.infer._particles import MAX_ROUNDS, Population
 from numpyro_scores.infer._protocol import parted, same
 from numpyro_scores.infer._segments import Target
 from numpyro_scores.infer._sites import LatentSites
@@ -31,9 +31,10 @@ from numpyro_scores.infer._trees import mapped, take
 from numpyro_scores.infer.mala import MALA
 
 LARGEST_DENSE = 64
+FEWEST_PARTICLES = 10
 
 
-class ParticleSampler(ABC):
+class ParticleSampler(ParticleResults, ABC):
     """
     A sampler of equally weighted particles. A subclass writes `_start` and `_round`, pure
     functions of a :class:`Population`.
@@ -54,6 +55,7 @@ class ParticleSampler(ABC):
         progress_bar: bool,
     ):
         check_count("num_particles", num_particles)
+        super().__init__(num_prior_draws=num_particles)
         if batch_size is not None:
             check_count("batch_size", batch_size)
         self._kernel = MALA(
@@ -64,15 +66,11 @@ class ParticleSampler(ABC):
         )
         check_count("num_steps", num_steps)
         self._num_particles = num_particles
-        self._num_prior_draws = num_particles
         self._num_steps = num_steps
         self._dense_mass = dense_mass
         self._batch_size = batch_size or num_particles
         self._progress_bar = progress_bar
         self._programs: tuple[tuple, tuple[Callable, ...]] | None = None
-        self._state: Population | None = None
-        self._samples: dict[str, Array] = {}
-        self._latent: tuple[str, ...] = ()
         self._args: tuple = ()
         self._kwargs: dict[str, Any] = {}
 
@@ -115,6 +113,14 @@ class ParticleSampler(ABC):
         self._samples = constrain(state.points.x, arrays)
         self._state = jax.device_get(state._replace(rng_key=random.key_data(state.rng_key)))
         self._args, self._kwargs = args, kwargs
+        if (ess := self.rounds.ess.min()) < FEWEST_PARTICLES:
+            warnings.warn(
+                f"{type(self).__name__} was left with an effective sample size of {ess:.1f} in one "
+                "round: all draws descend from so few, and neither they nor the error of the "
+                "evidence can be trusted. Take more particles, or use TemperedSMC.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _compiled(self, merge: Callable) -> tuple[Callable, ...]:
         model = self._kernel.model
@@ -206,84 +212,7 @@ class ParticleSampler(ABC):
         return f"{self._rung_name}={float(state.rung):.2e}, ess={ess}"
 
     @property
-    def _finished(self) -> Population:
-        if self._state is None:
-            raise ValueError(f"This {type(self).__name__} has no draws: call run(key, ...) first.")
-        return self._state
-
-    @property
     def model(self) -> Callable:
         """The NumPyro model."""
         assert self._kernel.model is not None
         return self._kernel.model
-
-    def get_samples(self, group_by_chain: bool = False) -> dict[str, Array]:
-        """
-        Equally weighted draws of the posterior by site, deterministic sites included, shape
-        `(num_particles, ...)`.
-
-        :param group_by_chain: whether to put the axis of one chain in front, as NumPyro's `MCMC`.
-        """
-        _ = self._finished
-        if not group_by_chain:
-            return self._samples
-        return {name: values[None] for name, values in self._samples.items()}
-
-    @property
-    def log_evidence(self) -> float:
-        r"""The logarithm of :math:`p(y) = \int p(z)\, p(y | z)\, dz`, estimated."""
-        return float(self._finished.log_evidence)
-
-    @property
-    def log_evidence_error(self) -> float:
-        """
-        Standard error of :attr:`log_evidence`, from the lines of descent of the particles of this
-        one run (Chan & Lai 2013; Lee & Whiteley 2018).
-        """
-        return float(np.sqrt(max(float(self._finished.relative_variance), 0.0)))
-
-    @property
-    def rounds(self) -> Rounds:
-        """Power or noise level, effective sample size, acceptance and cost of each round."""
-        state = self._finished
-        return jax.tree.map(lambda values: values[: int(state.i)], state.rounds)
-
-    @property
-    def num_grad_evals(self) -> int:
-        """Gradients and scores that each particle has cost, without the draws of the prior."""
-        return int(self.rounds.num_grad_evals.sum())
-
-    @property
-    def statistics(self) -> dict[str, Any]:
-        """What :meth:`print_summary` prints of the run, and ArviZ gets as attributes."""
-        state, rounds = self._finished, self.rounds
-        return {
-            "log_evidence": self.log_evidence,
-            "log_evidence_error": self.log_evidence_error,
-            "num_rounds": int(state.i),
-            "num_prior_draws": self._num_prior_draws,
-            "num_ancestors": len(np.unique(state.ancestor)),
-            "num_dead_draws": int(state.num_dead),
-            "num_grad_evals": self.num_grad_evals,
-            "num_diverging": int(rounds.num_diverging.sum()),
-            "smallest_ess": float(rounds.ess.min()),
-            "smallest_accept_prob": float(rounds.accept_prob.min()),
-        }
-
-    def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
-        """
-        Print NumPyro's summary of the draws, and what is known of the run. The draws are no chain:
-        `n_eff` and `r_hat` in it do not know that particles share ancestors.
-        """
-        samples = self.get_samples(group_by_chain=True)
-        if exclude_deterministic:
-            samples = {name: samples[name] for name in self._latent}
-        print_summary(samples, prob=prob)
-        for name, value in self.statistics.items():
-            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
-
-    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Array]:
-        """By draw: its log likelihood, and the draw of the prior that it descends from."""
-        state = self._finished
-        fields = {"log_likelihood": state.log_likelihood, "ancestor": state.ancestor}
-        return {k: v[None] for k, v in fields.items()} if group_by_chain else fields

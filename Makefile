@@ -17,7 +17,7 @@ RUN := XDG_CACHE_HOME="$(CURDIR)/.cache" $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench docs mutants clean
+.PHONY: help setup demo test test-slow lint bench bench-inverse docs mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, 
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.digits
 	$(RUN) -m benchmarks.diagnostics
+
+bench-inverse: $(READY) ## posterior samplers on linear inverse problems that are solved
+	$(RUN) -m benchmarks.inverse
 
 docs: $(READY) ## links between pages, and every public name in the index
 	$(RUN) docs/check.py

@@ -11,11 +11,14 @@ network, steps and batches:
 - the time of one gradient.
 
 Then the time of a gradient of implicit (exact trace), sliced and finite-difference score matching
-of an energy, from 2 to 512 dimensions.
+of an energy, from 2 to 512 dimensions, and with `--figure` a drawing of it. `--growth` is this part
+alone.
 """
 
+import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -174,24 +177,51 @@ def mixture() -> None:
         print(f"{name:37} {divergence:17.3f} {odds:9.3f} {time:11.2f}", flush=True)
 
 
-def growth() -> None:
+def growth() -> dict[str, list[float]]:
+    """Milliseconds a gradient in each of the dimensions."""
+    found = {}
     for name, objective in [
         ("implicit, exact trace", objectives.ImplicitScoreMatching()),
         ("sliced", objectives.SlicedScoreMatching()),
         ("finite differences", objectives.FiniteDifferenceScoreMatching()),
     ]:
-        times = [
+        times = found[name] = [
             milliseconds(objective, energy(dim), random.normal(random.key(0), (32, dim)))
             for dim in DIMENSIONS
         ]
         columns = "".join(f"{time:10.2f}" for time in times)
         print(f"{name:23}{columns}  grows {times[-1] / times[0]:.0f} times", flush=True)
+    return found
+
+
+def draw(found: dict[str, list[float]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
+    looks = [("#D55E00", "o"), ("#0072B2", "^"), ("#009E73", "D")]
+    for (name, times), (colour, marker) in zip(found.items(), looks, strict=True):
+        axis.loglog(DIMENSIONS, times, color=colour, marker=marker, label=name)
+    axis.set_xticks(DIMENSIONS, [str(dim) for dim in DIMENSIONS])
+    axis.minorticks_off()
+    axis.set(xlabel="dimension", ylabel="milliseconds a gradient, 32 points")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    mixture()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--growth", action="store_true", help="only the growth with the dimension")
+    parser.add_argument("--figure", type=Path, help="where to draw that, a PNG file")
+    options = parser.parse_args()
+    if not options.growth:
+        mixture()
     print("\nmilliseconds a gradient, 32 points, d =", *DIMENSIONS)
-    growth()
+    found = growth()
+    if options.figure:
+        draw(found, options.figure)
 
 
 if __name__ == "__main__":

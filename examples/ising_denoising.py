@@ -58,9 +58,15 @@ class Posterior(NamedTuple):
 def draw(y: np.ndarray, key, num_warmup: int, num_samples: int, num_chains: int) -> Posterior:
     """By MCMC from the data; the auxiliary draws of the exchange algorithm are by clusters."""
     exchange = ns.ExchangeKernel(
-        model, sampler=partial(ns.SwendsenWang, num_steps=5), step_size=0.1
+        model, sampler=partial(ns.SwendsenWang, num_steps=5), step_size=0.1, num_steps=3
     )
-    kernel = Gibbs([(ns.BlockGibbs(model, num_steps=5), ["x"]), (exchange, ["coupling", "flip"])])
+    kernel = Gibbs(
+        [
+            (ns.BlockGibbs(model, num_steps=10), ["x"]),
+            (exchange, ["coupling"]),
+            (ns.MALA(model), ["flip"]),  # no normaliser depends on it
+        ]
+    )
     mcmc = MCMC(
         kernel,
         num_warmup=num_warmup,
@@ -194,7 +200,7 @@ def main() -> None:
     y = noisy(photo, rng)
     print("A photograph of 256 x 256 pixels:")
     start = time.perf_counter()
-    posterior = draw(y, key_photo, 300, args.num_draws, args.num_chains)
+    posterior = draw(y, key_photo, 200, args.num_draws, args.num_chains)
     print(
         f"coupling {posterior.coupling.mean():.3f} +- {posterior.coupling.std():.3f}, flipped "
         f"{posterior.flip.mean():.3f} +- {posterior.flip.std():.3f} (truth {FLIP})\n"

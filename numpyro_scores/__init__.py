@@ -20,7 +20,7 @@ from numpyro_scores import (
 )
 from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities import LineIntegral, NoisePathIntegral
-from numpyro_scores.diagnostics import to_inference_data
+from numpyro_scores.diagnostics import diagnose, to_inference_data
 from numpyro_scores.distributions import (
     BernoulliRBM,
     DiffusionPrior,
@@ -55,6 +55,8 @@ from numpyro_scores.infer import (
     ReplicaExchange,
     SplitGibbs,
     SwendsenWang,
+    TemperedSMC,
+    TwistedDiffusionSampler,
     UnderdampedLangevin,
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
@@ -134,11 +136,14 @@ __all__ = [
     "ThermodynamicIntegration",
     "SubVariancePreserving",
     "SwendsenWang",
+    "TemperedSMC",
     "TransferMatrix",
+    "TwistedDiffusionSampler",
     "UnderdampedLangevin",
     "VarianceExploding",
     "VariancePreserving",
     "__version__",
+    "diagnose",
     "diagnostics",
     "fit",
     "handlers",

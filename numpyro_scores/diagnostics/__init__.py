@@ -11,6 +11,7 @@ from numpyro_scores.diagnostics.arviz_bridge import to_inference_data
 from numpyro_scores.diagnostics.classifier_test import ClassifierTest, classifier_two_sample_test
 from numpyro_scores.diagnostics.classifiers import Classifier, LogisticRegression, SmallNetwork
 from numpyro_scores.diagnostics.coverage import Coverage, coverage
+from numpyro_scores.diagnostics.diagnose import diagnose
 from numpyro_scores.diagnostics.energy_distance import EnergyDistance, energy_distance
 from numpyro_scores.diagnostics.figures import plot_posterior_images, plot_trace_rank
 from numpyro_scores.diagnostics.finite_set_stein import (
@@ -44,6 +45,7 @@ from numpyro_scores.diagnostics.neighbours import (
     precision_recall,
 )
 from numpyro_scores.diagnostics.pictures import psnr, ssim
+from numpyro_scores.diagnostics.reports import Fault, Line, Report
 from numpyro_scores.diagnostics.simulation_based import (
     SimulationBasedCalibration,
     simulation_based_calibration,
@@ -60,6 +62,7 @@ __all__ = [
     "DensityCoverage",
     "EnergyDistance",
     "Estimate",
+    "Fault",
     "FiniteSetSteinDiscrepancy",
     "FrechetDistance",
     "GewekeTest",
@@ -67,10 +70,12 @@ __all__ = [
     "InceptionScore",
     "KernelDensity",
     "KernelSteinDiscrepancy",
+    "Line",
     "LogisticRegression",
     "MMDTest",
     "MomentTest",
     "PrecisionRecall",
+    "Report",
     "SimulationBasedCalibration",
     "SlicedWasserstein",
     "SmallNetwork",
@@ -80,6 +85,7 @@ __all__ = [
     "conservativeness",
     "coverage",
     "density_coverage",
+    "diagnose",
     "energy_distance",
     "finite_set_stein_discrepancy",
     "fisher_divergence",

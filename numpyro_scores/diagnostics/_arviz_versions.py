@@ -21,7 +21,9 @@ def pack_groups(groups: Mapping[str, "xarray.Dataset"]) -> Any:
 
     # Not hasattr: ArviZ 1.x answers for the old name with a warning.
     container = vars(arviz).get("InferenceData")
-    return xarray.DataTree.from_dict(groups) if container is None else container(**groups)
+    if container is None:
+        return xarray.DataTree.from_dict(groups)
+    return container(**groups, save_warmup=True)
 
 
 def posterior_dataset(inference_data: Any) -> "xarray.Dataset":
@@ -39,3 +41,13 @@ def posterior_dataset(inference_data: Any) -> "xarray.Dataset":
             f"dimensions chain and draw; got {type(inference_data).__name__}."
         )
     return group
+
+
+def group_dataset(inference_data: Any, name: str) -> "xarray.Dataset | None":
+    """Another group of what has a posterior, or None if it is not there."""
+    import xarray
+
+    if isinstance(inference_data, xarray.Dataset) or name not in inference_data:
+        return None
+    group = inference_data[name]
+    return group.to_dataset() if isinstance(group, xarray.DataTree) else group

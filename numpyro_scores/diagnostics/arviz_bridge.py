@@ -22,6 +22,7 @@ from numpyro_scores.diagnostics._datasets import (
     dataset,
     variable_name,
 )
+from numpyro_scores.infer._particle_driver import ParticleSampler
 
 # ArviZ's names for the fields of NumPyro's kernels.
 STAT_NAMES = {
@@ -33,11 +34,13 @@ STAT_NAMES = {
 
 
 def to_inference_data(
-    mcmc: MCMC,
+    mcmc: MCMC | ParticleSampler,
     *,
     posterior_predictive: Mapping[str, Any] | None = None,
     prior: Mapping[str, Any] | None = None,
     prior_predictive: Mapping[str, Any] | None = None,
+    warmup_posterior: Any = None,
+    warmup_sample_stats: Mapping[str, Any] | None = None,
     coords: Mapping[str, Any] | None = None,
     dims: Dims | None = None,
 ) -> Any:
@@ -55,31 +58,36 @@ def to_inference_data(
     * `observed_data`: the observed sites of the kernel's model, called with the run's arguments.
     * `posterior_predictive`, `prior`, `prior_predictive`: as given. Sites of `prior` that the
       posterior does not have, such as the observed ones, go to `prior_predictive`.
+    * `warmup_posterior`, `warmup_sample_stats`: as given, under the same names.
 
     There is no `log_likelihood` group: an energy's density is known up to a constant only, and
     comparisons of models by it (LOO, WAIC) would mean nothing.
 
-    :param mcmc: a `numpyro.infer.MCMC` after `run`.
+    :param mcmc: a `numpyro.infer.MCMC` after `run`, or a :class:`~numpyro_scores.TemperedSMC`,
+        whose draws are one chain, with its evidence and rounds as attributes of `sample_stats`.
     :param posterior_predictive: draws of shape `(chains * draws, ...)`, as
         `Predictive(model, mcmc.get_samples())` returns, or `(chains, draws, ...)`.
     :param prior: draws of shape `(draws, ...)`, as `Predictive(model, num_samples=draws)` returns.
     :param prior_predictive: draws of shape `(draws, ...)`.
+    :param warmup_posterior: the draws of warmup, `mcmc.get_samples(group_by_chain=True)` between
+        `mcmc.warmup(key, ..., collect_warmup=True)` and `mcmc.run`, which forgets them.
+    :param warmup_sample_stats: likewise, `mcmc.get_extra_fields(group_by_chain=True)`.
     :param coords: coordinate values by dimension; integers from 0 by default.
     :param dims: names of a variable's own dimensions (all but chain and draw), one for each axis.
         By default a plate's name, the site's `infer={"event_dims": [...]}`, else `x_dim_0`, ...
     :return: `InferenceData` or `DataTree`.
-    :raises TypeError: if `mcmc` is not a `numpyro.infer.MCMC`.
+    :raises TypeError: if `mcmc` is neither.
     :raises ValueError: if it has not run, or if the shape of some draws or dims does not fit.
 
     A warning names the chains that have draws that are not finite or `diverging`, and those that
     never moved.
     """
-    samples, fields = _collected(mcmc)
-    posterior = _named_leaves(samples)
+    samples, fields = collected(mcmc)
+    posterior = named_leaves(samples)
     if not posterior:
         raise ValueError("The run collected no site: its extra_fields exclude all of them (~).")
     num_chains, num_draws = next(iter(posterior.values())).shape[:2]
-    for message in bad_chains(posterior, fields, mcmc.sampler):
+    for message in bad_chains(posterior, fields, getattr(mcmc, "sampler", mcmc)):
         warnings.warn(message, stacklevel=2)
     trace = _trace(mcmc, jax.tree.map(lambda x: x[0, 0], samples))
     observed = {
@@ -90,53 +98,81 @@ def to_inference_data(
     }
 
     prior_draws = _prior_draws("prior", prior)
+    is_nuts = isinstance(getattr(mcmc, "sampler", None), NUTS)
     groups: dict[str, Arrays] = {
         "posterior": posterior,
-        "sample_stats": _sample_stats(fields, isinstance(mcmc.sampler, NUTS)),
+        "sample_stats": _sample_stats(fields, is_nuts),
+        "warmup_posterior": _of_warmup("warmup_posterior", warmup_posterior, num_chains),
+        "warmup_sample_stats": _sample_stats(
+            _of_warmup("warmup_sample_stats", warmup_sample_stats, num_chains), is_nuts
+        ),
         "posterior_predictive": {
             name: _by_chain(name, values, num_chains, num_draws)
-            for name, values in _named_leaves(posterior_predictive or {}).items()
+            for name, values in named_leaves(posterior_predictive or {}).items()
         },
         "prior": {name: x for name, x in prior_draws.items() if name in posterior},
         "prior_predictive": {name: x for name, x in prior_draws.items() if name not in posterior}
         | _prior_draws("prior_predictive", prior_predictive),
         "observed_data": observed,
     }
-    return pack_groups(
-        {
-            group: dataset(
-                variables, () if group == "observed_data" else SAMPLE_DIMS, trace, coords, dims
-            )
-            for group, variables in groups.items()
-            if variables
-        }
-    )
+    datasets = {
+        group: dataset(
+            variables, () if group == "observed_data" else SAMPLE_DIMS, trace, coords, dims
+        )
+        for group, variables in groups.items()
+        if variables
+    }
+    if isinstance(mcmc, ParticleSampler):
+        rounds = {f"round_{k}": v for k, v in mcmc.rounds._asdict().items()}
+        datasets["sample_stats"].attrs.update(mcmc.statistics | rounds)
+    return pack_groups(datasets)
 
 
-def _collected(mcmc: MCMC) -> tuple[dict[str, Any], Arrays]:
+def collected(mcmc: MCMC | ParticleSampler) -> tuple[dict[str, Any], Arrays]:
     """The samples, as the kernel names them, and the extra fields by path, on the host."""
+    if isinstance(mcmc, ParticleSampler):
+        return jax.device_get((mcmc.get_samples(True), mcmc.get_extra_fields(True)))
     if not isinstance(mcmc, MCMC):
         raise TypeError(
-            "to_inference_data takes a numpyro.infer.MCMC that has run, got "
+            "to_inference_data takes a numpyro.infer.MCMC or a TemperedSMC that has run, got "
             f"{type(mcmc).__name__}. For draws from elsewhere use arviz.from_dict."
         )
     if mcmc.last_state is None:
         raise ValueError("This MCMC has no draws yet: call mcmc.run(key, ...) first.")
     samples = jax.device_get(mcmc.get_samples(group_by_chain=True))
-    # `warmup` alone leaves zeros where the draws will be.
-    if mcmc.post_warmup_state is mcmc.last_state and not any(
-        np.any(x) for x in jax.tree.leaves(samples)
+    if mcmc.post_warmup_state is mcmc.last_state and (
+        # `warmup` alone leaves zeros where the draws will be, unless it collects its own.
+        not any(np.any(x) for x in jax.tree.leaves(samples))
+        or np.all(getattr(mcmc.last_state, "i", mcmc.num_warmup + 1) == mcmc.num_warmup)
     ):
-        raise ValueError("This MCMC has run its warmup only: call mcmc.run(key, ...) first.")
+        raise ValueError(
+            "This MCMC has run its warmup only: call mcmc.run(key, ...) first. To keep what warmup "
+            "has collected, give mcmc.get_samples(group_by_chain=True) of now as warmup_posterior."
+        )
+    samples = _as_dict(samples)
+    fields = jax.device_get(mcmc.get_extra_fields(group_by_chain=True))
+    return samples, named_leaves(fields)
+
+
+def _as_dict(samples: Any) -> dict[str, Any]:
+    """Samples by name; a kernel on a potential energy may have any pytree."""
     if hasattr(samples, "_asdict"):
         samples = samples._asdict()
-    if not isinstance(samples, dict):
-        samples = {"x": samples}
-    fields = jax.device_get(mcmc.get_extra_fields(group_by_chain=True))
-    return samples, _named_leaves(fields)
+    return samples if isinstance(samples, dict) else {"x": samples}
 
 
-def _named_leaves(tree: Any) -> Arrays:
+def _of_warmup(group: str, draws: Any, num_chains: int) -> Arrays:
+    named = {} if draws is None else named_leaves(_as_dict(draws))
+    for name, values in named.items():
+        if values.ndim < 2 or len(values) != num_chains:
+            raise ValueError(
+                f"{group}[{name!r}] has shape {values.shape}, but the run has {num_chains} chains: "
+                "take what get_samples or get_extra_fields return with group_by_chain=True."
+            )
+    return named
+
+
+def named_leaves(tree: Any) -> Arrays:
     """The leaves of a pytree by their path."""
     leaves = [
         (variable_name(jax.tree_util.keystr(path, simple=True, separator=".")), np.asarray(leaf))
@@ -150,9 +186,9 @@ def _named_leaves(tree: Any) -> Arrays:
     return named
 
 
-def _trace(mcmc: MCMC, point: Mapping[str, Any]) -> dict[str, Any]:
-    """The sites of the kernel's model at one draw, under the names of `_named_leaves`."""
-    model = getattr(mcmc.sampler, "model", None)
+def _trace(mcmc: MCMC | ParticleSampler, point: Mapping[str, Any]) -> dict[str, Any]:
+    """The sites of the kernel's model at one draw, under the names of `named_leaves`."""
+    model = getattr(getattr(mcmc, "sampler", mcmc), "model", None)
     if model is None:
         return {}
 
@@ -193,7 +229,7 @@ def _by_chain(name: str, values: np.ndarray, num_chains: int, num_draws: int) ->
 
 def _prior_draws(group: str, draws: Mapping[str, Any] | None) -> Arrays:
     """Prior draws as one chain."""
-    named = _named_leaves(draws or {})
+    named = named_leaves(draws or {})
     for name, values in named.items():
         if not values.ndim:
             raise ValueError(f"{group}[{name!r}] is a single number; draws lie along axis 0.")

@@ -127,7 +127,7 @@ def plot_trace_rank(inference_data: Any, var_names: Sequence[str] | None = None)
         )
         trace_ax.margins(x=0.0)
         trace_ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _show_ranks(rank_ax, draws, colors)
+        show_ranks(rank_ax, draws, colors)
     axes[0, 1].set_title("Ranks by chain (dashed: if all agree)", fontsize=10, loc="left")
     axes[-1, 0].set_xlabel("Draw")
     axes[-1, 1].set_xlabel("Rank among the draws of all chains")
@@ -156,7 +156,7 @@ def _number(value: Any, digits: int) -> str:
     return f"{float(value):.{digits}f}" if np.isfinite(value) else "undefined"
 
 
-def _show_ranks(ax: "Axes", draws: np.ndarray, colors: np.ndarray) -> None:
+def show_ranks(ax: "Axes", draws: np.ndarray, colors: np.ndarray) -> None:
     """One small histogram a chain, the first chain on top."""
     num_chains, num_draws = draws.shape
     # About ten draws a bin: a bar's chance variation is then a third of its height.

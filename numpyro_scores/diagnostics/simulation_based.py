@@ -56,6 +56,10 @@ def simulation_based_calibration(
     right the ranks are uniform. A p-value near 0 tells that they are not; a draw that depends on
     the last one too, so choose `thinning` such that it does not.
 
+    All simulations run in one program, which has no room for a kernel that looks at the values of
+    the data when it starts, as `BlockGibbs` does to find its blocks: put simulations in a plate of
+    one run then, and give its draws to :func:`coverage`.
+
     :param model: a NumPyro model, called without data: all of its sites are drawn.
     :param kernel: the kernel of a model, such as `NUTS`, or
         `lambda model: ns.MALA(model, num_steps=20)`.

@@ -24,6 +24,8 @@ from numpyro_scores.infer.posterior_sampling import DiffusionPosteriorSampling
 from numpyro_scores.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
 from numpyro_scores.infer.split_gibbs import SplitGibbs, SplitGibbsState
 from numpyro_scores.infer.swendsen_wang import SwendsenWang
+from numpyro_scores.infer.tempered_smc import TemperedSMC
+from numpyro_scores.infer.twisted_diffusion import TwistedDiffusionSampler
 from numpyro_scores.infer.underdamped import UnderdampedLangevin
 
 __all__ = [
@@ -56,6 +58,8 @@ __all__ = [
     "SplitGibbsState",
     "StepSizeState",
     "SwendsenWang",
+    "TemperedSMC",
+    "TwistedDiffusionSampler",
     "UnadjustedState",
     "UnderdampedLangevin",
 ]

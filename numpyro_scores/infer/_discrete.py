@@ -4,6 +4,7 @@
 """How a kernel of discrete sites is wired to a model: its sites, their start, blocks of Gibbs."""
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, random
+from jax import Array, lax, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, subsample_plate_sizes
 from numpyro.infer.initialization import init_to_uniform
@@ -27,6 +28,10 @@ from numpyro_scores.infer._guards import check_normalizers
 from numpyro_scores.infer._protocol import ChainKernel, parted, same
 
 Values = dict[str, Array]
+
+# With so many elements a chain keeps a CPU busy and its cache full: 64 chains of 64 x 64 spins take
+# 1.4 times as long side by side as one after the other.
+ALONE = 2_000
 
 
 class DiscreteState(NamedTuple):
@@ -230,6 +235,12 @@ class DiscreteKernel(ChainKernel):
                 )
             fns = {name: latent[name].fn for name in names}
             self._planned = Planned(settings, names, self._plan(fns, values, trace_at))
+
+    def _sample_chains(self, state, model_args, model_kwargs):
+        size = sum(math.prod(x.shape[1:]) for x in state.z.values())
+        if self._shared_fields or jax.default_backend() != "cpu" or size < ALONE:
+            return super()._sample_chains(state, model_args, model_kwargs)
+        return lax.map(lambda chain: self._sample_chain(chain, model_args, model_kwargs), state)
 
     def wrap_model(self, wrapper: Callable) -> "DiscreteKernel":
         kernel = copy.copy(self)

@@ -3,11 +3,12 @@
 
 """What kernels do with all leaves of a pytree at once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 
 def all_finite(x: Any) -> Array:
@@ -23,3 +24,10 @@ def select(condition: Array, on_true: Any, on_false: Any) -> Any:
 def take(x: Any, index: Any) -> Any:
     """`leaf[index]` of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], x)
+
+
+def mapped(f: Callable, x: Any, batch_size: int) -> Any:
+    """`f` of each row of `x`, `batch_size` rows at once."""
+    if len(jax.tree.leaves(x)[0]) <= batch_size:
+        return jax.vmap(f)(x)
+    return lax.map(f, x, batch_size=batch_size)

@@ -3,7 +3,6 @@
 
 """Gibbs sampling of whole blocks of discrete variables at once."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,10 +18,6 @@ from numpyro_scores.infer._block_updates import (
     check_elementwise,
 )
 from numpyro_scores.infer._discrete import DiscreteKernel, DiscreteState, Trace, Values, blocks_of
-
-# With so many elements a chain keeps a CPU busy and its cache full: 64 chains of 64 x 64 spins take
-# 1.4 times as long side by side as one after the other.
-ALONE = 2_000
 
 
 class BlockGibbs(DiscreteKernel):
@@ -115,12 +110,6 @@ class BlockGibbs(DiscreteKernel):
         # NaN in the data, or an element whose states are all impossible.
         best = [jnp.max(x, axis=0) for x in jax.tree.leaves(log_weights)]
         return DiscreteState(jnp.array(0), z, rng_key), tuple(best)
-
-    def _sample_chains(self, state, model_args, model_kwargs):
-        size = sum(math.prod(x.shape[1:]) for x in state.z.values())
-        if jax.default_backend() != "cpu" or size < ALONE:
-            return super()._sample_chains(state, model_args, model_kwargs)
-        return lax.map(lambda chain: self._sample_chain(chain, model_args, model_kwargs), state)
 
     def _sample_chain(self, state, model_args, model_kwargs):
         trace_at = self._trace_at(model_args, model_kwargs)

@@ -273,6 +273,30 @@ def test_scoped_names_survive_netcdf(tmp_path):
     result.to_netcdf(tmp_path / "scoped.nc", engine="h5netcdf")
 
 
+def test_warmup_is_kept_on_request(tmp_path):
+    mcmc = MCMC(quick(model), num_warmup=5, num_samples=DRAWS, num_chains=2, progress_bar=False)
+    fields = ("accept_prob", "potential_energy")
+    mcmc.warmup(jax.random.key(0), Y, collect_warmup=True, extra_fields=fields)
+    warmup = mcmc.get_samples(group_by_chain=True)
+    stats = mcmc.get_extra_fields(group_by_chain=True)
+    # Draws of warmup are none of the posterior.
+    with pytest.raises(ValueError, match="as warmup_posterior"):
+        to_inference_data(mcmc)
+    mcmc.run(jax.random.key(1), Y)
+    result = to_inference_data(mcmc, warmup_posterior=warmup, warmup_sample_stats=stats)
+    result.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    again = az.from_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    for data in (result, again):
+        np.testing.assert_array_equal(data["warmup_posterior"]["x"], warmup["x"])
+        of_warmup = data["warmup_sample_stats"]
+        np.testing.assert_array_equal(of_warmup["lp"], -stats["potential_energy"])
+        np.testing.assert_array_equal(of_warmup["acceptance_rate"], stats["accept_prob"])
+        assert data["posterior"].sizes["draw"] == DRAWS
+    again.close()
+    with pytest.raises(ValueError, match="has 2 chains: take .* group_by_chain=True"):
+        to_inference_data(mcmc, warmup_posterior=mcmc.get_samples())
+
+
 def test_more_chains_than_draws_are_no_cause_for_warnings():
     kernel = quick(potential_fn=half_square)
     mcmc = run(kernel, draws=2, chains=5, extra_fields=(), init_params=jnp.zeros(5))

@@ -1,0 +1,227 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Sequential Monte Carlo through the noise levels of a diffusion prior, twisted by the data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+
+from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.densities import LineIntegral
+from numpyro_scores.infer._adjusted import Point
+from numpyro_scores.infer._diffusion_twist import DiffusionTwist
+from numpyro_scores.infer._noise_levels import LARGEST_LEVEL
+from numpyro_scores.infer._particle_driver import ParticleSampler
+from numpyro_scores.infer._particle_model import ParticleModel
+from numpyro_scores.infer._particle_moves import first_step_size, points_at
+from numpyro_scores.infer._particle_weights import selected
+from numpyro_scores.infer._particles import (
+    MAX_ROUNDS,
+    Population,
+    no_rounds,
+    noted,
+    of_moves,
+    of_weights,
+)
+from numpyro_scores.infer._trees import mapped, take
+
+
+class TwistedDiffusionSampler(ParticleSampler):
+    r"""
+    Sequential Monte Carlo through the noise levels :math:`\sigma_0 > \dots > \sigma_K` of the
+    diffusion priors of a model, along
+
+    .. math:: \pi_k(x) \propto p_{\sigma_k}(x)\, g_k(x), \qquad
+              g_k(x) \approx E[p(y | x_0) \mid x_{\sigma_k} = x],
+
+    for data so informative that too few draws of the prior itself would meet them.
+
+    From level to level a particle gets some noise, up to the level :math:`\hat\sigma = \sigma_k
+    (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}`
+    (Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
+    :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
+    `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
+    make no error but that of the flow. The noise has the mean :math:`s^2 \nabla \log g_k`, for its
+    variance :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the
+    twisted diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional
+    sampling in diffusion models"). At the end the likelihood itself takes the place of the twist,
+    and steps of MALA at the smallest level leave the posterior as it is.
+
+    Exact as the numbers of particles and of levels grow.
+
+    :param model: a NumPyro model with data and at least one noise-conditional prior, such as
+        :class:`~numpyro_scores.DiffusionPrior`; its other latent sites start from draws of their
+        priors, and move at the end alone.
+    :param num_particles: number of draws.
+    :param num_levels: number of geometric noise levels, over the range of the priors' processes.
+    :param churn: :math:`c`, how far the noise rises at each level, over how far it falls in all.
+        At 1 the path is that of the reverse diffusion; with few levels less noise is better.
+    :param num_steps: number of steps of MALA at the end.
+    :param dense_mass: as of :class:`~numpyro_scores.TemperedSMC`, and so all that follow.
+    :raises ValueError: if an argument is out of its range, or at `run` if the model has no
+        noise-conditional prior.
+
+    A level costs two evaluations of the denoiser for the flow, two for the twist with its gradient,
+    and a product with its Jacobian for each of up to 16 numbers that are Normal, or one for more.
+    """
+
+    _rung_name = "noise level"
+
+    def __init__(
+        self,
+        model: Callable,
+        num_particles: int = 2_000,
+        *,
+        num_levels: int = 24,
+        churn: float = 0.5,
+        num_steps: int = 10,
+        dense_mass: bool | None = None,
+        target_accept_prob: float = 0.574,
+        segment_integral: LineIntegral = LineIntegral(num_nodes=2),
+        batch_size: int | None = None,
+        progress_bar: bool = True,
+    ):
+        super().__init__(
+            model,
+            num_particles=num_particles,
+            num_steps=num_steps,
+            dense_mass=dense_mass,
+            target_accept_prob=target_accept_prob,
+            segment_integral=segment_integral,
+            batch_size=batch_size,
+            progress_bar=progress_bar,
+        )
+        check_count("num_levels", num_levels)
+        if not 2 <= num_levels < MAX_ROUNDS:
+            raise ValueError(f"num_levels must be from 2 to {MAX_ROUNDS - 1}, got {num_levels}.")
+        check_positive("churn", churn)
+        self._num_levels = num_levels
+        self._churn = churn
+        self._levels: np.ndarray = np.zeros(num_levels)
+
+    def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
+        """
+        Draw from the posterior. A second run with data of the same shapes compiles nothing.
+
+        :param rng_key: key of the run.
+        :param args: arguments of the model; arrays among them are traced.
+        :param kwargs: keyword arguments of the model.
+        :raises ValueError: as :meth:`TemperedSMC.run`, and if the model has no noise-conditional
+            prior.
+        """
+        self._run(rng_key, args, kwargs, {})
+
+    def _check_sites(self, sites):
+        if not sites.processes:
+            raise ValueError(
+                f"TwistedDiffusionSampler follows a noise-conditional prior, but the latent sites "
+                f"{sorted(sites.transforms)} have none. Use a DiffusionPrior for one of them, or "
+                "TemperedSMC(model)."
+            )
+        processes = sites.processes.values()
+        sigma_max = max(process.sigma_max for process in processes)
+        sigma_min = min(process.sigma_min for process in processes)
+        self._levels = np.geomspace(sigma_max, sigma_min, self._num_levels)
+
+    def _start(self, key, model, given):
+        key_draws, key_resample, rng_key = random.split(key, 3)
+        n = self._num_particles
+        # The priors clip this level to the largest of their process, where a draw is mere noise.
+        x = jax.vmap(lambda key: model.noisy_draw(key, LARGEST_LEVEL))(random.split(key_draws, n))
+        sigma = jnp.asarray(self._levels[0], x.dtype)
+        points = self._twisted(x, DiffusionTwist(model), sigma)
+        state = Population(
+            i=jnp.array(0),
+            points=points,
+            log_likelihood=-points.energy,
+            ancestor=jnp.arange(n),
+            rung=sigma,
+            step_size=first_step_size(x),
+            log_evidence=jnp.zeros_like(sigma),
+            relative_variance=jnp.zeros_like(sigma),
+            num_dead=jnp.sum(~jnp.isfinite(points.energy)),
+            is_done=jnp.array(False),
+            rounds=no_rounds(x.dtype),
+            rng_key=rng_key,
+        )
+        return self._resampled(key_resample, state, -points.energy, num_scores=2)
+
+    def _twisted(self, x: Array, twist: DiffusionTwist, sigma: Array) -> Point:
+        """Particles whose energy is minus the log twist."""
+
+        def energy(x):
+            return -twist.log_twist(x, sigma)
+
+        energies, grads = mapped(jax.value_and_grad(energy), x, self._batch_size)
+        return Point(x, energies, grads, jnp.zeros_like(energies))
+
+    def _resampled(self, key, state, log_weights, num_scores) -> Population:
+        """The state after a round that ends with these weights."""
+        n = self._num_particles
+        selection = selected(key, state.points.x, log_weights, state.ancestor, n, n)
+        figures = {"rung": state.rung, "num_grad_evals": num_scores, **of_weights(selection)}
+        return state._replace(
+            i=state.i + 1,
+            points=take(state.points, selection.rows),
+            log_likelihood=state.log_likelihood[selection.rows],
+            ancestor=state.ancestor[selection.rows],
+            log_evidence=state.log_evidence + selection.log_increment,
+            relative_variance=state.relative_variance + selection.variance,
+            rounds=noted(state.rounds, state.i, **figures),
+        )
+
+    def _round(self, state, model):
+        return lax.cond(
+            state.i == self._num_levels,
+            lambda: self._last_round(state, model),
+            lambda: self._level(state, model),
+        )
+
+    def _level(self, state: Population, model: ParticleModel) -> Population:
+        """From one noise level to the next."""
+        key_noise, key_resample, rng_key = random.split(state.rng_key, 3)
+        twist, x = DiffusionTwist(model), state.points.x
+        levels = jnp.asarray(self._levels, x.dtype)
+        sigma, new_sigma = state.rung, levels[state.i]
+        # No network was trained above the first level.
+        churned = jnp.minimum(sigma * (sigma / new_sigma) ** self._churn, levels[0])
+        variance = (churned - sigma) * (churned + sigma)
+        noise = random.normal(key_noise, x.shape, x.dtype) * twist.is_noisy(x[0])
+        push = -jnp.sqrt(variance) * state.points.grad * twist.is_noisy(x[0])
+        risen = x + jnp.sqrt(variance) * (noise + push)
+        # log N(noise + push; 0, 1) - log N(noise; 0, 1)
+        log_ratio = -jnp.sum(push * (noise + push / 2), axis=1)
+        x = mapped(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
+        points = self._twisted(x, twist, new_sigma)
+        log_weights = log_ratio + state.points.energy - points.energy
+        state = state._replace(
+            points=points, log_likelihood=-points.energy, rung=new_sigma, rng_key=rng_key
+        )
+        num_scores = 4 + twist.num_products(x[0])
+        return self._resampled(key_resample, state, log_weights, num_scores)
+
+    def _last_round(self, state: Population, model: ParticleModel) -> Population:
+        """The likelihood in place of the twist, and moves."""
+        key_resample, key_moves, rng_key = random.split(state.rng_key, 3)
+        log_likelihood = mapped(model.log_likelihood, state.points.x, self._batch_size)
+        log_weights = log_likelihood + state.points.energy
+        state = self._resampled(key_resample, state, log_weights, num_scores=0)
+        x = state.points.x
+        target = model.tempered(1.0, x[0], self._kernel._segment_integral)
+        points = points_at(x, target, self._batch_size)
+        moved, cost = self._move(key_moves, points, target, state.step_size)
+        x = moved.points.x
+        figures = {"num_grad_evals": cost + 1, **of_moves(moved)}
+        return state._replace(
+            points=moved.points,
+            log_likelihood=mapped(model.log_likelihood, x, self._batch_size),
+            step_size=moved.step_size,
+            is_done=jnp.array(True),
+            rounds=noted(state.rounds, state.i - 1, **figures),
+            rng_key=rng_key,
+        )

@@ -17,18 +17,14 @@ from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
 from numpyro_scores.infer._block_langevin import BlockLangevin, Walk
 from numpyro_scores.infer._block_steps import Blocks
-from numpyro_scores.infer._noise_levels import (
-    AnnealedState,
-    NoiseLevelKernel,
-    Posterior,
-    posterior_of,
-)
+from numpyro_scores.infer._noise_levels import AnnealedState
+from numpyro_scores.infer._posteriors import Posterior, PosteriorKernel, posterior_of
 from numpyro_scores.infer._trees import all_finite
 from numpyro_scores.infer.underdamped import FRICTION
 from numpyro_scores.samplers import Ancestral, ReverseSampler
 
 
-class GuidedKernel(NoiseLevelKernel):
+class GuidedKernel(PosteriorKernel):
     r"""
     Each draw is one run of a sampler of the prior with the denoiser of the posterior,
 
@@ -82,9 +78,6 @@ class GuidedKernel(NoiseLevelKernel):
     def _num_grad_evals(self) -> tuple[int, int]:
         """Number of gradients of a level, and of an evaluation of the posterior's denoiser."""
 
-    def _check_processes(self):
-        self._the_process()
-
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_memory, key_noise, key_directions, key_levels = random.split(
             state.rng_key, 6
@@ -94,7 +87,7 @@ class GuidedKernel(NoiseLevelKernel):
         is_prior = blocks.index == 0
         posterior = posterior_of(self._model, state.z, model_args, model_kwargs)
         others = OtherSites(posterior, blocks, self._num_steps)
-        process, sampler = self._the_process(), self._sampler
+        process, sampler = self._process, self._sampler
         levels = sampler.spacing(process, process.sigma_min, sampler.num_steps + 1).astype(x.dtype)
 
         def level(carry, inputs):
@@ -111,7 +104,7 @@ class GuidedKernel(NoiseLevelKernel):
 
             moved = sampler.step(denoise, x, sigma, sigma_next, noise)
             finite = all_finite(moved)
-            x = jnp.where(is_prior & finite, moved, x)
+            x = jnp.where(finite, moved, x)  # the other sites get their own values below
             num_grad_evals = jnp.array(0)
             if others:
                 x, walk, num_grad_evals = others.move(key_others, walk, x, sigma_next)

@@ -11,15 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
 from numpyro.infer.initialization import init_to_sample
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
-from numpyro.primitives import Messenger
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing
-from numpyro_scores.handlers import latent_prior, noise_level
+from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._block_steps import Blocks
 from numpyro_scores.infer._sites import LatentSites
@@ -108,12 +106,12 @@ class NoiseLevelKernel(LangevinKernel):
                 "another kernel: MALA(model), ULA(model) or numpyro.infer.NUTS(model)."
             )
         self._sites = sites
-        self._check_processes()
+        self._check_model(model_args, model_kwargs, values)
         start = partial(self._start, model_args=model_args, model_kwargs=model_kwargs)
         return jax.jit(start if single_chain else jax.vmap(start))(rng_key)
 
-    def _check_processes(self) -> None:
-        """Raise if the settings do not fit the priors' processes."""
+    def _check_model(self, model_args: tuple, model_kwargs: dict, values: dict) -> None:
+        """Raise if the kernel and the priors of the model do not fit."""
         self._levels()
 
     def _levels(self) -> np.ndarray:
@@ -129,16 +127,6 @@ class NoiseLevelKernel(LangevinKernel):
                 f"from {sigma_max} to {sigma_min}: choose levels within, or train for more."
             )
         return levels
-
-    def _the_process(self) -> Any:
-        """The process of all priors."""
-        first, *others = self._sites.processes.values()
-        if any(process != first for process in others):
-            raise ValueError(
-                f"{type(self).__name__} needs one process for all noise-conditional priors, got "
-                f"{dict(self._sites.processes)}. AnnealedLangevin(model) takes them as they are."
-            )
-        return first
 
     def _blocks(self, z: dict[str, Array]) -> Blocks:
         """The blocks of the entries: the noise-conditional priors, and each other site."""
@@ -162,59 +150,3 @@ class NoiseLevelKernel(LangevinKernel):
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
         return state
-
-
-class Posterior(NamedTuple):
-    """
-    What a model says of one vector that holds the unconstrained values of all sites.
-
-    - **energy** - `energy(x)`, the potential energy without the noise-conditional priors: minus the
-      log likelihood and the log density of the other sites.
-    - **denoise** - `denoise(x, sigma)`, the vector with the entries of the noise-conditional priors
-      denoised.
-    - **unravel** - back to a dict of sites.
-    """
-
-    energy: Callable[[Array], Array]
-    denoise: Callable[[Array, Any], Array]
-    unravel: Callable[[Array], dict[str, Array]]
-
-
-def posterior_of(model: Any, z: dict[str, Array], args: tuple, kwargs: dict) -> Posterior:
-    """
-    :param model: a NumPyro model.
-    :param z: values by site, only their shapes matter.
-    """
-    _, unravel = ravel_pytree(z)
-
-    def energy(x):
-        return potential_energy(_without_priors(model), args, kwargs, unravel(x))
-
-    def denoise(x, sigma):
-        values = unravel(x)
-        denoised = _denoised_values(noise_level(model, sigma=sigma))
-        potential_energy(denoised, args, kwargs, values)  # never computed: its value is not used
-        return ravel_pytree(values | denoised.values)[0]
-
-    return Posterior(energy, denoise, unravel)
-
-
-class _without_priors(Messenger):
-    """Leave out the density of each latent noise-conditional prior."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if latent_prior(msg) is not None:
-            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed
-
-
-class _denoised_values(Messenger):
-    """Note the denoised value of each latent noise-conditional prior."""
-
-    def __init__(self, fn: Callable | None = None):
-        self.values: dict[str, Array] = {}
-        super().__init__(fn)
-
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
-        prior = latent_prior(msg)
-        if prior is not None:
-            self.values[msg["name"]] = prior.denoise(msg["value"])

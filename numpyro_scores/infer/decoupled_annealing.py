@@ -15,14 +15,15 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.flows import probability_flow
 from numpyro_scores.infer._block_langevin import BlockLangevin
-from numpyro_scores.infer._noise_levels import AnnealedState, NoiseLevelKernel, posterior_of
+from numpyro_scores.infer._noise_levels import AnnealedState
+from numpyro_scores.infer._posteriors import PosteriorKernel, posterior_of
 from numpyro_scores.stein import rademacher
 
 # Of the variance sigma^2 that the clean value is left with at least.
 SMALLEST_SHARE = 1e-4
 
 
-class DAPS(NoiseLevelKernel):
+class DAPS(PosteriorKernel):
     r"""
     Decoupled annealing posterior sampling (Zhang et al. 2024, "Improving diffusion inverse problem
     solving with decoupled noise annealing", algorithm 1) for a model with noise-conditional priors
@@ -50,7 +51,8 @@ class DAPS(NoiseLevelKernel):
     to 2.4 times too large in directions that the data say nothing about.
 
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process.
+        continuous. Several such priors need the same noise process, and none may depend on another
+        latent site.
     :param num_levels: number of geometric noise levels, over the range of the process.
     :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
     :param num_steps: number of Langevin steps of a round. Their lengths follow the curvature, and
@@ -80,8 +82,8 @@ class DAPS(NoiseLevelKernel):
         self._num_steps = num_steps
         self._num_flow_steps = num_flow_steps
 
-    def _check_processes(self):
-        self._the_process()
+    def _check_model(self, model_args, model_kwargs, values):
+        super()._check_model(model_args, model_kwargs, values)
         self._levels()
 
     def _sample_chain(self, state, model_args, model_kwargs):

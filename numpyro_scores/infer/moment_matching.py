@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.infer._guided import GuidedKernel
-from numpyro_scores.infer._noise_levels import Posterior
+from numpyro_scores.infer._posteriors import Posterior
 from numpyro_scores.samplers import Heun, ReverseSampler
 
 
@@ -45,7 +45,8 @@ class MomentMatching(GuidedKernel):
     levels stays in `x`: a noise scale whose posterior is 0.52 +- 0.11 came out as 0.58 +- 0.14.
 
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process.
+        continuous. Several such priors need the same noise process, and none may depend on another
+        latent site.
     :param sampler: how the reverse process is followed. With noise on the way (`churn`) the priors
         adapt to the other sites and forget errors; without other sites `Heun(25)` is enough.
     :param num_steps: number of Langevin steps of the other sites at each noise level.

@@ -9,7 +9,7 @@ from jax import Array, random
 
 from numpyro_scores.curvature import NUM_ITERATIONS, block_directions, largest_curvature, renewed
 from numpyro_scores.infer._guided import GuidedKernel
-from numpyro_scores.infer._noise_levels import Posterior
+from numpyro_scores.infer._posteriors import Posterior
 
 
 class DiffusionPosteriorSampling(GuidedKernel):
@@ -39,7 +39,8 @@ class DiffusionPosteriorSampling(GuidedKernel):
     Hessian-vector products (in that paper by :math:`\zeta / |y - A(D(x, \sigma))|`).
 
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process.
+        continuous. Several such priors need the same noise process, and none may depend on another
+        latent site.
     :param sampler: how the reverse process is followed. It should have noise on the way: by the
         probability flow, draws end nearly at one point in the directions that are measured.
     :param num_steps: number of Langevin steps of the other sites at each noise level.

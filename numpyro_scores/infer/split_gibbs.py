@@ -14,7 +14,8 @@ from jax.flatten_util import ravel_pytree
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.infer._block_langevin import BlockLangevin, Walk
-from numpyro_scores.infer._noise_levels import LARGEST_LEVEL, NoiseLevelKernel, posterior_of
+from numpyro_scores.infer._noise_levels import LARGEST_LEVEL
+from numpyro_scores.infer._posteriors import PosteriorKernel, posterior_of
 from numpyro_scores.infer._trees import all_finite
 from numpyro_scores.samplers import Ancestral, PredictorCorrector, ReverseSampler, ReverseSDE
 
@@ -40,7 +41,7 @@ class SplitGibbsState(NamedTuple):
     rng_key: Array
 
 
-class SplitGibbs(NoiseLevelKernel):
+class SplitGibbs(PosteriorKernel):
     r"""
     The split Gibbs sampler with a diffusion prior (PnP-DM; Wu et al. 2024, "Principled
     probabilistic imaging using diffusion models as plug-and-play priors", algorithm 1) for a model
@@ -65,7 +66,8 @@ class SplitGibbs(NoiseLevelKernel):
     `coupling` from the start.
 
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process.
+        continuous. Several such priors need the same noise process, and none may depend on another
+        latent site.
     :param coupling: :math:`\rho` of the draws, within the noise levels of the process.
     :param sampler: of the prior step, one with the noise of the reverse process: `Ancestral`,
         `ReverseSDE` or `PredictorCorrector`. The probability flow maps a noisy value to one clean
@@ -102,8 +104,9 @@ class SplitGibbs(NoiseLevelKernel):
         self._num_steps = num_steps
         self._num_warmup = 0
 
-    def _check_processes(self):
-        process = self._the_process()
+    def _check_model(self, model_args, model_kwargs, values):
+        super()._check_model(model_args, model_kwargs, values)
+        process = self._process
         if not process.sigma_min <= self._coupling <= process.sigma_max:
             raise ValueError(
                 f"coupling must be a noise level of the process, in [{process.sigma_min}, "
@@ -112,7 +115,7 @@ class SplitGibbs(NoiseLevelKernel):
 
     def _coupling_at(self, i: Any) -> Array:
         """The noise level of draw `i = 0, 1, ...`."""
-        largest = self._the_process().sigma_max
+        largest = self._process.sigma_max
         share = jnp.minimum(1.0, 2 * i / self._num_warmup) if self._num_warmup else 1.0
         return largest * (self._coupling / largest) ** share
 
@@ -159,7 +162,7 @@ class SplitGibbs(NoiseLevelKernel):
         def denoise(v, sigma):
             return posterior.denoise(jnp.where(is_prior, v, walk.x), sigma)
 
-        process, sampler = self._the_process(), self._sampler
+        process, sampler = self._process, self._sampler
         moved = sampler(denoise, process, walk.x, process.sigma_min, key=key_prior, sigma_from=rho)
         finite = all_finite(moved)
         x = jnp.where(is_prior, jnp.where(finite, moved, x), walk.x)

@@ -59,24 +59,15 @@ KERNELS = {
     "MALT": partial(ns.MALT, num_steps=2),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, num_steps=1, num_levels=3),
     "ReplicaExchange": replica_exchange,
-    "DiffusionPosteriorSampling": partial(
-        ns.DiffusionPosteriorSampling, sampler=ns.Ancestral(3), num_steps=1
-    ),
     "MomentMatching": partial(ns.MomentMatching, sampler=ns.Heun(3), num_steps=1),
-    "DAPS": partial(ns.DAPS, num_levels=3, num_steps=1),
     "SplitGibbs": partial(ns.SplitGibbs, coupling=0.5, sampler=ns.Ancestral(2), num_steps=1),
 }
-OF_NOISE_LEVELS = (
-    "AnnealedLangevin",
-    "DiffusionPosteriorSampling",
-    "MomentMatching",
-    "DAPS",
-    "SplitGibbs",
-)
+OF_NOISE_LEVELS = ("AnnealedLangevin", "MomentMatching", "SplitGibbs")
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS |= dict.fromkeys(OF_NOISE_LEVELS, {"model": partial(model_with, PRIOR)})
-# UnderdampedLangevin and MALT are wired as ULA and MALA, posterior kernels as AnnealedLangevin;
-# ReplicaExchange has tests of its own.
+# UnderdampedLangevin and MALT are wired as ULA and MALA, MomentMatching and SplitGibbs nearly as
+# AnnealedLangevin (and DiffusionPosteriorSampling and DAPS as these); ReplicaExchange has tests of
+# its own.
 MODELS = [
     (name, "model")
     if name in ("ULA", "MALA", "AnnealedLangevin")

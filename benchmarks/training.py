@@ -6,6 +6,9 @@
 and its ratio, once for a network of matrix products, whose steps run in a loop on the device, and
 once for one of convolutions, whose steps run one by one on a CPU. For these, also the time of the
 loop that `fit` avoids. And the peak memory of a long training, which must not grow.
+
+On a GPU, a U-Net for pictures of 28 x 28 in batches of 256, in float32 and in bfloat16, with the
+share of the device's peak that the operations of a step come to.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,26 +30,51 @@ import numpyro_scores as ns
 
 OBJECTIVE = ns.objectives.DenoisingScoreMatching(ns.VarianceExploding(0.02, 10.0))
 OPTIMIZER = optax.adam(1e-3)
-BATCH_SIZE, EMA_DECAY = 128, 0.999
+EMA_DECAY = 0.999
+
+# Dense operations a second, of vendors' data sheets; float32 products are made in TensorFloat-32.
+PEAKS = {
+    "H100": {"bfloat16": 989e12, "float32": 495e12},
+    "H200": {"bfloat16": 989e12, "float32": 495e12},
+    "A100": {"bfloat16": 312e12, "float32": 156e12},
+}
 
 
-def network(kind: str) -> Any:
-    if kind == "MLPDenoiser":
-        return ns.nn.MLPDenoiser((8, 8), rngs=nnx.Rngs(0), num_layers=2)
-    return ns.nn.UNetDenoiser((8, 8), rngs=nnx.Rngs(0))
+class Case(NamedTuple):
+    """A training: the network, the shape of a point, the points of a batch and their precision."""
+
+    kind: str
+    shape: tuple[int, int]
+    batch_size: int = 128
+    precision: str | None = None
+
+    def network(self) -> Any:
+        if self.kind == "MLPDenoiser":
+            return ns.nn.MLPDenoiser(self.shape, rngs=nnx.Rngs(0), num_layers=2)
+        return ns.nn.UNetDenoiser(self.shape, rngs=nnx.Rngs(0))
+
+    def data(self) -> jax.Array:
+        return random.normal(random.key(0), (2_000, *self.shape))
 
 
-def make_step(kind: str, data: Any) -> tuple[Callable, Any]:
+def make_step(case: Case) -> tuple[Callable, Any]:
     """One step of a training written by hand, and where it starts."""
-    graphdef, params = nnx.split(network(kind))
+    graphdef, params = nnx.split(case.network())
+    data = case.data()
+
+    def cast(tree):
+        if case.precision is None:
+            return tree
+        return jax.tree.map(lambda x: x.astype(case.precision), tree)
 
     def loss_fn(params, x, key):
-        return OBJECTIVE(nnx.merge(graphdef, params), x, key=key)
+        loss = OBJECTIVE(nnx.merge(graphdef, cast(params)), cast(x), key=key)
+        return loss.astype(float)
 
     def step(t, carry):
         params, average, opt_state, _ = carry
         key_batch, key_loss = random.split(random.fold_in(random.key(0), t))
-        x = data[random.randint(key_batch, (BATCH_SIZE,), 0, len(data))]
+        x = data[random.randint(key_batch, (case.batch_size,), 0, len(data))]
         loss, grad = jax.value_and_grad(loss_fn)(params, x, key_loss)
         updates, opt_state = OPTIMIZER.update(grad, opt_state, params)
         params = optax.apply_updates(params, updates)
@@ -57,9 +85,9 @@ def make_step(kind: str, data: Any) -> tuple[Callable, Any]:
     return step, (copy, params, OPTIMIZER.init(params), jnp.zeros(()))
 
 
-def by_hand(kind: str, data: Any, num_steps: int, in_loop: bool) -> Callable[[], float]:
+def by_hand(case: Case, num_steps: int, in_loop: bool) -> Callable[[], float]:
     """Seconds a step, of one run of the compiled loop."""
-    step, carry = make_step(kind, data)
+    step, carry = make_step(case)
     one = jax.jit(step, donate_argnums=1)
 
     @partial(jax.jit, donate_argnums=0)
@@ -85,17 +113,18 @@ def by_hand(kind: str, data: Any, num_steps: int, in_loop: bool) -> Callable[[],
     return measure
 
 
-def by_fit(kind: str, data: Any, num_steps: int) -> float:
+def by_fit(case: Case, num_steps: int) -> float:
     """Seconds a step, without what comes before the end of the first chunk: tracing, compiling."""
     seen = []
     ns.fit(
-        network(kind),
+        case.network(),
         OBJECTIVE,
-        data,
+        case.data(),
         key=random.key(0),
         optimizer=OPTIMIZER,
         num_steps=num_steps,
-        batch_size=BATCH_SIZE,
+        batch_size=case.batch_size,
+        precision=case.precision,
         ema_decay=EMA_DECAY,
         callbacks=[lambda progress: seen.append((progress.step, time.perf_counter()))],
         progress_bar=False,
@@ -104,24 +133,43 @@ def by_fit(kind: str, data: Any, num_steps: int) -> float:
     return (stop - start) / (last - first)
 
 
-def compare(kind: str, data: Any, num_steps: int, repeats: int) -> None:
-    loops = {in_loop: by_hand(kind, data, num_steps, in_loop) for in_loop in (True, False)}
+def compare(case: Case, num_steps: int, repeats: int) -> float:
+    """Print how `fit` compares with both loops; seconds of a step of `fit`."""
+    is_slow_in_loop = case.kind == "UNetDenoiser" and jax.default_backend() == "cpu"
+    few = max(2, num_steps // 50) if is_slow_in_loop else num_steps
+    loops = {"calls": by_hand(case, num_steps, False), "loop": by_hand(case, few, True)}
     times: dict[str, list[float]] = {"fit": [], "loop": [], "calls": []}
     # In turn, so that a machine whose speed drifts changes the ratio little.
-    for _ in range(repeats):
-        times["fit"].append(by_fit(kind, data, num_steps))
-        times["calls"].append(loops[False]())
-        if kind == "MLPDenoiser":
-            times["loop"].append(loops[True]())
-    if kind != "MLPDenoiser":
-        few = max(2, num_steps // 50)
-        times["loop"].append(by_hand(kind, data, few, in_loop=True)())
+    for i in range(repeats):
+        times["fit"].append(by_fit(case, num_steps))
+        for name, loop in loops.items():
+            if name == "calls" or i == 0 or not is_slow_in_loop:
+                times[name].append(loop())
     median = {name: statistics.median(values) for name, values in times.items()}
-    for name in ("calls", "loop"):
+    for name in loops:
         print(
-            f"{kind}: fit {1e3 * median['fit']:.3f} ms a step, by hand ({name}) "
-            f"{1e3 * median[name]:.3f} ms, ratio {median['fit'] / median[name]:.3f}"
+            f"{case.kind} {case.precision or 'float32'}: fit {1e3 * median['fit']:.3f} ms a step, "
+            f"by hand ({name}) {1e3 * median[name]:.3f} ms, ratio "
+            f"{median['fit'] / median[name]:.3f}",
+            flush=True,
         )
+    return median["fit"]
+
+
+def on_gpu(num_steps: int, repeats: int) -> None:
+    if jax.default_backend() != "gpu":
+        print("no GPU at hand: nothing is measured of one")
+        return
+    device = jax.devices()[0].device_kind
+    peaks = next((peaks for name, peaks in PEAKS.items() if name in device), None)
+    for precision in (None, "bfloat16"):
+        case = Case("UNetDenoiser", (28, 28), 256, precision)
+        seconds = compare(case, num_steps, repeats)
+        step, carry = make_step(case)
+        costs: Any = jax.jit(step).lower(0, carry).compile().cost_analysis()
+        flops = costs["flops"]
+        share = "" if peaks is None else f", {flops / seconds / peaks[precision or 'float32']:.1%}"
+        print(f"{device}: {flops / 1e9:.1f} GFLOP a step{share} of the peak", flush=True)
 
 
 def memory(data: Any, num_steps: int) -> None:
@@ -156,8 +204,10 @@ def main() -> None:
     options = parser.parse_args()
     data = np.random.default_rng(0).normal(size=(2_000, 8, 8)).astype(np.float32)
     memory(data, options.memory_steps)
-    compare("MLPDenoiser", jnp.asarray(data), options.num_steps, options.repeats)
-    compare("UNetDenoiser", jnp.asarray(data), max(60, options.num_steps // 20), options.repeats)
+    compare(Case("MLPDenoiser", (8, 8)), options.num_steps, options.repeats)
+    few = max(60, options.num_steps // 20)
+    compare(Case("UNetDenoiser", (8, 8)), few, options.repeats)
+    on_gpu(few, options.repeats)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ weights are kept in a safetensors file.
 import argparse
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import matplotlib.pyplot as plt
@@ -29,12 +30,20 @@ PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=20.0)
 SIGMAS = (0.1, 0.3, 1.0)
 
 
-def load(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Digits to train on and those held out, pixels in [-1, 1]."""
-    pixels, _ = mnist_data()
+class Digits(NamedTuple):
+    """Pictures with pixels in [-1, 1], shape `(n, 28, 28)`, and what they are, shape `(n,)`."""
+
+    pictures: np.ndarray
+    labels: np.ndarray
+
+
+def load(seed: int) -> tuple[Digits, Digits]:
+    """Digits to train on and those held out."""
+    pixels, labels = mnist_data()
     pictures = (pixels.reshape(-1, 28, 28) / 127.5 - 1).astype(np.float32)
-    pictures = np.random.default_rng(seed).permutation(pictures)
-    return pictures[NUM_HELD_OUT:], pictures[:NUM_HELD_OUT]
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    train, held_out = order[NUM_HELD_OUT:], order[:NUM_HELD_OUT]
+    return Digits(pictures[train], labels[train]), Digits(pictures[held_out], labels[held_out])
 
 
 def make_denoiser(seed: int, sigma_data: float) -> ns.nn.UNetDenoiser:
@@ -62,7 +71,7 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=3_300, help="training steps")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    train, held_out = load(args.seed)
+    train, held_out = (digits.pictures for digits in load(args.seed))
 
     start = time.perf_counter()
     fitted = ns.fit(

@@ -376,3 +376,26 @@ def test_the_reported_error_of_the_evidence_is_its_error(model, num_prior_draws,
     assert_within(np.exp(values - truth).mean(), 1, values.std() / np.sqrt(100))
     # Of 100 runs the standard deviation is known to 7%.
     assert 0.7 < values.std() / errors.mean() < 1.4
+
+
+@pytest.mark.slow
+def test_simulation_based_calibration_of_a_posterior_with_several_modes():
+    """The rank of the truth among draws of the posterior is uniform."""
+    smc = ns.TemperedSMC(mixture, 500, num_prior_draws=5_000, progress_bar=False)
+    prior = dist.MixtureSameFamily(
+        dist.Categorical(WEIGHTS),
+        dist.Normal(jnp.array([[-6.0, 0.0], [0.0, 6.0], [6.0, 0.0]]), 1).to_event(1),
+    )
+    key_truth, key_noise, key_order, key_ranks = random.split(random.key(6), 4)
+    truth = jnp.asarray(prior.sample(key_truth, (200,)))
+    data = truth.sum(axis=1) + random.normal(key_noise, (200,))
+    # Particles are in no random order.
+    some = random.permutation(key_order, 500)[:63]
+    draws = []
+    for key, y in zip(random.split(random.key(7), 200), data, strict=True):
+        smc.run(key, y)
+        draws.append(np.asarray(smc.get_samples()["x"])[some])
+    found = ns.diagnostics.coverage(np.stack(draws), truth, key=key_ranks)
+    assert np.min(found.p_value) > 0.001
+    narrow = np.stack(draws) - 0.5 * (np.stack(draws) - np.median(draws, axis=1)[:, None])
+    assert np.min(ns.diagnostics.coverage(narrow, truth, key=key_ranks).p_value) < 0.001

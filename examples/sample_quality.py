@@ -106,7 +106,7 @@ def main() -> None:
         "blurred": np.asarray(blur(held_out.pictures[SIZE:])),
         "1, 2 and 3 alone": few,
     }
-    figure, axes = plt.subplots(1, len(sets), figsize=(3 * len(sets), 3.9), layout="constrained")
+    figure, axes = plt.subplots(1, len(sets), figsize=(3 * len(sets), 4.7), layout="constrained")
     for axis, (name, pictures) in zip(axes, sets.items(), strict=True):
         caption = compare(real, pictures, classifier)
         print(f"{name}:\n{caption}\n", flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from numpyro_scores.nn import ConvEnergy, UNetDenoiser
 from numpyro_scores.nn._convolution import convolution, convolve
@@ -105,7 +105,8 @@ def test_two_devices_share_the_pictures():
         return jnp.sum(convolve(x, w, PADDING) ** 3)
 
     x, w = jnp.asarray(X, jnp.float32), jnp.asarray(W, jnp.float32)
-    shards = NamedSharding(jax.make_mesh((2,), ("batch",)), PartitionSpec("batch"))
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    shards = NamedSharding(mesh, PartitionSpec("batch"))
     gradient = jax.jit(jax.grad(loss))
     expected, found = gradient(w, x), gradient(w, jax.device_put(x, shards))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

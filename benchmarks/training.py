@@ -3,9 +3,9 @@
 
 """
 `fit` beside a hand-written loop of the same maths, compiled, in steady state: the time of a step
-and its ratio, once for a network of matrix products, whose steps run in a loop on the device, and
-once for one of convolutions, whose steps run one by one on a CPU. For these, also the time of the
-loop that `fit` avoids. And the peak memory of a long training, which must not grow.
+and its ratio, once for a network of matrix products and once for one of convolutions, with the
+steps by hand in a loop on the device and one by one. And the peak memory of a long training, which
+must not grow.
 """
 
 import argparse
@@ -111,11 +111,7 @@ def compare(kind: str, data: Any, num_steps: int, repeats: int) -> None:
     for _ in range(repeats):
         times["fit"].append(by_fit(kind, data, num_steps))
         times["calls"].append(loops[False]())
-        if kind == "MLPDenoiser":
-            times["loop"].append(loops[True]())
-    if kind != "MLPDenoiser":
-        few = max(2, num_steps // 50)
-        times["loop"].append(by_hand(kind, data, few, in_loop=True)())
+        times["loop"].append(loops[True]())
     median = {name: statistics.median(values) for name, values in times.items()}
     for name in ("calls", "loop"):
         print(

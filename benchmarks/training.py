@@ -3,9 +3,9 @@
 
 """
 `fit` beside a hand-written loop of the same maths, compiled, in steady state: the time of a step
-and its ratio, once for a network of matrix products, whose steps run in a loop on the device, and
-once for one of convolutions, whose steps run one by one on a CPU. For these, also the time of the
-loop that `fit` avoids. And the peak memory of a long training, which must not grow.
+and its ratio, once for a network of matrix products and once for one of convolutions, with the
+steps by hand in a loop on the device and one by one. And the peak memory of a long training, which
+must not grow.
 
 On a GPU, a U-Net for pictures of 28 x 28 in batches of 256, in float32 and in bfloat16, with the
 share of the device's peak that the operations of a step come to.
@@ -135,16 +135,13 @@ def by_fit(case: Case, num_steps: int) -> float:
 
 def compare(case: Case, num_steps: int, repeats: int) -> float:
     """Print how `fit` compares with both loops; seconds of a step of `fit`."""
-    is_slow_in_loop = case.kind == "UNetDenoiser" and jax.default_backend() == "cpu"
-    few = max(2, num_steps // 50) if is_slow_in_loop else num_steps
-    loops = {"calls": by_hand(case, num_steps, False), "loop": by_hand(case, few, True)}
+    loops = {"calls": by_hand(case, num_steps, False), "loop": by_hand(case, num_steps, True)}
     times: dict[str, list[float]] = {"fit": [], "loop": [], "calls": []}
     # In turn, so that a machine whose speed drifts changes the ratio little.
-    for i in range(repeats):
+    for _ in range(repeats):
         times["fit"].append(by_fit(case, num_steps))
         for name, loop in loops.items():
-            if name == "calls" or i == 0 or not is_slow_in_loop:
-                times[name].append(loop())
+            times[name].append(loop())
     median = {name: statistics.median(values) for name, values in times.items()}
     for name in loops:
         print(

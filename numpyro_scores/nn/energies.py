@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 
 from numpyro_scores._validation import as_event_shape, check_count, check_event
+from numpyro_scores.nn._convolution import convolution
 from numpyro_scores.nn._images import as_image_shape, with_channels
 from numpyro_scores.nn.readouts import inner_product
 
@@ -103,7 +104,7 @@ class ConvEnergy(nnx.Module):
         widths = [channels, *[hidden_features] * num_layers, channels]
         self.layers = nnx.List(
             [
-                nnx.Conv(n_in, n_out, (kernel_size, kernel_size), rngs=rngs)
+                convolution(n_in, n_out, kernel_size, rngs=rngs)
                 for n_in, n_out in itertools.pairwise(widths)
             ]
         )

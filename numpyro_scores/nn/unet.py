@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array, random
 
 from numpyro_scores._validation import check_count, check_event, is_concrete
+from numpyro_scores.nn._convolution import convolution
 from numpyro_scores.nn._images import as_image_shape, with_channels
 from numpyro_scores.nn.denoisers import NUM_FREQUENCIES, fourier_features
 from numpyro_scores.nn.preconditioning import Preconditioned
@@ -45,10 +46,10 @@ class _ResidualBlock(nnx.Module):
 
     def __init__(self, features_in: int, features: int, num_embedded: int, rngs: nnx.Rngs):
         self.norm_in = GroupNorm(features_in)
-        self.conv_in = nnx.Conv(features_in, features, (3, 3), rngs=rngs)
+        self.conv_in = convolution(features_in, features, 3, rngs=rngs)
         self.embed = nnx.Linear(num_embedded, 2 * features, rngs=rngs)
         self.norm_out = GroupNorm(features)
-        self.conv_out = nnx.Conv(features, features, (3, 3), kernel_init=ZEROS, rngs=rngs)
+        self.conv_out = convolution(features, features, 3, kernel_init=ZEROS, rngs=rngs)
         changes = features_in != features
         self.skip = nnx.Linear(features_in, features, rngs=rngs) if changes else None
 
@@ -127,7 +128,7 @@ class _UNet(nnx.Module):
                 [_Stage(n, widths[level], num_embedded, attends, rngs) for n in features]
             )
 
-        self.conv_in = nnx.Conv(channels, widths[0], (3, 3), rngs=rngs)
+        self.conv_in = convolution(channels, widths[0], 3, rngs=rngs)
         self.encoder = nnx.List([stages(n, n, level) for level, n in enumerate(widths)])
         self.downsample = nnx.List(
             [nnx.Linear(4 * n, n_next, rngs=rngs) for n, n_next in itertools.pairwise(widths)]
@@ -137,7 +138,7 @@ class _UNet(nnx.Module):
         self.decoder = nnx.List([stages(below[i] + n, 2 * n, i) for i, n in enumerate(widths)])
         self.norm = GroupNorm(widths[0])
         # Zero, so that training starts from the best linear denoiser.
-        self.conv_out = nnx.Conv(widths[0], channels, (3, 3), kernel_init=ZEROS, rngs=rngs)
+        self.conv_out = convolution(widths[0], channels, 3, kernel_init=ZEROS, rngs=rngs)
 
     def __call__(self, x: Array, c_noise: Array, label: Array | None, key: Array | None) -> Array:
         embedding = self.embed_in(fourier_features(c_noise).astype(x.dtype))

@@ -138,8 +138,8 @@ def fit(
         key, key_state = random.split(key)
         objective_state = init(source.data, key_state)
     jaxpr = checked_jaxpr(loss_fn, params, source.data, source.example, objective_state, key)
-    # XLA compiles the gradients of a convolution in a loop to naive code on a CPU, up to 40 times
-    # slower than outside of one (jaxlib 0.10 to 0.12).
+    # XLA compiles the gradients of JAX's convolutions in a loop to naive code on a CPU, up to 40
+    # times slower than outside of one (jaxlib 0.10 to 0.12). The package's own are fast there.
     one_by_one = "conv_general_dilated" in str(jaxpr) and jax.default_backend() == "cpu"
     chunk_size = min(chunk_size, source.max_steps)
     step = make_step(loss_fn, source.batch, optimizer, ema_decay, key)

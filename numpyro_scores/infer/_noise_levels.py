@@ -14,10 +14,11 @@ from jax import Array
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
 from numpyro.infer.initialization import init_to_sample
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
+from numpyro.primitives import Messenger
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing
-from numpyro_scores.handlers import noise_level
+from numpyro_scores.handlers import latent_prior, noise_level
 from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._block_steps import Blocks
 from numpyro_scores.infer._sites import LatentSites
@@ -142,11 +143,26 @@ class NoiseLevelKernel(LangevinKernel):
         index = np.concatenate([np.full(np.size(z[name]), numbers[name]) for name in sorted(z)])
         return Blocks(index, np.array(transformed))
 
+    def _energy_at_start(self, z: dict[str, Array], model_args: tuple, model_kwargs: dict) -> Array:
+        """
+        The potential energy, which must be finite, without the priors: of these the kernel wants
+        scores alone, where the log density of a picture is a thousand evaluations of its network.
+        """
+        model = without_priors(self._at(LARGEST_LEVEL))
+        return potential_energy(model, model_args, model_kwargs, z)
+
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=LARGEST_LEVEL)
-        state = AnnealedState(z, jnp.array(False), jnp.array(0), rng_key)
-        return state, (potential_fn(z),)
+        state = AnnealedState(z, jnp.array(False), jnp.zeros((), int), rng_key)
+        return state, (self._energy_at_start(z, model_args, model_kwargs),)
 
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
         return state
+
+
+class without_priors(Messenger):
+    """Leave out the density of each latent noise-conditional prior."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if latent_prior(msg) is not None:
+            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed

@@ -14,7 +14,7 @@ from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
 from numpyro_scores.handlers import latent_prior, noise_level
-from numpyro_scores.infer._noise_levels import LARGEST_LEVEL, NoiseLevelKernel
+from numpyro_scores.infer._noise_levels import LARGEST_LEVEL, NoiseLevelKernel, without_priors
 
 
 class PosteriorKernel(NoiseLevelKernel):
@@ -75,7 +75,7 @@ def posterior_of(model: Any, z: dict[str, Array], args: tuple, kwargs: dict) -> 
     _, unravel = ravel_pytree(z)
 
     def energy(x):
-        return potential_energy(_without_priors(model), args, kwargs, unravel(x))
+        return potential_energy(without_priors(model), args, kwargs, unravel(x))
 
     def denoise(x, sigma):
         values = unravel(x)
@@ -84,14 +84,6 @@ def posterior_of(model: Any, z: dict[str, Array], args: tuple, kwargs: dict) -> 
         return ravel_pytree(values | denoised.values)[0]
 
     return Posterior(energy, denoise, unravel)
-
-
-class _without_priors(Messenger):
-    """Leave out the density of each latent noise-conditional prior."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if latent_prior(msg) is not None:
-            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed
 
 
 class _denoised_values(Messenger):

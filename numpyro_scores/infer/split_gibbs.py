@@ -14,7 +14,6 @@ from jax.flatten_util import ravel_pytree
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.infer._block_langevin import BlockLangevin, Walk
-from numpyro_scores.infer._noise_levels import LARGEST_LEVEL
 from numpyro_scores.infer._posteriors import PosteriorKernel, posterior_of
 from numpyro_scores.infer._trees import all_finite
 from numpyro_scores.samplers import Ancestral, PredictorCorrector, ReverseSampler, ReverseSDE
@@ -124,7 +123,6 @@ class SplitGibbs(PosteriorKernel):
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
-        potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=LARGEST_LEVEL)
         key_noise, key_directions, rng_key = random.split(rng_key, 3)
         x, _ = ravel_pytree(z)
         state = SplitGibbsState(
@@ -133,10 +131,10 @@ class SplitGibbs(PosteriorKernel):
             walk=self._langevin(z).start(x, key_noise, key_directions),
             coupling=jnp.asarray(self._coupling_at(0), x.dtype),
             diverging=jnp.array(False),
-            num_grad_evals=jnp.array(0),
+            num_grad_evals=jnp.zeros((), int),
             rng_key=rng_key,
         )
-        return state, (potential_fn(z),)
+        return state, (self._energy_at_start(z, model_args, model_kwargs),)
 
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_likelihood, key_prior = random.split(state.rng_key, 3)

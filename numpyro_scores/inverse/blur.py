@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from numpyro_scores._validation import as_event_shape, check_count, check_positive
 from numpyro_scores.inverse._base import LinearOperator
 
 
-def gaussian_kernel(std: float, radius: int, ndim: int = 2) -> Array:
+def gaussian_kernel(std: ArrayLike, radius: int, ndim: int = 2) -> Array:
     r"""
     :math:`k_i \propto e^{-|i|^2 / (2 s^2)}` for integer :math:`i`, with sum 1.
 
-    :param std: standard deviation :math:`s`, in pixels.
+    :param std: standard deviation :math:`s`, in pixels; may be traced, a latent site for example.
     :param radius: the kernel has `2 * radius + 1` entries along each axis.
     :param ndim: number of axes.
     """

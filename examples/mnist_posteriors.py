@@ -1,0 +1,205 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Five posteriors of handwritten digits with one learned prior, the U-Net of `mnist_unet.py`.
+
+- `inpainting`: the lower part of a digit is missing, and more than one digit fits;
+- `deblurring`: neither the width of the blur nor the noise is known;
+- `tomography`: sums along rays from five angles;
+- `phases`: the intensities of a Fourier transform, which cannot tell a picture from its shifts;
+- `pictures`: ten noisy digits whose noise scale is unknown, but one.
+
+Draws are by `DAPS`, each an anneal of its own: approximate, as its docstring says in numbers, and
+fast, since no gradient goes through the network. The digits were not seen in training. Each row of
+the figure is the truth, the data, the posterior mean and standard deviation, and draws. Printed are
+the share of pixels that their 90% intervals cover and, of unknown parameters, posterior and truth.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from mnist_unet import PROCESS, load, make_denoiser
+from numpyro.infer import MCMC
+
+import numpyro_scores as ns
+
+WEIGHTS = Path(__file__).parent / "mnist.safetensors"
+NUM_SHOWN = 6
+
+
+class Problem(NamedTuple):
+    """
+    - **model** - a NumPyro model of the site `x`, with data `y`.
+    - **truth** - values of the latent sites that made the data.
+    - **show** - a picture of the data.
+    """
+
+    model: Callable
+    truth: dict[str, Any]
+    show: Callable[[np.ndarray], np.ndarray]
+
+
+def normal(mean, noise):
+    return dist.Normal(mean, noise).to_event(jnp.ndim(mean))
+
+
+def inpainting(prior, digits):
+    seen = np.arange(28)[:, None] * np.ones(28) < 13
+    operator = ns.inverse.Mask(seen)
+
+    def model(y=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", normal(operator(x), 0.1), obs=y)
+
+    def show(y):
+        picture = np.full((28, 28), np.nan)
+        picture[seen] = y
+        return picture
+
+    return Problem(model, {"x": digits[0]}, show)
+
+
+def deblurring(prior, digits):
+    def model(y=None):
+        x = numpyro.sample("x", prior)
+        width = numpyro.sample("width", dist.LogNormal(0.5, 0.5))
+        noise = numpyro.sample("noise", dist.HalfNormal(0.5))
+        blur = ns.inverse.Blur(ns.inverse.gaussian_kernel(width, radius=7), (28, 28))
+        numpyro.sample("y", normal(blur(x), noise), obs=y)
+
+    return Problem(model, {"x": digits[1], "width": 2.0, "noise": 0.1}, lambda y: y)
+
+
+def tomography(prior, digits):
+    operator = ns.inverse.Radon((28, 28), np.arange(5) * 36.0, circle=False)
+
+    def model(y=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", normal(operator((x + 1) / 2), 0.3), obs=y)
+
+    return Problem(model, {"x": digits[2]}, lambda y: y)
+
+
+def phases(prior, digits):
+    operator = ns.inverse.PhaseRetrieval((28, 28))
+
+    def model(y=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", normal(operator((x + 1) / 2), 0.05), obs=y)
+
+    return Problem(model, {"x": digits[3]}, lambda y: np.log(np.fft.fftshift(np.abs(y)) + 0.01))
+
+
+def pictures(prior, digits):
+    def model(y=None):
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+        with numpyro.plate("picture", 10):
+            x = numpyro.sample("x", prior)
+            numpyro.sample("y", dist.Normal(x, noise).to_event(2), obs=y)
+
+    return Problem(model, {"x": digits[4:14], "noise": 0.7}, lambda y: y[0])
+
+
+PROBLEMS = {f.__name__: f for f in (inpainting, deblurring, tomography, phases, pictures)}
+
+
+def draws_of(problem: Problem, y: Any, key: Any, num_draws: int) -> dict[str, np.ndarray]:
+    mcmc = MCMC(
+        ns.DAPS(problem.model),
+        num_warmup=0,
+        num_samples=1,
+        num_chains=num_draws,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(key, y=y)
+    return {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "problems", nargs="*", choices=PROBLEMS, default=list(PROBLEMS), help="by default all"
+    )
+    parser.add_argument("--output", type=Path, default="demo", metavar="FOLDER")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-draws", type=int, default=24)
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    names = args.problems
+
+    train, held_out = load(0)  # those of the weights
+    denoiser = ns.load_weights(WEIGHTS, make_denoiser(0, float(train.pictures.std())))
+    prior = ns.DiffusionPrior(denoiser, PROCESS, (28, 28))
+    figure, axes = plt.subplots(
+        len(names), 4 + NUM_SHOWN, figsize=(15, 1.6 * len(names)), squeeze=False
+    )
+    for row, name in zip(axes, names, strict=True):
+        problem = PROBLEMS[name](prior, held_out.pictures)
+        key_data, key_draws = random.split(random.key(args.seed))
+        data = numpyro.handlers.substitute(
+            numpyro.handlers.seed(problem.model, key_data), data=problem.truth
+        )
+        y = numpyro.handlers.trace(data).get_trace()["y"]["value"]
+        start = time.perf_counter()
+        draws = draws_of(problem, y, key_draws, args.num_draws)
+        seconds = time.perf_counter() - start
+        report(name, problem, draws, seconds)
+        show(row, name, problem, np.asarray(y), draws["x"])
+    figure.tight_layout(pad=0.3)
+    figure.savefig(args.output / "mnist_posteriors.png", dpi=80)
+    print(f"\nWrote mnist_posteriors.png to {args.output}/")
+
+
+def report(name: str, problem: Problem, draws: dict[str, np.ndarray], seconds: float) -> None:
+    low, high = np.quantile(draws["x"], [0.05, 0.95], axis=0)
+    covered = np.mean((low <= problem.truth["x"]) & (problem.truth["x"] <= high))
+    error = np.sqrt(np.mean((draws["x"].mean(0) - problem.truth["x"]) ** 2))
+    found = "".join(
+        f", {site} {draws[site].mean():.3f} +- {draws[site].std():.3f} (truth {truth})"
+        for site, truth in problem.truth.items()
+        if site != "x"
+    )
+    print(
+        f"{name:11} error of the mean {error:.3f}, 90% intervals cover {covered:.0%}{found}; "
+        f"{seconds:.0f} s",
+        flush=True,
+    )
+
+
+def show(row: Any, name: str, problem: Problem, y: np.ndarray, x: np.ndarray) -> None:
+    truth = problem.truth["x"]
+    if truth.ndim == 3:  # the first of several pictures
+        truth, x = truth[0], x[:, 0]
+    panels = {
+        name: truth,
+        "data": problem.show(y),
+        "mean": x.mean(0),
+        "standard deviation": x.std(0),
+    }
+    for axis, (title, picture) in zip(row, panels.items(), strict=False):
+        is_pixels = title in (name, "mean")
+        limits = {"vmin": -1, "vmax": 1} if is_pixels else {}
+        axis.imshow(picture, cmap="gray", aspect="auto" if title == "data" else None, **limits)
+        axis.set_title(title, fontsize=9)
+    for axis, picture in zip(row[4:], x, strict=False):
+        axis.imshow(picture, cmap="gray", vmin=-1, vmax=1)
+        axis.set_title("draw", fontsize=9)
+    for axis in row:
+        axis.set(xticks=[], yticks=[])
+
+
+if __name__ == "__main__":
+    main()

@@ -130,9 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "problems", nargs="*", choices=PROBLEMS, default=list(PROBLEMS), help="by default all"
-    )
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--output", type=Path, default="demo", metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-draws", type=int, default=24)

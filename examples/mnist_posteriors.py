@@ -28,12 +28,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
-from mnist_unet import PROCESS, load, make_denoiser
+from mnist_unet import learned_prior, load
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 
-WEIGHTS = Path(__file__).parent / "mnist.safetensors"
 NUM_SHOWN = 6
 
 
@@ -139,8 +138,7 @@ def main() -> None:
     names = args.problems
 
     train, held_out = load(0)  # those of the weights
-    denoiser = ns.load_weights(WEIGHTS, make_denoiser(0, float(train.pictures.std())))
-    prior = ns.DiffusionPrior(denoiser, PROCESS, (28, 28))
+    prior = learned_prior(train)
     figure, axes = plt.subplots(
         len(names), 4 + NUM_SHOWN, figsize=(15, 1.6 * len(names)), squeeze=False
     )

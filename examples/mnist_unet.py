@@ -13,7 +13,7 @@ weights are kept in a safetensors file.
 import argparse
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib.pyplot as plt
@@ -28,6 +28,7 @@ import numpyro_scores as ns
 NUM_HELD_OUT = 500
 PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=20.0)
 SIGMAS = (0.1, 0.3, 1.0)
+WEIGHTS = Path(__file__).parent / "mnist.safetensors"
 
 
 class Digits(NamedTuple):
@@ -48,6 +49,12 @@ def load(seed: int) -> tuple[Digits, Digits]:
 
 def make_denoiser(seed: int, sigma_data: float) -> ns.nn.UNetDenoiser:
     return ns.nn.UNetDenoiser((28, 28), rngs=nnx.Rngs(seed), sigma_data=sigma_data)
+
+
+def learned_prior(train: Digits, **settings: Any) -> ns.DiffusionPrior:
+    """The prior of the weights beside this file, which were learned from `load(0)`."""
+    denoiser = ns.load_weights(WEIGHTS, make_denoiser(0, float(train.pictures.std())))
+    return ns.DiffusionPrior(denoiser, PROCESS, (28, 28), **settings)
 
 
 def wiener(pictures: np.ndarray, noisy: np.ndarray, sigma: float) -> np.ndarray:

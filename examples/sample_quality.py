@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import random
-from mnist_unet import PROCESS, Digits, load, make_denoiser, tiles
+from mnist_unet import Digits, learned_prior, load, tiles
 
 import numpyro_scores as ns
 from numpyro_scores.diagnostics import (
@@ -34,7 +34,6 @@ from numpyro_scores.diagnostics import (
     precision_recall,
 )
 
-WEIGHTS = Path(__file__).parent / "mnist.safetensors"
 SIZE = 250
 
 
@@ -90,8 +89,7 @@ def main() -> None:
     right = np.argmax(jax.vmap(classifier)(held_out.pictures), axis=1) == held_out.labels
     print(f"The classifier is right about {np.mean(right):.1%} of the digits held out.")
 
-    denoiser = ns.load_weights(WEIGHTS, make_denoiser(0, float(train.pictures.std())))
-    prior = ns.DiffusionPrior(denoiser, PROCESS, (28, 28), sampler=ns.Heun(num_steps=18))
+    prior = learned_prior(train, sampler=ns.Heun(num_steps=18))
     start = time.perf_counter()
     made_up = np.asarray(jax.jit(lambda key: prior.sample(key, (SIZE,)))(random.key(args.seed)))
     print(f"{SIZE} digits made up in {time.perf_counter() - start:.0f} s\n")

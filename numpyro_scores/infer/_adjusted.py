@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
-from numpyro.infer.hmc_util import HMCAdaptState, warmup_adapter
+from numpyro.infer.hmc_util import HMCAdaptState
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import transform_fn
 from numpyro.util import is_prng_key
@@ -30,6 +30,7 @@ from numpyro_scores.infer._metric import (
 from numpyro_scores.infer._protocol import mean_of_phase
 from numpyro_scores.infer._segments import Target, score_sites, target_of
 from numpyro_scores.infer._trees import select
+from numpyro_scores.infer._warmup import metric_adapter
 
 
 class AdjustedState(NamedTuple):
@@ -74,15 +75,17 @@ class Point(NamedTuple):
 
 
 def accept_or_stay(
-    key: Array, log_ratio: Array, proposal: Any, current: Any
+    uniform: Array, log_ratio: Array, proposal: Any, current: Any
 ) -> tuple[Any, Array, Array]:
-    """The next point, the acceptance probability, and whether the proposal was not finite."""
+    """
+    The next point by a number that is uniform in [0, 1), the acceptance probability, and whether
+    the proposal was not finite.
+    """
     # Not finite: the proposal left the support or the finite numbers, in its potential energy or
     # its gradient. Reject, an energy of -inf too: it would never be left.
     finite = jnp.isfinite(log_ratio)
     accept_prob = jnp.where(finite, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-    accept = random.uniform(key, dtype=log_ratio.dtype) < accept_prob
-    return select(accept, proposal, current), accept_prob, ~finite
+    return select(uniform < accept_prob, proposal, current), accept_prob, ~finite
 
 
 class AdjustedKernel(LangevinKernel):
@@ -168,11 +171,11 @@ class AdjustedKernel(LangevinKernel):
         """
 
     def _adapter(self, num_warmup: int) -> tuple[Callable, Callable]:
-        return warmup_adapter(
+        return metric_adapter(
             num_warmup,
+            self._dense_mass,
             adapt_step_size=self._adapt_step_size,
             adapt_mass_matrix=self._adapt_mass_matrix,
-            dense_mass=self._dense_mass,
             target_accept_prob=self._target_accept_prob,
         )
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
-from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule, warmup_adapter
+from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_ITERATIONS
@@ -22,6 +22,7 @@ from numpyro_scores.infer._metric import (
     given_metric,
     whiten,
 )
+from numpyro_scores.infer._random_steps import scan_random
 from numpyro_scores.infer._stiffness import (
     Stiffness,
     safe_step,
@@ -29,6 +30,7 @@ from numpyro_scores.infer._stiffness import (
     stiffness_with,
 )
 from numpyro_scores.infer._trees import all_finite, select
+from numpyro_scores.infer._warmup import metric_adapter
 from numpyro_scores.integrators import Integrator, IntegratorState
 
 # By how much the gradient may grow in a draw of warmup.
@@ -104,11 +106,11 @@ class UnadjustedKernel(LangevinKernel):
         """Arguments of the integrator's step besides the step size."""
 
     def _adapter(self) -> tuple[Callable, Callable]:
-        return warmup_adapter(
+        return metric_adapter(
             self._num_warmup,
+            self._dense_mass,
             adapt_step_size=False,
             adapt_mass_matrix=self._adapt_mass_matrix,
-            dense_mass=self._dense_mass,
         )
 
     def _in_coordinates(self, z, adapt_state, model_args, model_kwargs):
@@ -160,13 +162,15 @@ class UnadjustedKernel(LangevinKernel):
         rng_key, key_steps, key_curvature = random.split(state.rng_key, 3)
         dynamics = self._dynamics(state.step_size)
 
-        def step(current, key):
-            noise = random.normal(key, (self._integrator.num_noises, *v.shape), v.dtype)
+        def draw(key, shape):
+            return random.normal(key, (*shape, self._integrator.num_noises, *v.shape), v.dtype)
+
+        def step(current, noise):
             new = self._integrator.step(current, noise, gradient, state.step_size, **dynamics)
             return new, None
 
         start = IntegratorState(v, state.grad, state.memory)
-        final, _ = lax.scan(step, start, random.split(key_steps, self._num_steps))
+        final, _ = scan_random(step, draw, start, key_steps, self._num_steps)
         # What is not finite once stays so: one look at the end sees every step.
         finite = all_finite(final)
         if self._num_warmup and self._step_size is None:

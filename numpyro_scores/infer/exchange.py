@@ -12,7 +12,7 @@ import numpyro
 from jax import Array, lax, random
 from numpyro.distributions import biject_to
 from numpyro.handlers import block
-from numpyro.infer.hmc_util import HMCAdaptState, warmup_adapter
+from numpyro.infer.hmc_util import HMCAdaptState
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import identity
 
@@ -24,6 +24,7 @@ from numpyro_scores.infer._discrete import Trace
 from numpyro_scores.infer._guards import latent_normalizers
 from numpyro_scores.infer._metric import unwhiten
 from numpyro_scores.infer._protocol import mean_of_phase
+from numpyro_scores.infer._warmup import metric_adapter
 from numpyro_scores.infer.block_gibbs import BlockGibbs
 
 
@@ -103,7 +104,7 @@ class ExchangeKernel(LangevinKernel):
         self._step_size = step_size
         self._num_steps = num_steps
         self._adapter = partial(
-            warmup_adapter,
+            metric_adapter,
             adapt_step_size=adapt_step_size,
             adapt_mass_matrix=adapt_mass_matrix,
             dense_mass=dense_mass,
@@ -180,7 +181,8 @@ class ExchangeKernel(LangevinKernel):
                 for key_site, (name, site) in zip(keys, at_y.items(), strict=False)
             }
             log_ratio = potential(x) - potential(y) + self._log_ratio(at_x, at_y, auxiliary)
-            x, accept_prob, diverging = accept_or_stay(key_accept, log_ratio, y, x)
+            uniform = random.uniform(key_accept, dtype=log_ratio.dtype)
+            x, accept_prob, diverging = accept_or_stay(uniform, log_ratio, y, x)
             return x, (accept_prob, diverging)
 
         x, (accept_probs, diverging) = lax.scan(step, x, random.split(key_steps, self._num_steps))

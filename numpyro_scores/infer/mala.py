@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax, random
+from jax import random
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores.densities import LineIntegral
 from numpyro_scores.infer._adjusted import AdjustedKernel, Point, accept_or_stay
 from numpyro_scores.infer._base import PotentialFn
 from numpyro_scores.infer._metric import unwhiten, whiten
+from numpyro_scores.infer._random_steps import scan_random
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
 
 
@@ -26,8 +27,8 @@ class MALA(AdjustedKernel):
     .. math:: y = z - h M^{-1} \nabla U(z) + \sqrt{2h}\, M^{-1/2} \xi,
 
     accept with probability :math:`\min(1, e^{U(z) - U(y)} q(z | y) / q(y | z))`. Exact for the
-    target. Step size and metric are adapted during warmup by NumPyro's own scheme (dual averaging,
-    and the covariance in windows of doubling length).
+    target. Step size and metric are adapted during warmup by NumPyro's scheme (dual averaging, and
+    the covariance in windows of doubling length).
 
     :param model: a NumPyro model with continuous latent sites.
     :param potential_fn: a potential energy, in place of a model.
@@ -36,7 +37,9 @@ class MALA(AdjustedKernel):
     :param num_steps: number of proposals between two draws.
     :param adapt_step_size: whether warmup adapts the step size.
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
-    :param dense_mass: a full metric in place of a diagonal one.
+    :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
+        covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
+        many entries do not forbid a direction.
     :param inverse_mass_matrix: :math:`M^{-1}`, the covariance of the unconstrained values as far as
         it is known: a vector of shape `(d,)`, or with `dense_mass` a matrix `(d, d)`, sites in
         alphabetical order. Where the adaptation starts; by default the identity.
@@ -86,10 +89,14 @@ class MALA(AdjustedKernel):
     def _move(self, key, start, target, step_size, root):
         value_and_grad = jax.value_and_grad(target.energy)
 
-        def step(current, key):
+        def draw(key, shape):
             key_proposal, key_accept = random.split(key)
+            noise = random.normal(key_proposal, (*shape, *start.x.shape), start.x.dtype)
+            return noise, random.uniform(key_accept, shape, start.energy.dtype)
+
+        def step(current, numbers):
+            noise, uniform = numbers
             x, energy, grad, integral = current
-            noise = random.normal(key_proposal, x.shape, x.dtype)
             force = whiten(root, grad)
             jump = euler_maruyama(jnp.zeros_like(x), force, step_size, noise)
             x_new = x + unwhiten(root, jump)
@@ -100,9 +107,8 @@ class MALA(AdjustedKernel):
                 rise = target.segment(x, x_new)
                 log_ratio, integral = log_ratio - rise, integral + rise
             proposal = Point(x_new, energy_new, grad_new, integral)
-            current, *statistics = accept_or_stay(key_accept, log_ratio, proposal, current)
+            current, *statistics = accept_or_stay(uniform, log_ratio, proposal, current)
             return current, statistics
 
-        keys = random.split(key, self._num_steps)
-        end, (accept_prob, diverging) = lax.scan(step, start, keys)
+        end, (accept_prob, diverging) = scan_random(step, draw, start, key, self._num_steps)
         return end, jnp.mean(accept_prob), jnp.any(diverging)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax, random
+from jax import random
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_positive
@@ -16,6 +16,7 @@ from numpyro_scores.densities import LineIntegral
 from numpyro_scores.infer._adjusted import AdjustedKernel, Point, accept_or_stay
 from numpyro_scores.infer._base import PotentialFn
 from numpyro_scores.infer._metric import unwhiten, whiten
+from numpyro_scores.infer._random_steps import scan_random
 from numpyro_scores.integrators.underdamped import friction_flow
 
 
@@ -47,7 +48,9 @@ class MALT(AdjustedKernel):
         nothing up to that width moves slower than it must.
     :param adapt_step_size: whether warmup adapts the step size.
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
-    :param dense_mass: a full metric in place of a diagonal one.
+    :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
+        covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
+        many entries do not forbid a direction.
     :param inverse_mass_matrix: :math:`M^{-1}`, the covariance of the unconstrained values as far as
         it is known: a vector of shape `(d,)`, or with `dense_mass` a matrix `(d, d)`, sites in
         alphabetical order. Where the adaptation starts; by default the identity.
@@ -102,9 +105,11 @@ class MALT(AdjustedKernel):
         key_momentum, key_steps, key_accept = random.split(key, 3)
         gradient = jax.grad(target.energy)
 
-        def step(carry, key):
+        def draw(key, shape):
+            return random.normal(key, (*shape, *start.x.shape), start.x.dtype)
+
+        def step(carry, noise):
             x, grad, momentum, work, integral = carry
-            noise = random.normal(key, x.shape, x.dtype)
             momentum = friction_flow(momentum, noise, step_size, self._friction)
             momentum = momentum - step_size / 2 * whiten(root, grad)
             move = step_size * unwhiten(root, momentum)
@@ -116,10 +121,10 @@ class MALT(AdjustedKernel):
             return (x + move, grad_new, momentum, work, integral), None
 
         x, energy, grad, integral = start
-        momentum = random.normal(key_momentum, x.shape, x.dtype)
+        momentum = draw(key_momentum, ())
         carry = (x, grad, momentum, jnp.zeros_like(energy), integral)
-        keys = random.split(key_steps, self._num_steps)
-        (x_new, grad_new, _, work, integral_new), _ = lax.scan(step, carry, keys)
+        end, _ = scan_random(step, draw, carry, key_steps, self._num_steps)
+        x_new, grad_new, _, work, integral_new = end
 
         # The kinetic energy that a leapfrog step gains is (|g'|^2 - |g|^2) delta^2 / 8, which is a
         # telescope, less the work against the gradients g by the trapezoidal rule.
@@ -128,4 +133,5 @@ class MALT(AdjustedKernel):
         error = energy_new - energy + (integral_new - integral) - work
         error = error + step_size**2 / 8 * (squares[1] - squares[0])
         proposal = Point(x_new, energy_new, grad_new, integral_new)
-        return accept_or_stay(key_accept, -error, proposal, start)
+        uniform = random.uniform(key_accept, dtype=error.dtype)
+        return accept_or_stay(uniform, -error, proposal, start)

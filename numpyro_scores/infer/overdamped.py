@@ -32,7 +32,9 @@ class OverdampedLangevin(UnadjustedKernel):
     :param inverse_mass_matrix: :math:`M^{-1}`, ideally the covariance of the unconstrained values,
         sites in alphabetical order: shape `(d,)`, or `(d, d)` with `dense_mass`.
     :param adapt_mass_matrix: whether warmup learns the metric, in NumPyro's windows.
-    :param dense_mass: a full metric in place of a diagonal one.
+    :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
+        covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
+        many entries do not forbid a direction.
     :param init_strategy: NumPyro's, where a model starts.
     :raises ValueError: if the integrator is an underdamped one, or for a metric that is none.
 

@@ -70,8 +70,10 @@ class Step:
 
         @jax.jit
         def sample(x, noise, uniform):
-            monkeypatch.setattr(random, "normal", lambda *_, **__: noise)
-            monkeypatch.setattr(random, "uniform", lambda *_, **__: uniform)
+            for name, value in [("normal", noise), ("uniform", uniform)]:
+                monkeypatch.setattr(
+                    random, name, lambda _, shape, __, value=value: jnp.broadcast_to(value, shape)
+                )
             energy, grad = jax.value_and_grad(bent)(x)
             return kernel.sample(state._replace(z=x, potential_energy=energy, z_grad=grad), (), {})
 
@@ -97,7 +99,7 @@ def test_detailed_balance(x64, monkeypatch, warm, metric):
     if metric == "given":
         np.testing.assert_allclose(step.inverse_metric, COVARIANCE, rtol=1e-15)
     elif metric == "dense":
-        assert np.abs(step.inverse_metric[0, 1]) > 0.1
+        assert np.abs(step.inverse_metric[0, 1]) > 0.01
     rng = np.random.default_rng(0)
     acceptances = []
     for _ in range(5):

@@ -61,7 +61,9 @@ def transition(kernel, d, monkeypatch):
     num_noises = kernel._integrator.num_noises
 
     def step(x, noise):
-        monkeypatch.setattr(random, "normal", lambda *_: jnp.reshape(noise, (num_noises, d)))
+        # The same for every step.
+        noises = jnp.reshape(noise, (num_noises, d))
+        monkeypatch.setattr(random, "normal", lambda _, shape, __: jnp.broadcast_to(noises, shape))
         state = first._replace(z=unravel(x[:d]), memory=x[d:] if with_memory else None)
         state = kernel.sample(kernel.refresh(state, (), {}), (), {})
         new = ravel_pytree(state.z)[0]

@@ -41,8 +41,8 @@ def metric_adapter(num_warmup: int, dense_mass: bool, **settings: Any) -> tuple[
 
 def shrunk(covariance: Array, num_draws: Array) -> Array:
     r"""
-    The covariance `C` of few draws, :math:`(n C + d \operatorname{diag} C) / (n + d)`, as if the `d`
-    entries had also been seen `d` times without correlation. Fewer draws than dimensions leave
+    The covariance `C` of few draws, :math:`(n C + d \operatorname{diag} C) / (n + d)`, as if the
+    `d` entries had also been seen `d` times without correlation. Fewer draws than dimensions leave
     directions in which they have no variance at all; a metric that believed this would forbid the
     very moves from which the next window could learn better.
     """

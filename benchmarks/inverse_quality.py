@@ -27,7 +27,7 @@ import numpyro_scores as ns
 from benchmarks.posteriors import SAMPLERS, Draw, Posterior
 
 SIDE, NOISE = 8, 0.2
-SAMPLER = ns.Heun(num_steps=16)
+SAMPLER = ns.Multistep(num_steps=24)
 PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=100.0)
 MODES = jnp.array([[4.0, 4.0], [4.0, -4.0], [-4.0, 0.0]]).repeat(4, axis=1)
 WEIGHTS = jnp.array([0.5, 0.3, 0.2])
@@ -91,10 +91,10 @@ def on_pictures(draw: Draw, seeds: Sequence[int]) -> None:
         error = np.sqrt(np.mean(((x.mean(axis=0) - mean) / sd) ** 2))
         ratio = np.mean(x.std(axis=0) / sd)
         rows.append((error, ratio, mass.mean(), *error_and_cost(found, evidence)))
-    error, ratio, coverage, z, cost = np.mean(rows, axis=0)
+    error, ratio, coverage, *rest = np.mean(rows, axis=0)
     print(
         f"  half of the pixels: error of the mean {error:.3f} sd, ratio of sds {ratio:.3f}, "
-        f"coverage {coverage:.3f}, log evidence off by {z:.1f} errors, {cost:.0f} evaluations",
+        f"coverage {coverage:.3f}, {described(*rest)}",
         flush=True,
     )
 
@@ -110,10 +110,10 @@ def on_modes(draw: Draw, seeds: Sequence[int], y: float) -> None:
         share = jnp.bincount(jnp.argmax(logits, axis=1), length=3) / len(found.x)
         variation = float(jnp.sum(jnp.abs(share - exact)) / 2)
         rows.append((variation, *error_and_cost(found, evidence)))
-    variation, z, cost = np.mean(rows, axis=0)
+    variation, *rest = np.mean(rows, axis=0)
     print(
-        f"  three modes, datum {y}: total variation of their weights {variation:.3f}, log evidence "
-        f"off by {z:.1f} errors, {cost:.0f} evaluations",
+        f"  three modes, datum {y}: total variation of their weights {variation:.3f}, "
+        f"{described(*rest)}",
         flush=True,
     )
 
@@ -122,6 +122,11 @@ def error_and_cost(found: Posterior, evidence: Any) -> tuple[float, float]:
     """The error of the log evidence in standard errors, and the evaluations of a draw in all."""
     estimate, error = found.log_evidence
     return (estimate - float(evidence)) / error, found.num_evals + found.num_prior_evals
+
+
+def described(z: float, cost: float) -> str:
+    evidence = "" if np.isnan(z) else f"log evidence off by {z:.1f} errors, "
+    return f"{evidence}{cost:.0f} evaluations a draw"
 
 
 def main() -> None:

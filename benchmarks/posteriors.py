@@ -63,9 +63,9 @@ def _of_particles(sampler: Any, num_prior_evals: float = 0.0) -> Draw:
 def replica_exchange(model: Callable, prior: ns.DiffusionPrior) -> Draw:
     """50 draws, of 250, of each of 40 chains."""
     process, num_steps, num_chains = prior.process, 4, 40
-    ladder = ns.NoiseLevels(np.geomspace(process.sigma_min, process.sigma_max, 10))
+    rungs = np.geomspace(process.sigma_min, process.sigma_max, 10)
     kernel = ns.MALA(model, num_steps=num_steps, dense_mass=True)
-    kernel = ns.ReplicaExchange(kernel, ladder, adapt_ladder=True)
+    kernel = ns.ReplicaExchange(kernel, ns.NoiseLevels(tuple(rungs)), adapt_ladder=True)
     # A gradient comes with a value of the log density, and a swap takes three more.
     evals_a_gradient = evals_of_log_prob(prior) * (num_steps + 3) / num_steps
     return _of_chains(kernel, num_chains, 250, thinning=5, evals_a_gradient=evals_a_gradient)
@@ -110,7 +110,7 @@ def _of_chains(
 
     def draw(key, *args):
         mcmc.run(key, *args, extra_fields=("num_grad_evals",))
-        num_grad_evals = np.mean(mcmc.get_extra_fields()["num_grad_evals"])
+        num_grad_evals = np.mean(np.asarray(mcmc.get_extra_fields()["num_grad_evals"]))
         num_evals = float(num_grad_evals * transitions_a_draw * evals_a_gradient)
         return Posterior(mcmc.get_samples()["x"], num_evals)
 

@@ -44,6 +44,10 @@ class Blocks(NamedTuple):
         squares = jnp.bincount(self.index, x**2, length=size)
         return jnp.sqrt(squares / np.bincount(self.index, minlength=size))
 
+    def radius(self, sigma: Array) -> Array:
+        """How far a step may carry each block: the noise level, or one unconstrained unit."""
+        return jnp.where(np.arange(len(self.transformed)) == 0, sigma, 1.0)
+
     def step_size(self, curvatures: Array, grad: Array, sigma: Array, num_steps: int) -> Array:
         """
         A step size for each entry, shape `(d,)`.
@@ -51,14 +55,22 @@ class Blocks(NamedTuple):
         :param curvatures: the largest of each block, shape `(num_blocks,)`.
         :param num_steps: number of steps that will be made with it.
         """
-        # Where the potential is nearly straight its curvature bounds nothing. No step may carry a
-        # block further than its scale: the noise level for the priors, one unconstrained unit else.
-        radius = jnp.where(np.arange(len(curvatures)) == 0, sigma, 1.0)
-        bound = jnp.maximum(curvatures, self.rms(grad) / radius)
+        # Where the potential is nearly straight its curvature bounds nothing.
+        bound = jnp.maximum(curvatures, self.rms(grad) / self.radius(sigma))
         step_size = STEP_FRACTION / (len(curvatures) * bound)
         longest = np.where(self.transformed, (LARGEST_MOVE / num_steps) ** 2 / 2, np.inf)
         step_size = jnp.minimum(step_size, longest)
         return jnp.where(jnp.isfinite(step_size), step_size, 0.0)[self.index]
+
+    def tamed(self, grad: Array, step_size: Array, sigma: Array) -> Array:
+        """
+        The gradient, no longer in any block than lets a step go as far as its scale: steps that
+        were chosen where they start may meet a wall (Brosse, Durmus, Moulines & Sabanis 2019, "The
+        tamed unadjusted Langevin algorithm").
+        """
+        longest = STEP_FRACTION * self.radius(sigma)
+        scale = jnp.minimum(1.0, longest / self.rms(step_size * grad))
+        return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * grad
 
     def limited(self, momentum: Array) -> Array:
         """The momentum of each block within what chance can make of it."""

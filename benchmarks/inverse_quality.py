@@ -91,7 +91,7 @@ def on_pictures(draw: Draw, seeds: Sequence[int]) -> None:
         error = np.sqrt(np.mean(((x.mean(axis=0) - mean) / sd) ** 2))
         ratio = np.mean(x.std(axis=0) / sd)
         rows.append((error, ratio, mass.mean(), *error_and_cost(found, evidence)))
-    error, ratio, coverage, *rest = np.mean(rows, axis=0)
+    error, ratio, coverage, *rest = np.mean(np.asarray(rows), axis=0)
     print(
         f"  half of the pixels: error of the mean {error:.3f} sd, ratio of sds {ratio:.3f}, "
         f"coverage {coverage:.3f}, {described(*rest)}",
@@ -110,7 +110,7 @@ def on_modes(draw: Draw, seeds: Sequence[int], y: float) -> None:
         share = jnp.bincount(jnp.argmax(logits, axis=1), length=3) / len(found.x)
         variation = float(jnp.sum(jnp.abs(share - exact)) / 2)
         rows.append((variation, *error_and_cost(found, evidence)))
-    variation, *rest = np.mean(rows, axis=0)
+    variation, *rest = np.mean(np.asarray(rows), axis=0)
     print(
         f"  three modes, datum {y}: total variation of their weights {variation:.3f}, "
         f"{described(*rest)}",

@@ -23,6 +23,10 @@ LARGEST_MOVE = 0.5
 # steep wall, where steps are small, would throw its block out of sight as soon as they grow.
 LARGEST_MOMENTUM = 5.0
 
+# The root mean square of d standard normals is beyond 1 + 4 / sqrt(d) by no chance (6e-7 in one
+# dimension).
+MARGIN = 4.0
+
 # Rounds of steps at a noise level sigma for each sigma * sqrt(curvature), the root of the condition
 # number: what a momentum needs to forget; and as many as are made at most.
 ROUNDS_PER_ROOT = 0.3
@@ -64,11 +68,15 @@ class Blocks(NamedTuple):
 
     def tamed(self, grad: Array, step_size: Array, sigma: Array) -> Array:
         """
-        The gradient, no longer in any block than lets a step go as far as its scale: steps that
-        were chosen where they start may meet a wall (Brosse, Durmus, Moulines & Sabanis 2019, "The
-        tamed unadjusted Langevin algorithm").
+        The gradient, no longer in any block than chance can make it, or than lets a step go as far
+        as its scale: steps that were chosen where they start may meet a wall (Brosse, Durmus,
+        Moulines & Sabanis 2019, "The tamed unadjusted Langevin algorithm").
         """
-        longest = STEP_FRACTION * self.radius(sigma)
+        # A curvature of STEP_FRACTION / h or less has gradients of the root of that.
+        by_chance = jnp.sqrt(STEP_FRACTION * self.rms(step_size))
+        sizes = np.bincount(self.index, minlength=len(self.transformed))
+        longest = jnp.maximum(STEP_FRACTION * self.radius(sigma), by_chance)
+        longest *= 1 + MARGIN / np.sqrt(sizes)
         scale = jnp.minimum(1.0, longest / self.rms(step_size * grad))
         return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * grad
 

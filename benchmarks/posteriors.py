@@ -120,10 +120,11 @@ def _of_chains(
 SAMPLERS: dict[str, Callable[[Callable, ns.DiffusionPrior], Draw]] = {
     "TemperedSMC": tempered,
     "TwistedDiffusionSampler": twisted,
-    "ReplicaExchange": replica_exchange,
-    "SplitGibbs": split_gibbs,
     "AnnealedLangevin": independent(ns.AnnealedLangevin),
     "MomentMatching": independent(ns.MomentMatching),
     "DAPS": independent(ns.DAPS),
     "DiffusionPosteriorSampling": independent(ns.DiffusionPosteriorSampling),
+    # Slow: chains that must run in.
+    "SplitGibbs": split_gibbs,
+    "ReplicaExchange": replica_exchange,
 }

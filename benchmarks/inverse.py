@@ -7,13 +7,11 @@ Table 1): the prior is a mixture of 25 Gaussians in `dim` dimensions, known by i
 `dim_y` linear functions of a point are measured with noise, and the posterior is a mixture again.
 
 The figure is the sliced Wasserstein distance of the draws to exact ones, beside that of two exact
-sets ("exact"), the floor; and the number of score evaluations for each kept draw, draws of the
-prior included. `--extra` adds cells with `dim_y = dim / 2`.
+sets, the floor; and the number of evaluations for each draw, those of the prior included. To the
+nine cells of the table two are added in which half as many numbers are measured as are unknown.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -23,15 +21,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
-from numpyro.infer import MCMC
 
 import numpyro_scores as ns
+from benchmarks._timing import timed
+from benchmarks.posteriors import NUM_DRAWS, SAMPLERS
 
-CELLS = [(dim, dim_y) for dim in (8, 80, 800) for dim_y in (1, 2, 4)]
-EXTRA_CELLS = [(8, 4), (80, 40), (800, 400)]
-NUM_DRAWS = 2_000
+CELLS = ["8,1", "8,2", "8,4", "80,1", "80,2", "80,4", "800,1", "800,2", "800,4", "80,40", "800,400"]
 SIGMA_MIN = 0.05
-NUM_SAMPLE_STEPS = 12
+SAMPLER = ns.Multistep(num_steps=24)  # draws of the prior
 
 
 class Problem(NamedTuple):
@@ -78,9 +75,7 @@ def denoiser(weights: Array, x: Array, sigma: Array) -> Array:
 
 def prior_of(weights: Array, dim: int) -> ns.DiffusionPrior:
     process = ns.VarianceExploding(sigma_min=SIGMA_MIN, sigma_max=80 * dim**0.5)
-    return ns.DiffusionPrior(
-        partial(denoiser, weights), process, dim, num_sample_steps=NUM_SAMPLE_STEPS
-    )
+    return ns.DiffusionPrior(partial(denoiser, weights), process, dim, sampler=SAMPLER)
 
 
 def model(problem: Problem) -> None:
@@ -107,100 +102,46 @@ def exact_posterior(problem: Problem, key: Array, num_draws: int) -> Array:
     return jnp.asarray(x + np.linalg.solve(marginal, residuals.T).T @ operator, jnp.float32)
 
 
-def tempered(num_prior_draws: int) -> Callable:
-    smc = ns.TemperedSMC(
-        model, NUM_DRAWS, num_prior_draws=num_prior_draws, progress_bar=False, batch_size=NUM_DRAWS
-    )
-
-    def draw(problem, key):
-        smc.run(key, problem)
-        cost_of_prior = 4 * NUM_SAMPLE_STEPS * num_prior_draws / NUM_DRAWS
-        return smc.get_samples()["x"], smc.num_grad_evals, cost_of_prior
-
-    return draw
-
-
-def twisted(**settings) -> Callable:
-    sampler = ns.TwistedDiffusionSampler(model, NUM_DRAWS, progress_bar=False, **settings)
-
-    def draw(problem, key):
-        sampler.run(key, problem)
-        return sampler.get_samples()["x"], sampler.num_grad_evals, 0
-
-    return draw
-
-
-def annealed() -> Callable:
-    mcmc = MCMC(
-        ns.AnnealedLangevin(model, num_levels=100, num_steps=1),
-        num_warmup=0,
-        num_samples=1,
-        num_chains=NUM_DRAWS,
-        chain_method="vectorized",
-        jit_model_args=True,
-        progress_bar=False,
-    )
-
-    def draw(problem, key):
-        mcmc.run(key, problem, extra_fields=("num_grad_evals",))
-        cost = float(np.mean(mcmc.get_extra_fields()["num_grad_evals"]))
-        return mcmc.get_samples()["x"], cost, 0
-
-    return draw
-
-
-# A column is a function of a problem and a key that returns `NUM_DRAWS` draws, the score
-# evaluations that each has cost, and those of the draws of the prior behind it.
-COLUMNS = {
-    "tempered": lambda: tempered(2 * NUM_DRAWS),
-    "tempered20k": lambda: tempered(10 * NUM_DRAWS),
-    "twisted": twisted,
-    "annealed": annealed,
-}
-
-
 def distance(x: Array, y: Array) -> float:
     found = ns.diagnostics.sliced_wasserstein(x, y, key=random.key(0), num_projections=100)
     return float(found.statistic)
 
 
+def run_cell(dim: int, dim_y: int, names: list[str], num_problems: int) -> None:
+    prior = prior_of(jnp.full(25, 1 / 25), dim)
+    draws = {name: SAMPLERS[name](model, prior) for name in names}
+    floor, found = [], {name: [] for name in names}
+    for seed in range(num_problems):
+        problem = make_problem(seed, dim, dim_y)
+        key_exact, key_other, key_draw = random.split(random.key(seed), 3)
+        exact = exact_posterior(problem, key_exact, NUM_DRAWS)
+        floor.append(distance(exact, exact_posterior(problem, key_other, NUM_DRAWS)))
+        for name, draw in draws.items():
+            seconds, posterior = timed(draw, key_draw, problem)
+            _, num_evals, num_prior_evals, _ = posterior
+            row = distance(exact, posterior.x), num_evals, num_prior_evals, seconds
+            found[name].append(row)
+    print(f"dim {dim}, dim_y {dim_y}, {num_problems} problems: exact {np.mean(floor):.3f}")
+    for name, rows in found.items():
+        mean, num_evals, num_prior_evals, _ = np.mean(rows, axis=0)
+        seconds = np.median(rows, axis=0)[-1]
+        print(
+            f"  {name:27}{mean:6.3f} {num_evals:7.0f} + {num_prior_evals:.0f} evaluations a draw, "
+            f"{seconds:.1f} s",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=20, help="problems in a cell")
-    parser.add_argument("--cells", nargs="*", help="such as 8,1 800,4; all nine by default")
-    parser.add_argument("--extra", action="store_true", help="also dim_y = dim / 2")
-    parser.add_argument(
-        "--columns", nargs="*", choices=COLUMNS, default=["tempered", "tempered20k", "twisted"]
-    )
+    parser.add_argument("--cells", nargs="*", help="such as 8,1 800,4; all by default")
+    parser.add_argument("--samplers", nargs="*", choices=SAMPLERS, default=list(SAMPLERS)[:2])
     args = parser.parse_args()
-    cells = CELLS + EXTRA_CELLS * args.extra
-    if args.cells:
-        cells = [tuple(map(int, cell.split(","))) for cell in args.cells]
-    print(
-        f"sliced Wasserstein distance, mean of {args.problems} problems, and in brackets score "
-        "evaluations a draw (+ those of its prior draws) and seconds a problem"
-    )
+    cells = [tuple(map(int, cell.split(","))) for cell in args.cells or CELLS]
+    print("sliced Wasserstein distance to exact draws, mean of the problems")
     for dim, dim_y in cells:
-        found: dict[str, list] = {name: [] for name in ["exact", *args.columns]}
-        draws = {name: COLUMNS[name]() for name in args.columns}
-        for seed in range(args.problems):
-            problem = make_problem(seed, dim, dim_y)
-            key_exact, key_other, key_draw = random.split(random.key(seed), 3)
-            exact = exact_posterior(problem, key_exact, NUM_DRAWS)
-            other = exact_posterior(problem, key_other, NUM_DRAWS)
-            found["exact"].append((distance(exact, other), 0, 0, 0))
-            for name in args.columns:
-                start = time.perf_counter()
-                x, cost, cost_of_prior = draws[name](problem, key_draw)
-                seconds = time.perf_counter() - start
-                found[name].append((distance(exact, x), cost, cost_of_prior, seconds))
-        row = [f"{dim:4d},{dim_y:3d}"]
-        for name, values in found.items():
-            mean, cost, cost_of_prior, _ = np.mean(values, axis=0)
-            seconds = np.median([value[3] for value in values])
-            price = f" ({cost:.0f}+{cost_of_prior:.0f}, {seconds:.1f} s)"
-            row.append(f"{name} {mean:.3f}" + price * (name != "exact"))
-        print("  ".join(row), flush=True)
+        run_cell(dim, dim_y, args.samplers, args.problems)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ from numpyro_scores.processes import (
     VarianceExploding,
     VariancePreserving,
 )
-from numpyro_scores.samplers import DDIM, Ancestral, Heun, PredictorCorrector, ReverseSDE
+from numpyro_scores.samplers import DDIM, Ancestral, Heun, Multistep, PredictorCorrector, ReverseSDE
 from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 from numpyro_scores.training import FitProgress, FitResult, fit, load_weights, save_weights
 from numpyro_scores.version import __version__
@@ -120,6 +120,7 @@ __all__ = [
     "LineIntegral",
     "LogNormalizer",
     "MomentMatching",
+    "Multistep",
     "NoiseLevels",
     "NoisePathIntegral",
     "OverdampedLangevin",

@@ -121,8 +121,12 @@ class BlockLangevin:
                 steps = self.blocks.step_size(curvatures, current.grad, sigma, self.num_steps)
                 friction = self.friction or friction_at(curvatures[0], sigma)
 
+            def tamed(x):
+                grad = gradient(x)
+                return grad if step_size is not None else self.blocks.tamed(grad, steps, sigma)
+
             def step(current, key):
-                return self._step(current, key, gradient, steps, friction), None
+                return self._step(current, key, tamed, steps, friction), None
 
             keys = random.split(key_steps, self.num_steps)
             current, _ = lax.scan(step, current._replace(memory=memory), keys)

@@ -23,6 +23,10 @@ LARGEST_MOVE = 0.5
 # steep wall, where steps are small, would throw its block out of sight as soon as they grow.
 LARGEST_MOMENTUM = 5.0
 
+# The root mean square of d standard normals is beyond 1 + 4 / sqrt(d) by no chance (6e-7 in one
+# dimension).
+MARGIN = 4.0
+
 # Rounds of steps at a noise level sigma for each sigma * sqrt(curvature), the root of the condition
 # number: what a momentum needs to forget; and as many as are made at most.
 ROUNDS_PER_ROOT = 0.3
@@ -44,6 +48,10 @@ class Blocks(NamedTuple):
         squares = jnp.bincount(self.index, x**2, length=size)
         return jnp.sqrt(squares / np.bincount(self.index, minlength=size))
 
+    def radius(self, sigma: Array) -> Array:
+        """How far a step may carry each block: the noise level, or one unconstrained unit."""
+        return jnp.where(np.arange(len(self.transformed)) == 0, sigma, 1.0)
+
     def step_size(self, curvatures: Array, grad: Array, sigma: Array, num_steps: int) -> Array:
         """
         A step size for each entry, shape `(d,)`.
@@ -51,14 +59,26 @@ class Blocks(NamedTuple):
         :param curvatures: the largest of each block, shape `(num_blocks,)`.
         :param num_steps: number of steps that will be made with it.
         """
-        # Where the potential is nearly straight its curvature bounds nothing. No step may carry a
-        # block further than its scale: the noise level for the priors, one unconstrained unit else.
-        radius = jnp.where(np.arange(len(curvatures)) == 0, sigma, 1.0)
-        bound = jnp.maximum(curvatures, self.rms(grad) / radius)
+        # Where the potential is nearly straight its curvature bounds nothing.
+        bound = jnp.maximum(curvatures, self.rms(grad) / self.radius(sigma))
         step_size = STEP_FRACTION / (len(curvatures) * bound)
         longest = np.where(self.transformed, (LARGEST_MOVE / num_steps) ** 2 / 2, np.inf)
         step_size = jnp.minimum(step_size, longest)
         return jnp.where(jnp.isfinite(step_size), step_size, 0.0)[self.index]
+
+    def tamed(self, grad: Array, step_size: Array, sigma: Array) -> Array:
+        """
+        The gradient, no longer in any block than chance can make it, or than lets a step go as far
+        as its scale: steps that were chosen where they start may meet a wall (Brosse, Durmus,
+        Moulines & Sabanis 2019, "The tamed unadjusted Langevin algorithm").
+        """
+        # A curvature of STEP_FRACTION / h or less has gradients of the root of that.
+        by_chance = jnp.sqrt(STEP_FRACTION * self.rms(step_size))
+        sizes = np.bincount(self.index, minlength=len(self.transformed))
+        longest = jnp.maximum(STEP_FRACTION * self.radius(sigma), by_chance)
+        longest *= 1 + MARGIN / np.sqrt(sizes)
+        scale = jnp.minimum(1.0, longest / self.rms(step_size * grad))
+        return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * grad
 
     def limited(self, momentum: Array) -> Array:
         """The momentum of each block within what chance can make of it."""

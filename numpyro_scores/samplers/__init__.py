@@ -8,6 +8,7 @@ Samplers of a diffusion prior: how a point goes from the largest noise level dow
 from numpyro_scores.samplers._base import KarrasSpacing, ReverseSampler, Spacing, TimeSpacing
 from numpyro_scores.samplers.ddim import DDIM, Ancestral
 from numpyro_scores.samplers.heun import Heun
+from numpyro_scores.samplers.multistep import Multistep
 from numpyro_scores.samplers.reverse_sde import PredictorCorrector, ReverseSDE
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Ancestral",
     "Heun",
     "KarrasSpacing",
+    "Multistep",
     "PredictorCorrector",
     "ReverseSDE",
     "ReverseSampler",

@@ -190,6 +190,32 @@ def test_a_small_noise_scale_needs_no_tuning_for_what_is_not_measured(linear_dra
     assert 0.7 < spectrum[0] and spectrum[-1] < 1.4, spectrum
 
 
+GRID = 8.0 * np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), -1).reshape(-1, 2)
+CENTRES = np.tile(GRID, 4)
+
+
+def denoise_grid(x, sigma):
+    variance = 1 + sigma**2
+    mean = jax.nn.softmax((CENTRES @ x - jnp.sum(CENTRES**2, 1) / 2) / variance) @ CENTRES
+    return mean + (x - mean) / variance
+
+
+@pytest.mark.slow
+def test_a_datum_at_the_edge_of_the_prior_throws_no_chain_out():
+    """
+    There the likelihood of the denoised value is a steep wall, which steps that were chosen in
+    front of it would leave with a momentum of hundreds.
+    """
+    process = ns.VarianceExploding(sigma_min=0.05, sigma_max=200.0)
+
+    def model(y):
+        x = numpyro.sample("x", ns.DiffusionPrior(denoise_grid, process, 8))
+        numpyro.sample("y", dist.Normal(jnp.mean(x[::2]), 0.1), obs=y)
+
+    x = draw(ns.AnnealedLangevin(model), random.key(0), 40, None, -16.0).z["x"]
+    assert np.abs(x).max() < 16 + 5
+
+
 # ---- an unknown noise scale ----
 
 
@@ -349,6 +375,23 @@ def test_a_block_that_must_not_move_has_the_friction_of_the_others():
     end = langevin._step(start, random.key(0), jnp.zeros_like, jnp.array([0.0, 0.02]), 0.2)
     np.testing.assert_allclose(end.x, 0.2, rtol=1e-6)
     np.testing.assert_allclose(end.memory, [0.0, 0.2], rtol=1e-6, atol=1e-15)
+
+
+def test_a_wall_that_the_steps_were_not_chosen_for_throws_no_chain_out():
+    """The step is right for x^2 / 2; below -1 the force is a thousand, and a step of it 500."""
+
+    def gradient(x):
+        return x - 1e3 * jax.nn.sigmoid(-20 * (x + 1))
+
+    langevin = BlockLangevin(Blocks(np.array([0]), np.array([False])), num_steps=10)
+
+    def end(key):
+        key_noise, key_directions, key_steps = random.split(key, 3)
+        walk = langevin.start(jnp.zeros(1), key_noise, key_directions)
+        return langevin.run(key_steps, walk, gradient, 1.0)[0].x
+
+    x = jax.jit(jax.vmap(end))(random.split(random.key(0), 200))
+    assert np.abs(x).max() < 10
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from scipy import stats
 
 import numpyro_scores as ns
 from numpyro_scores.samplers import KarrasSpacing, TimeSpacing
+from numpyro_scores.samplers.multistep import multistep_weights
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -119,6 +120,36 @@ def test_a_step_of_heun_is_the_trapezoidal_rule_after_churn(x64):
     np.testing.assert_allclose(found, [expected], rtol=1e-12)
 
 
+def test_weights_of_several_steps_integrate_polynomials(x64):
+    times = np.array([-2.0, -1.2, -0.3, 0.5, 0.7])
+    weights = multistep_weights(times, 3)
+    nodes, quadrature = np.polynomial.legendre.leggauss(20)
+    for i in range(4):
+        h = times[i + 1] - times[i]
+        s = h * (nodes + 1) / 2
+        before = times[max(i - 2, 0) : i + 1][::-1] - times[i]
+        for k in range(len(before)):  # the first steps know less
+            exact = np.sum(h / 2 * quadrature * np.exp(s - h) * s**k)
+            np.testing.assert_allclose(weights[i, : len(before)] @ before**k, exact, rtol=1e-9)
+        np.testing.assert_array_equal(weights[i, len(before) :], 0)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_several_steps_converge_at_their_order(x64, order):
+    # The flow of a Gaussian is affine: from sigma_max it carries one deviation to another.
+    start = jnp.asarray([np.sqrt(VARIANCE + PROCESS.sigma_max**2) + MEAN])
+    errors = []
+    for num_steps in (100, 200):
+        sampler = ns.Multistep(num_steps, order=order)
+        end = jax.jit(partial(sampler, wiener, PROCESS, key=None))(start, SIGMA)
+        errors.append(abs(end[0] - MEAN - np.sqrt(VARIANCE + SIGMA**2)))
+        if order == 1:
+            ddim = ns.DDIM(num_steps)(wiener, PROCESS, start, SIGMA, key=random.key(0))
+            np.testing.assert_allclose(end, ddim, rtol=1e-12)
+    assert errors[0] < 0.02
+    np.testing.assert_allclose(np.log2(errors[0] / errors[1]), order, atol=0.3)
+
+
 @pytest.mark.parametrize("process", [PROCESS, ns.VariancePreserving(), ns.DDPM()], ids=repr)
 def test_karras_spacing_is_equal_in_roots_and_time_spacing_in_time(x64, process):
     levels = KarrasSpacing(rho=7)(process, 0.05, 10)
@@ -168,6 +199,8 @@ def test_a_prior_has_a_sampler_of_its_own():
         (lambda: ns.Heun(8, "karras"), TypeError, "KarrasSpacing"),
         (lambda: ns.Heun(churn=-1.0), ValueError, "churn must be in"),
         (lambda: ns.Heun(churn_min=2.0, churn_max=1.0), ValueError, "churn_min must be in"),
+        (lambda: ns.Multistep(order=5), ValueError, r"order must be in \[1, 4\], got 5"),
+        (lambda: ns.Multistep().step(*[None] * 5), TypeError, "draws from a prior alone"),
         (lambda: ns.DDIM(eta=1.5), ValueError, r"eta must be in \[0, 1\], got 1.5"),
         (lambda: ns.PredictorCorrector(num_corrector_steps=0), ValueError, "num_corrector_steps"),
         (lambda: KarrasSpacing(0.0), ValueError, "rho must be a finite positive"),

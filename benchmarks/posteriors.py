@@ -1,0 +1,130 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Every sampler of this package for a posterior under a diffusion prior, behind one face: a function
+of a model whose only latent site is `x`, of that prior, that returns `draw(key, *model_args)`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import Array
+from numpyro.infer import MCMC
+from numpyro.infer.mcmc import MCMCKernel
+
+import numpyro_scores as ns
+
+NUM_DRAWS = 2_000
+
+
+class Posterior(NamedTuple):
+    """
+    - **x** - draws, shape `(NUM_DRAWS, *event_shape)`.
+    - **num_evals** - evaluations of the denoiser or its derivatives that each draw has cost.
+    - **num_prior_evals** - those of the draws of the prior behind it.
+    - **log_evidence** - the estimate and its standard error, NaN if the sampler has none.
+    """
+
+    x: Array
+    num_evals: float
+    num_prior_evals: float = 0.0
+    log_evidence: tuple[float, float] = (np.nan, np.nan)
+
+
+Draw = Callable[..., Posterior]
+
+
+def tempered(model: Callable, prior: ns.DiffusionPrior, draws_a_particle: int = 2) -> Draw:
+    smc = ns.TemperedSMC(
+        model, NUM_DRAWS, num_prior_draws=draws_a_particle * NUM_DRAWS, progress_bar=False
+    )
+    assert prior.sampler is not None
+    return _of_particles(smc, draws_a_particle * prior.sampler.num_steps * prior.sampler.num_evals)
+
+
+def twisted(model: Callable, prior: ns.DiffusionPrior) -> Draw:
+    del prior
+    return _of_particles(ns.TwistedDiffusionSampler(model, NUM_DRAWS, progress_bar=False))
+
+
+def _of_particles(sampler: Any, num_prior_evals: float = 0.0) -> Draw:
+    def draw(key, *args):
+        sampler.run(key, *args)
+        evidence = sampler.log_evidence, sampler.log_evidence_error
+        return Posterior(
+            sampler.get_samples()["x"], sampler.num_grad_evals, num_prior_evals, evidence
+        )
+
+    return draw
+
+
+def replica_exchange(model: Callable, prior: ns.DiffusionPrior) -> Draw:
+    """50 draws, of 250, of each of 40 chains."""
+    process, num_steps, num_chains = prior.process, 4, 40
+    rungs = np.geomspace(process.sigma_min, process.sigma_max, 10)
+    kernel = ns.MALA(model, num_steps=num_steps, dense_mass=True)
+    kernel = ns.ReplicaExchange(kernel, ns.NoiseLevels(tuple(rungs)), adapt_ladder=True)
+    # A gradient comes with a value of the log density, and a swap takes three more.
+    evals_a_gradient = evals_of_log_prob(prior) * (num_steps + 3) / num_steps
+    return _of_chains(kernel, num_chains, 250, thinning=5, evals_a_gradient=evals_a_gradient)
+
+
+def evals_of_log_prob(prior: ns.DiffusionPrior) -> int:
+    """At each noise level a product with the denoiser's Jacobian for each dimension, or probe."""
+    rule: Any = prior.log_density
+    return rule.num_nodes * getattr(rule.trace, "num_probes", int(np.prod(prior.event_shape)))
+
+
+def split_gibbs(model: Callable, prior: ns.DiffusionPrior) -> Draw:
+    """The last of the 200 draws of each chain."""
+    kernel = ns.SplitGibbs(model, coupling=2 * prior.process.sigma_min)
+    return _of_chains(kernel, num_warmup=200)
+
+
+def independent(kernel: Callable[[Callable], MCMCKernel]) -> Callable[..., Draw]:
+    """Of a kernel whose draws are independent, one draw of each chain."""
+    return lambda model, prior: _of_chains(kernel(model))
+
+
+def _of_chains(
+    kernel: MCMCKernel,
+    num_chains: int = NUM_DRAWS,
+    num_warmup: int = 0,
+    thinning: int = 1,
+    evals_a_gradient: float = 1,
+) -> Draw:
+    num_samples = NUM_DRAWS // num_chains * thinning
+    mcmc = MCMC(
+        kernel,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        thinning=thinning,
+        chain_method="vectorized",
+        jit_model_args=True,
+        progress_bar=False,
+    )
+    transitions_a_draw = (num_warmup + num_samples) * num_chains / NUM_DRAWS
+
+    def draw(key, *args):
+        mcmc.run(key, *args, extra_fields=("num_grad_evals",))
+        num_grad_evals = np.mean(np.asarray(mcmc.get_extra_fields()["num_grad_evals"]))
+        num_evals = float(num_grad_evals * transitions_a_draw * evals_a_gradient)
+        return Posterior(mcmc.get_samples()["x"], num_evals)
+
+    return draw
+
+
+SAMPLERS: dict[str, Callable[[Callable, ns.DiffusionPrior], Draw]] = {
+    "TemperedSMC": tempered,
+    "TwistedDiffusionSampler": twisted,
+    "AnnealedLangevin": independent(ns.AnnealedLangevin),
+    "MomentMatching": independent(ns.MomentMatching),
+    "DAPS": independent(ns.DAPS),
+    "DiffusionPosteriorSampling": independent(ns.DiffusionPosteriorSampling),
+    # Slow: chains that must run in.
+    "SplitGibbs": split_gibbs,
+    "ReplicaExchange": replica_exchange,
+}

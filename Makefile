@@ -66,6 +66,7 @@ bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, 
 bench-inverse: $(READY) ## posterior samplers on linear inverse problems that are solved
 	$(RUN) -m benchmarks.inverse
 	$(RUN) -m benchmarks.inverse_quality
+	$(RUN) -m benchmarks.deconvolution
 
 docs: $(READY) ## links between pages, and every public name in the index
 	$(RUN) docs/check.py

@@ -54,7 +54,7 @@ lint: $(READY) ## ruff (rules and format) and ty (types)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ty check --python $(VENV)
 
-bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, digits, a Stein test
+bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, digits, a Stein test, log densities
 	$(RUN) -m benchmarks.overhead
 	$(RUN) -m benchmarks.efficiency
 	$(RUN) -m benchmarks.discrete
@@ -62,6 +62,7 @@ bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, 
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.digits
 	$(RUN) -m benchmarks.diagnostics
+	$(RUN) -m benchmarks.likelihood
 
 bench-inverse: $(READY) ## posterior samplers on linear inverse problems that are solved
 	$(RUN) -m benchmarks.inverse

@@ -64,10 +64,11 @@ bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, 
 	$(RUN) -m benchmarks.diagnostics
 	$(RUN) -m benchmarks.likelihood
 
-bench-inverse: $(READY) ## posterior samplers on linear inverse problems that are solved
+bench-inverse: $(READY) ## posterior samplers on solved inverse problems, coverage with a learned prior
 	$(RUN) -m benchmarks.inverse
 	$(RUN) -m benchmarks.inverse_quality
 	$(RUN) -m benchmarks.deconvolution
+	$(RUN) -m benchmarks.coverage --settled 400
 
 docs: $(READY) ## links between pages, and every public name in the index
 	$(RUN) docs/check.py

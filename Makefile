@@ -54,7 +54,7 @@ lint: $(READY) ## ruff (rules and format) and ty (types)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ty check --python $(VENV)
 
-bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, digits, a Stein test
+bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, digits, a Stein test, log densities
 	$(RUN) -m benchmarks.overhead
 	$(RUN) -m benchmarks.efficiency
 	$(RUN) -m benchmarks.discrete
@@ -62,10 +62,13 @@ bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, 
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.digits
 	$(RUN) -m benchmarks.diagnostics
+	$(RUN) -m benchmarks.likelihood
 
-bench-inverse: $(READY) ## posterior samplers on linear inverse problems that are solved
+bench-inverse: $(READY) ## posterior samplers on solved inverse problems, coverage with a learned prior
 	$(RUN) -m benchmarks.inverse
 	$(RUN) -m benchmarks.inverse_quality
+	$(RUN) -m benchmarks.deconvolution
+	$(RUN) -m benchmarks.coverage --settled 400
 
 docs: $(READY) ## links between pages, and every public name in the index
 	$(RUN) docs/check.py

@@ -6,6 +6,7 @@ log likelihoods along the probability flow.
 """
 
 import sys
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -269,3 +270,31 @@ def test_the_log_likelihood_with_probes_of_a_key_is_unbiased_for_a_linear_denois
     np.testing.assert_allclose(found.mean(), exact, atol=5 * found.std() / np.sqrt(2000) + 1e-3)
     # Without a key all points have the same probes.
     assert len(np.unique(many(np.tile(x, (5, 1))).nats)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: type(flow).__name__)
+def test_the_log_likelihood_of_a_mixture_with_random_probes_is_unbiased(x64, flow):
+    # The path does not depend on the probes, so neither does the mean of the trace along it.
+    process = ns.VarianceExploding(0.02, 100.0)
+    prior = ns.DiffusionPrior(mixture_denoiser, process, 3)
+    flow = replace(flow, trace=ns.HutchinsonTrace(num_probes=1))
+    exact = jax.vmap(lambda x: logsumexp(mixture_terms(x, process.sigma_min)))(POINTS)
+    many = jax.jit(partial(prior.log_likelihood, flow=flow))
+    errors = many(np.tile(POINTS, (500, 1, 1)), key=random.key(0)).nats - exact
+    assert errors.std() > 0.1
+    assert abs(errors.mean()) < 4 * errors.std() / np.sqrt(errors.size)
+
+
+def test_the_log_likelihood_of_a_gaussian_is_exact():
+    # 64 dimensions, whose standard deviations range from 0.3 to 3.
+    variances = np.geomspace(0.1, 10.0, 64)
+    prior = ns.DiffusionPrior(
+        lambda x, sigma: variances / (variances + sigma**2) * x,
+        ns.VarianceExploding(0.02, 100.0),
+        64,
+    )
+    x = np.sqrt(variances) * np.random.default_rng(0).normal(size=64)
+    exact = stats.norm.logpdf(x, 0, np.sqrt(variances + 0.02**2)).sum()
+    nats = jax.jit(prior.log_likelihood)(x).nats
+    np.testing.assert_allclose(nats, exact, atol=0.01)  # 0.00016 for each dimension

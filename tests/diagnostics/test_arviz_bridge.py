@@ -297,6 +297,7 @@ def test_warmup_is_kept_on_request(tmp_path):
         to_inference_data(mcmc, warmup_posterior=mcmc.get_samples())
 
 
+@pytest.mark.slow
 def test_more_chains_than_draws_are_no_cause_for_warnings():
     kernel = quick(potential_fn=half_square)
     mcmc = run(kernel, draws=2, chains=5, extra_fields=(), init_params=jnp.zeros(5))

@@ -73,6 +73,7 @@ def test_share_of_the_large_mode_with_the_published_settings():
     assert set(np.unique(state.num_grad_evals)) == {10 * (100 + 1)}
 
 
+@pytest.mark.slow
 def test_share_of_the_large_mode_without_annealing():
     """Langevin dynamics at the smallest level alone stays in the basin where it started."""
 

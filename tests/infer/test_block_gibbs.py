@@ -283,6 +283,7 @@ def unknown_noise(y=None):
     numpyro.sample("y", dist.Normal(x, noise).to_event(2), obs=y)
 
 
+@pytest.mark.slow
 def test_beside_nuts_an_unknown_noise_scale_has_its_posterior():
     y = np.array([[1.2, 0.6, -0.9], [0.4, 1.1, -1.6]])
     kernel = Gibbs([(ns.BlockGibbs(unknown_noise), ["x"]), (NUTS(unknown_noise), ["noise"])])
@@ -315,6 +316,7 @@ def run(chain_method, num_samples=4, num_chains=2, kernel=None):
     return mcmc
 
 
+@pytest.mark.slow
 def test_chains_are_the_same_however_they_are_mapped():
     draws = [
         run(chain_method).get_samples(group_by_chain=True)["x"]

@@ -189,6 +189,7 @@ def test_plates_and_event_dims_name_dimensions():
     }
 
 
+@pytest.mark.slow
 def test_a_prior_that_cannot_draw_is_not_asked_to():
     class Unsampled(dist.Normal):
         def sample(self, key, sample_shape=()):

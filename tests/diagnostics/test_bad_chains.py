@@ -73,6 +73,7 @@ def test_a_chain_whose_steps_were_not_made_is_diverging_and_stuck():
     assert stuck.startswith("Stuck, with all draws at one point: chain 1 (12 of 12). Try a smaller")
 
 
+@pytest.mark.slow
 def test_rejections_at_a_wall_are_no_reason_to_drop_draws():
     """Of MALA: `diverging` counts the draws with a proposal beyond the wall."""
     mcmc = run(

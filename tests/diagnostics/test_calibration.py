@@ -114,6 +114,7 @@ def test_tarp_counts_the_draws_closer_to_the_reference():
     np.testing.assert_array_equal(found.ranks, np.sum(near < own[:, None], axis=1))
 
 
+@pytest.mark.slow
 def test_simulation_based_calibration_catches_a_kernel_with_half_the_noise():
     settings = dict(
         observed=("y",), key=KEY, num_simulations=200, num_draws=31, num_warmup=5, batch_size=150

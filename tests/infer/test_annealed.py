@@ -251,6 +251,7 @@ def exact_noise(y):
     return mean, np.sqrt(weights @ (noise - mean) ** 2)
 
 
+@pytest.mark.slow
 def test_an_unknown_noise_scale_moves_along():
     """
     Its posterior mean within a tenth of its standard deviation, that within 10%. So many chains

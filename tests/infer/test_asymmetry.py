@@ -47,6 +47,7 @@ def test_the_site_the_number_and_the_ways_out(key):
     assert "MALA accepts" in message and "EnergyDistribution" in message and "ULA" in message
 
 
+@pytest.mark.slow
 def test_a_block_of_gibbs_speaks_of_its_own_sites():
     blocks = [(ns.MALA(model), ["x"]), (ns.MALA(model), ["v"])]
     (message,) = told(Gibbs(blocks))

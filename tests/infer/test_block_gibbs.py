@@ -336,6 +336,7 @@ def test_a_resumed_run_goes_on_where_it_stopped():
     np.testing.assert_array_equal(np.concatenate([first, second], 1), whole)
 
 
+@pytest.mark.slow
 def test_draws_from_a_sampler_and_the_posterior_predictive():
     d = ns.Ising((2, 2), 0.3, 0.2, sampler=partial(ns.BlockGibbs, num_steps=20))
     x = np.asarray(d.sample(random.key(0), (3000,)), float)

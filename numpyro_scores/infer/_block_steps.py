@@ -77,13 +77,16 @@ class Blocks(NamedTuple):
         sizes = np.bincount(self.index, minlength=len(self.transformed))
         longest = jnp.maximum(STEP_FRACTION * self.radius(sigma), by_chance)
         longest *= 1 + MARGIN / np.sqrt(sizes)
-        scale = jnp.minimum(1.0, longest / self.rms(step_size * grad))
-        return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * grad
+        return self._scaled(grad, longest / self.rms(step_size * grad))
 
     def limited(self, momentum: Array) -> Array:
         """The momentum of each block within what chance can make of it."""
-        scale = jnp.minimum(1.0, LARGEST_MOMENTUM / self.rms(momentum))
-        return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * momentum
+        return self._scaled(momentum, LARGEST_MOMENTUM / self.rms(momentum))
+
+    def _scaled(self, x: Array, ratio: Array) -> Array:
+        """Each block times its ratio of allowed to actual size, if that is below one."""
+        scale = jnp.minimum(1.0, ratio)
+        return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * x
 
 
 def num_rounds(curvature: Array, sigma: Array) -> Array:

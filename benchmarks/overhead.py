@@ -7,8 +7,8 @@ the time of the first call beside that of NumPyro's NUTS; and what a second `run
 data of the same shape.
 
 Without a progress bar `MCMC.run` compiles its loop at every call. The time of a draw is therefore
-the slope between a short and a long run; the bare loop is timed compiled. The ratio is the median of
-those of several pairs in turn, so that a machine whose speed drifts changes it little.
+the slope between a short and a long run; the bare loop is timed compiled. The ratio is the median
+of those of several pairs in turn, so that a machine whose speed drifts changes it little.
 """
 
 import argparse

@@ -69,3 +69,16 @@ def test_a_wall_that_the_steps_were_not_chosen_for_throws_no_chain_out():
 
     x = jax.jit(jax.vmap(end))(random.split(random.key(0), 200))
     assert np.abs(x).max() < 10
+
+
+def test_a_step_depends_on_the_slope_only_where_chance_does_not_explain_it():
+    """Of curvature 2, four slopes have a root mean square of 3 sqrt(2) at most by chance."""
+    blocks, sigma = Blocks(np.zeros(4, int), np.array([False])), 0.1
+
+    def step_size(slope):
+        return blocks.step_size(jnp.array([2.0]), jnp.full(4, slope), sigma, 5)
+
+    for slope in (0.0, 1.0, -4.2):
+        np.testing.assert_allclose(step_size(slope), 0.5 * sigma / np.sqrt(2), rtol=1e-6)
+    for slope in (4.3, -1e3):
+        np.testing.assert_allclose(step_size(slope), 0.5 * sigma / abs(slope), rtol=1e-6)

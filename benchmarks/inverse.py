@@ -28,7 +28,7 @@ from benchmarks.posteriors import NUM_DRAWS, SAMPLERS
 
 CELLS = ["8,1", "8,2", "8,4", "80,1", "80,2", "80,4", "800,1", "800,2", "800,4", "80,40", "800,400"]
 SIGMA_MIN = 0.05
-SAMPLER = ns.Multistep(num_steps=24)  # draws of the prior
+SAMPLER = ns.Multistep(num_steps=24, order=3)  # draws of the prior
 
 
 class Problem(NamedTuple):

@@ -27,7 +27,7 @@ import numpyro_scores as ns
 from benchmarks.posteriors import SAMPLERS, Draw, Posterior
 
 SIDE, NOISE = 8, 0.2
-SAMPLER = ns.Multistep(num_steps=24)
+SAMPLER = ns.Multistep(num_steps=24, order=3)
 PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=100.0)
 MODES = jnp.array([[4.0, 4.0], [4.0, -4.0], [-4.0, 0.0]]).repeat(4, axis=1)
 WEIGHTS = jnp.array([0.5, 0.3, 0.2])

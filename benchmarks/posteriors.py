@@ -40,7 +40,6 @@ def tempered(model: Callable, prior: ns.DiffusionPrior, draws_a_particle: int = 
     smc = ns.TemperedSMC(
         model, NUM_DRAWS, num_prior_draws=draws_a_particle * NUM_DRAWS, progress_bar=False
     )
-    assert prior.sampler is not None
     return _of_particles(smc, draws_a_particle * prior.sampler.num_steps * prior.sampler.num_evals)
 
 

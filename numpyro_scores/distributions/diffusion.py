@@ -17,7 +17,7 @@ from jax import Array, random
 from jax.typing import ArrayLike
 
 from numpyro_scores._callables import Denoiser, as_pytree, check_field
-from numpyro_scores._validation import check_count, check_positive, is_concrete
+from numpyro_scores._validation import check_positive, is_concrete
 from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities import (
     NoisePathIntegral,
@@ -26,9 +26,9 @@ from numpyro_scores.densities import (
     mean_at_sigma_max,
 )
 from numpyro_scores.distributions._base import PointwiseDistribution
-from numpyro_scores.flows import ProbabilityFlow, probability_flow
+from numpyro_scores.flows import ProbabilityFlow
 from numpyro_scores.processes import TimedProcess
-from numpyro_scores.samplers import ReverseSampler
+from numpyro_scores.samplers import Multistep, ReverseSampler
 from numpyro_scores.stein import HutchinsonTrace
 
 
@@ -62,15 +62,14 @@ class DiffusionPrior(PointwiseDistribution):
         :class:`~numpyro_scores.ProbabilityFlow` (step by step, through points that the network was
         trained on).
     :param sigma: the noise level of this density, clipped to the levels of the process.
-    :param num_sample_steps: number of reverse steps of :meth:`sample` without a sampler.
-    :param sampler: how :meth:`sample` draws, such as `Heun(num_steps=18)`; by default the
-        probability flow, with classical Runge-Kutta steps of fourth order in :math:`\log \sigma`.
+    :param sampler: how :meth:`sample` draws; by default along the probability flow, with 40
+        evaluations of the denoiser.
     :raises ValueError: if the denoiser does not map a point to its own shape.
     :raises TypeError: if `sampler` is no sampler.
     """
 
     pytree_data_fields = ("denoiser", "sigma")
-    pytree_aux_fields = ("process", "log_density", "num_sample_steps", "sampler")
+    pytree_aux_fields = ("process", "log_density", "sampler")
 
     def __init__(
         self,
@@ -82,16 +81,13 @@ class DiffusionPrior(PointwiseDistribution):
         | ProbabilityFlow
         | AdaptiveProbabilityFlow = NoisePathIntegral(),
         sigma: Any = None,
-        num_sample_steps: int = 32,
-        sampler: ReverseSampler | None = None,
+        sampler: ReverseSampler = Multistep(),
         validate_args: bool | None = None,
     ):
-        check_count("num_sample_steps", num_sample_steps)
         self.denoiser = as_pytree("denoiser", denoiser)
         self.process = process
         self.log_density = log_density
-        self.num_sample_steps = num_sample_steps
-        self.sampler = None if sampler is None else _checked(sampler)
+        self.sampler = _checked(sampler)
         super().__init__(event_shape, validate_args=validate_args)
         self.sigma = self._within_process(process.sigma_min if sigma is None else sigma)
         check_field("denoiser", self.denoiser, jnp.zeros(self.event_shape), self.sigma)
@@ -144,9 +140,6 @@ class DiffusionPrior(PointwiseDistribution):
             return start
 
         def reverse(x, key):
-            if sampler is None:
-                steps = self.num_sample_steps
-                return probability_flow(self.denoiser, x, sigma_max, self.sigma, steps)
             return sampler(self.denoiser, self.process, x, self.sigma, key=key)
 
         return _map_with_keys(reverse, start, key_steps, sample_shape)

@@ -51,8 +51,8 @@ class Walk(NamedTuple):
 class BlockLangevin:
     r"""
     Rounds of `num_steps` Langevin steps. In each, Hessian-vector products measure the largest
-    curvature of each block, and the block steps by half its inverse, divided by the number of
-    blocks.
+    curvature of each block, and the block steps by half its inverse, :math:`1 / \Lambda`, or half
+    of :math:`\sigma / \sqrt\Lambda` if that is less, divided by the number of blocks.
 
     :param blocks: which entries belong together.
     :param num_steps: number of steps of a round.

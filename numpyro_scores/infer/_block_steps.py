@@ -67,9 +67,9 @@ class Blocks(NamedTuple):
         :param curvatures: the largest of each block, shape `(num_blocks,)`.
         :param num_steps: number of steps that will be made with it.
         """
-        # At a kink, or where it is nearly straight, the slope of the potential bounds the step. Slopes
-        # that chance explains count alike: steps that followed them would be short in the tails, and
-        # so make these too heavy.
+        # At a kink, or where it is nearly straight, the slope of the potential bounds the step.
+        # Slopes that chance explains count alike: steps that followed them would be short in the
+        # tails, and so make these too heavy.
         slope, by_chance = self.rms(grad), jnp.sqrt(curvatures)
         slope = jnp.where(slope > self.margin * by_chance, slope, by_chance)
         bound = jnp.maximum(curvatures, slope / self.radius(sigma))

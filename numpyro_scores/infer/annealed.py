@@ -38,9 +38,10 @@ class AnnealedLangevin(NoiseLevelKernel):
     :param step_size: by default the steps follow the curvature. In rounds of `num_steps` steps,
         Hessian-vector products measure the largest curvature of each block of sites
         (:func:`~numpyro_scores.curvature.largest_curvature`), and the block steps by half its
-        inverse; the diffusion priors are one block, each other site is one. A number is the step
-        `h` at the smallest noise level, times :math:`\sigma^2 / \sigma_{\min}^2` at the others and
-        the same for all sites (half of the :math:`\epsilon` of Song & Ermon).
+        inverse, :math:`1 / \Lambda`, or half of :math:`\sigma / \sqrt\Lambda` if that is less; the
+        diffusion priors are one block, each other site is one, with :math:`\sigma = 1`. A number
+        is the step `h` at the smallest noise level, times :math:`\sigma^2 / \sigma_{\min}^2` at
+        the others and the same for all sites (half of the :math:`\epsilon` of Song & Ermon).
     :param num_steps: number of steps at each noise level. With a momentum and no `step_size` there
         are more where the data make the steps small: rounds of as many, up to 20, in proportion to
         :math:`\sigma \sqrt\Lambda` for a curvature :math:`\Lambda`. So a small noise scale costs

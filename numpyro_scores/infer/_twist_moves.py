@@ -67,18 +67,20 @@ def twisted(
         )
         return current, statistics
 
-    before = log_twist(clean)
-    if not others.size:
-        num_moves = 0
-    (clean, _), (accept_prob, diverging) = lax.scan(
-        step, (clean, prior(clean) - before), random.split(key, num_moves)
-    )
+    before, statistics = None, (jnp.ones(1, x.dtype), jnp.zeros(1, bool))
+    if others.size and num_moves:
+        before = log_twist(clean)
+        start = clean, prior(clean) - before
+        (clean, _), statistics = lax.scan(step, start, random.split(key, num_moves))
     after, slope = jax.value_and_grad(log_twist)(clean)
     (grad,) = jax.linear_transpose(product, x)(slope)
+    grad = grad.at[others].add(-jax.grad(prior)(clean)[others])
     point = Point(
         x=x.at[others].set(clean[others]),
         energy=-after,
-        grad=-grad.at[others].add(-jax.grad(prior)(clean)[others]),
+        grad=-grad,
         integral=jnp.zeros_like(after),
     )
-    return Twisted(point, before, jnp.sum(accept_prob) / max(num_moves, 1), jnp.sum(diverging))
+    accept_prob, diverging = statistics
+    before = after if before is None else before
+    return Twisted(point, before, jnp.mean(accept_prob), jnp.sum(diverging))

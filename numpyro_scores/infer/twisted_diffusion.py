@@ -36,7 +36,7 @@ from numpyro_scores.infer._particles import (
 from numpyro_scores.infer._trees import mapped, take
 from numpyro_scores.infer._twist_moves import Twisted, twisted
 
-NUM_MOVES = 5  # of sites other than diffusion priors, at each level
+NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
 
 
@@ -59,7 +59,7 @@ class TwistedDiffusionSampler(ParticleSampler):
     variance :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the
     twisted diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional
     sampling in diffusion models"). Then all other sites :math:`\theta`, a noise scale for example,
-    make five Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)`
+    make three Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)`
     as it is and share one evaluation of the denoiser. At the end the likelihood itself takes the
     place of the twist, and steps of MALA at the smallest level leave the posterior as it is.
 

@@ -98,6 +98,7 @@ def test_many_numbers_take_few_products(num_repeats, num_products):
     assert twist.num_products(x) == num_products
 
 
+@pytest.mark.slow
 def test_few_directions_know_all_of_a_small_rank_and_of_a_multiple_of_the_identity(x64):
     root = np.random.default_rng(0).normal(size=(10, 3))
     for block in root @ root.T, 0.7 * np.eye(10):

@@ -13,24 +13,37 @@ knows, :math:`D(x)` and :math:`\sigma^2 \nabla D(x)`, give
 
 (Boys et al. 2024, "Tweedie moment projected diffusions", equation 8), perfect if all is linear and
 Gaussian. Other sites see the denoised value itself (Chung et al. 2023).
+
+Up to 16 numbers take a product with :math:`\nabla D` for each. More take a few in all, for
+:math:`\nabla D \approx c\, (I - Q Q^\top) + Q\, (Q^\top \nabla D\, Q)\, Q^\top`, with four
+directions `Q` where :math:`\nabla D` is large (Halko, Martinsson & Tropp 2011, algorithm 4.1), and
+`c` the mean over all others.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import multivariate_normal, norm
 from numpyro.distributions.distribution import ExpandedDistribution, Independent
+from numpyro.ops.provenance import eval_provenance
 
 from numpyro_scores.handlers import noise_conditional_prior
 from numpyro_scores.infer._particle_model import ParticleModel
 from numpyro_scores.infer.ladders import _is_likelihood
 
-LARGEST_EXACT = 16  # numbers with a full covariance, of one product with the Jacobian for each
+LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
+LARGEST_DENSE = 64  # numbers with a full covariance
+NUM_DIRECTIONS = 4  # in which the covariance of the clean value is known
 NUM_PROBES = 8  # for the lengths of the rows of J, of more numbers
+
+Product = Callable[[Array], Array]
 
 
 class GaussianData(NamedTuple):
@@ -57,18 +70,31 @@ class DiffusionTwist:
                 z[name] = prior.denoise(z[name], prior.at(sigma).sigma)
         return ravel_pytree(z)[0]
 
-    def is_noisy(self, x: Array) -> Array:
-        """1 for each entry of a noise-conditional prior, 0 for those of other sites."""
+    def is_noisy(self, x: Array) -> np.ndarray:
+        """Whether each entry is one of a noise-conditional prior."""
+        sites = self._model.sites(x)
+        parts = [
+            np.full(np.size(value), noise_conditional_prior(sites[name]["fn"]) is not None)
+            for name, value in sorted(self._model.unravel(x).items())
+        ]
+        return np.concatenate(parts)
+
+    def varies(self, x: Array) -> bool:
+        """Whether the means of the Normal sites depend on sites without noise."""
         z, sites = self._model.unravel(x), self._model.sites(x)
-        for name in z:
-            noisy = noise_conditional_prior(sites[name]["fn"]) is not None
-            z[name] = jnp.full_like(z[name], noisy)
-        return ravel_pytree(z)[0]
+        means = eval_provenance(lambda **z: _parts(self._model.trace_of(z), x.dtype)[0].loc, **z)
+        return any(noise_conditional_prior(sites[name]["fn"]) is None for name in means)
 
     def num_products(self, x: Array) -> int:
         """How many products with the Jacobian of the denoiser a twist takes."""
         (size,) = jax.eval_shape(lambda x: self._data(x)[0].loc, x).shape
-        return size if size <= LARGEST_EXACT else 1
+        if size > LARGEST_DENSE:
+            return 1
+        return size if self._is_exact(size, x) else 2 * NUM_DIRECTIONS + 1
+
+    def _is_exact(self, size: int, x: Array) -> bool:
+        # A product with the denoiser's Jacobian at each move of other sites would be too many.
+        return size <= LARGEST_EXACT and not self.varies(x)
 
     def flow(self, x: Array, sigma: Array, new_sigma: Array) -> Array:
         """
@@ -83,52 +109,98 @@ class DiffusionTwist:
 
     def log_twist(self, x: Array, sigma: Array) -> Array:
         """The logarithm of the twist at one point, -inf where it is not a number."""
-        clean, product = jax.linearize(lambda x: self.denoised(x, sigma), x)
+        clean, product = jax.linearize(partial(self.denoised, sigma=sigma), x)
+        return self.log_density(clean, self.spread(clean, self.products(clean, product), sigma))
+
+    def products(self, clean: Array, product: Product) -> Product:
+        r"""
+        Products with :math:`\nabla D`, as they are or by a few of them.
+
+        :param clean: the denoised value.
+        :param product: products with the Jacobian of the denoiser there.
+        """
+        size = self._data(clean)[0].loc.size
+        if size > LARGEST_DENSE or self._is_exact(size, clean):
+            return product
+        return _by_directions(product, np.flatnonzero(self.is_noisy(clean)), clean)
+
+    def spread(self, clean: Array, product: Product, sigma: Array) -> Array:
+        r"""
+        The covariance :math:`\sigma^2 J\, \nabla D\, J^\top` of the Normal sites, shape `(dim_y,
+        dim_y)`; its diagonal alone for many, where :math:`\nabla D = c I`, with fixed random signs.
+        """
+        mask = self.is_noisy(clean)
+        loc, pull = jax.vjp(lambda clean: self._data(clean)[0].loc, clean)
+        if loc.size == 0:
+            return loc
+        if loc.size <= LARGEST_DENSE:
+            (rows,) = jax.vmap(pull)(jnp.eye(loc.size, dtype=loc.dtype))
+            rows = rows * mask
+            spread = rows @ jax.vmap(product)(rows).T
+            return lax.stop_gradient(sigma**2 * (spread + spread.T) / 2)
+        signs = random.rademacher(random.key(0), (NUM_PROBES, clean.size), clean.dtype) * mask
+        push = jax.linearize(lambda clean: self._data(clean)[0].loc, clean)[1]
+        share = jnp.clip(jnp.vdot(signs[0], product(signs[0])) / np.sum(mask), 0, 1)
+        return lax.stop_gradient(sigma**2 * share * jnp.mean(jax.vmap(push)(signs) ** 2, axis=0))
+
+    def log_density(self, clean: Array, spread: Array) -> Array:
+        """Of the data at a clean value with this covariance, -inf where it is not a number."""
         data, value = self._data(clean)
-        if data.loc.size:
-            covariance = lax.stop_gradient(sigma**2 * self._spread(clean, product))
-            if covariance.ndim == 2:
-                covariance = covariance + jnp.diag(data.scale**2)
-                value += multivariate_normal.logpdf(data.value, data.loc, covariance)
-            else:
-                scale = jnp.sqrt(covariance + data.scale**2)
-                value += jnp.sum(norm.logpdf(data.value, data.loc, scale))
+        if spread.ndim == 2:
+            covariance = spread + jnp.diag(data.scale**2)
+            value += multivariate_normal.logpdf(data.value, data.loc, covariance)
+        else:
+            value += jnp.sum(norm.logpdf(data.value, data.loc, jnp.sqrt(spread + data.scale**2)))
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
     def _data(self, clean: Array) -> tuple[GaussianData, Array]:
         """The Normal sites at a clean point, and the log density of all other data."""
-        normal, rest = [], jnp.zeros((), clean.dtype)
-        for site in self._model.sites(clean).values():
-            if not _is_likelihood(site):
-                continue
-            base = _without_events(site["fn"])
-            if type(base) is dist.Normal and site["scale"] is None:
-                entries = (base.loc, base.scale, site["value"])
-                shape = jnp.shape(site["value"])
-                normal.append([jnp.broadcast_to(entry, shape).ravel() for entry in entries])
-            else:
-                log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
-                rest += log_prob if site["scale"] is None else site["scale"] * log_prob
-        if not normal:
-            return GaussianData(*[jnp.zeros(0, clean.dtype)] * 3), rest
-        return GaussianData(*map(jnp.concatenate, zip(*normal, strict=True))), rest
+        return _parts(self._model.sites(clean), clean.dtype)
 
-    def _spread(self, clean: Array, product: Any) -> Array:
-        r"""
-        :math:`J\, \nabla D\, J^\top`, or an estimate of its diagonal for many numbers: that of
-        :math:`\operatorname{tr}(\nabla D) / d\; J J^\top`, with fixed random signs.
-        """
-        mask = self.is_noisy(clean)
-        loc, pull = jax.vjp(lambda clean: self._data(clean)[0].loc, clean)
-        if loc.size <= LARGEST_EXACT:
-            (rows,) = jax.vmap(pull)(jnp.eye(loc.size, dtype=loc.dtype))
-            rows = rows * mask
-            spread = rows @ jax.vmap(product)(rows).T
-            return (spread + spread.T) / 2
-        signs = random.rademacher(random.key(0), (NUM_PROBES, clean.size), clean.dtype) * mask
-        share = jnp.clip(jnp.vdot(signs[0], product(signs[0])) / jnp.sum(mask), 0, 1)
-        push = jax.linearize(lambda clean: self._data(clean)[0].loc, clean)[1]
-        return share * jnp.mean(jax.vmap(push)(signs) ** 2, axis=0)
+
+def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array]:
+    normal, rest = [], jnp.zeros((), dtype)
+    for site in sites.values():
+        if not _is_likelihood(site):
+            continue
+        base = _without_events(site["fn"])
+        if type(base) is dist.Normal and site["scale"] is None:
+            entries = (base.loc, base.scale, site["value"])
+            shape = jnp.shape(site["value"])
+            normal.append([jnp.broadcast_to(entry, shape).ravel() for entry in entries])
+        else:
+            log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
+            rest += log_prob if site["scale"] is None else site["scale"] * log_prob
+    if not normal:
+        return GaussianData(*[jnp.zeros(0, dtype)] * 3), rest
+    return GaussianData(*map(jnp.concatenate, zip(*normal, strict=True))), rest
+
+
+def _by_directions(product: Product, noisy: np.ndarray, like: Array) -> Product:
+    """The product with a matrix that is known in a few directions, and by its mean in the rest."""
+
+    def restricted(v):
+        return product(jnp.zeros_like(like).at[noisy].set(v))[noisy]
+
+    key_range, key_rest = random.split(random.key(0))
+    signs = random.rademacher(key_range, (NUM_DIRECTIONS, len(noisy)), like.dtype)
+    basis = jnp.linalg.qr(jax.vmap(restricted)(signs).T)[0]
+    sign = random.rademacher(key_rest, (len(noisy),), like.dtype)
+    sign = sign - basis @ (basis.T @ sign)
+    images = jax.vmap(restricted)(jnp.vstack([basis.T, sign]))
+    core = images[:-1] @ basis
+    values, vectors = jnp.linalg.eigh((core + core.T) / 2)
+    # A covariance is positive, the Jacobian of a network need not be.
+    values, directions = jnp.maximum(values, 0), basis @ vectors
+    tiny = jnp.finfo(like.dtype).tiny
+    rest = jnp.clip(jnp.vdot(sign, images[-1]) / jnp.maximum(jnp.vdot(sign, sign), tiny), 0, 1)
+
+    def approximate(v):
+        u = v[noisy]
+        image = rest * u + directions @ ((values - rest) * (directions.T @ u))
+        return jnp.zeros_like(v).at[noisy].set(image)
+
+    return approximate
 
 
 def _without_events(fn: Any) -> Any:

@@ -57,6 +57,24 @@ def latent_normalizers(
     return {name: names for name, names in latent.items() if names}
 
 
+def dependencies(
+    model: Callable, model_args: tuple, model_kwargs: dict, values: dict[str, Array]
+) -> dict[str, frozenset[str]]:
+    """
+    The other latent sites that the density of each depends on, by NumPyro's provenance.
+
+    :param values: constrained values of the latent sites.
+    """
+
+    def log_probs(**values):
+        seeded = substitute(seed(model, random.key(0)), data=values)
+        sites = trace(seeded).get_trace(*model_args, **model_kwargs)
+        return {name: jnp.sum(sites[name]["fn"].log_prob(values[name])) for name in values}
+
+    found = eval_provenance(log_probs, **values)
+    return {name: sources - {name} for name, sources in found.items()}
+
+
 def check_normalizers(
     model: Callable, model_args: tuple, model_kwargs: dict, values: dict[str, Array]
 ) -> None:

@@ -13,6 +13,7 @@ from numpyro.primitives import Messenger
 
 from numpyro_scores.distributions import DiffusionPrior, ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of, with_base
+from numpyro_scores.handlers import latent_prior
 from numpyro_scores.infer.ladders import _is_likelihood
 
 
@@ -22,6 +23,14 @@ class likelihood_alone(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and not _is_likelihood(msg):
             msg["fn"] = msg["fn"].mask(False)  # a static mask: XLA drops the density
+
+
+class others_alone(Messenger):
+    """Leave out the likelihood, and the density of latent noise-conditional priors."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and (_is_likelihood(msg) or latent_prior(msg) is not None):
+            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed
 
 
 class diffusion_by_score(Messenger):

@@ -19,7 +19,7 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.densities import LineIntegral
 from numpyro_scores.infer._adjusted import Point
 from numpyro_scores.infer._guards import check_normalizers
-from numpyro_scores.infer._model_parts import has_likelihood
+from numpyro_scores.infer._model_parts import diffusion_by_score, has_likelihood, wrapped
 from numpyro_scores.infer._particle_model import ParticleModel
 from numpyro_scores.infer._particle_moves import Moved, move_particles
 from numpyro_scores.infer._particle_results import ParticleResults
@@ -82,9 +82,9 @@ class ParticleSampler(ParticleResults, ABC):
     def _round(self, state: Population, model: ParticleModel) -> Population:
         """One round more."""
 
-    def _check_sites(self, sites: LatentSites) -> None:
+    def _check_sites(self, sites: LatentSites, values: dict, args: tuple, kwargs: dict) -> None:
         """Raise if the latent sites are none for this sampler; most take any."""
-        del sites
+        del sites, values, args, kwargs
 
     def _run(self, rng_key: Array, args: tuple, kwargs: dict, given: Mapping[str, Array]) -> None:
         self._look(args, kwargs, given)
@@ -159,8 +159,9 @@ class ParticleSampler(ParticleResults, ABC):
             )
         if not values:
             raise ValueError(f"{name} needs a latent site, but the model has none.")
-        self._check_sites(sites)
-        check_normalizers(model, args, kwargs, values)
+        self._check_sites(sites, values, args, kwargs)
+        # Moves know diffusion priors by their score alone.
+        check_normalizers(wrapped(diffusion_by_score, model), args, kwargs, values)
         for site, draws in given.items():
             n = self._num_prior_draws
             if site not in values or jnp.shape(draws) != (n, *values[site].shape):

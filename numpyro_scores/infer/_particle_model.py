@@ -93,7 +93,10 @@ class ParticleModel:
 
     def sites(self, x: Array) -> dict[str, Any]:
         """The trace of the model at `x`."""
-        z = self.unravel(x)
+        return self.trace_of(self.unravel(x))
+
+    def trace_of(self, z: dict[str, Array]) -> dict[str, Any]:
+        """The trace of the model at unconstrained values by site."""
         values = constrain_fn(self.model, self._args, self._kwargs, z)
         seeded = substitute(seed(self.model, random.key(0)), data=values)
         return trace(seeded).get_trace(*self._args, **self._kwargs)

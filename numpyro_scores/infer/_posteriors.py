@@ -6,14 +6,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jax import Array, random
+from jax import Array
 from jax.flatten_util import ravel_pytree
-from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.util import potential_energy
-from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
 from numpyro_scores.handlers import latent_prior, noise_level
+from numpyro_scores.infer._guards import dependencies
 from numpyro_scores.infer._noise_levels import LARGEST_LEVEL, NoiseLevelKernel, without_priors
 
 
@@ -32,16 +31,13 @@ class PosteriorKernel(NoiseLevelKernel):
                 f"{dict(self._sites.processes)}. AnnealedLangevin(model) takes them as they are."
             )
 
-        def log_probs(**values):
-            seeded = seed(noise_level(self._model, sigma=LARGEST_LEVEL), random.key(0))
-            sites = trace(substitute(seeded, values)).get_trace(*model_args, **model_kwargs)
-            return {p: sites[p]["fn"].log_prob(values[p]) for p in self._sites.processes}
-
-        for prior, sources in eval_provenance(log_probs, **values).items():
-            if sources - {prior}:
+        model = noise_level(self._model, sigma=LARGEST_LEVEL)
+        sources = dependencies(model, model_args, model_kwargs, values)
+        for prior in self._sites.processes:
+            if sources[prior]:
                 raise ValueError(
                     f"{name} needs noise-conditional priors that do not depend on other latent "
-                    f"sites, but {prior!r} depends on {sorted(sources - {prior})}. "
+                    f"sites, but {prior!r} depends on {sorted(sources[prior])}. "
                     "AnnealedLangevin(model) takes such a model."
                 )
 

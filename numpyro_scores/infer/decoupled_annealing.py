@@ -50,6 +50,15 @@ class DAPS(PosteriorKernel):
     With the probability flow, whose end varies as much as the prior does already, they came out up
     to 2.4 times too large in directions that the data say nothing about.
 
+    A noise scale that is inferred feels this most: what :math:`x_0` may vary too much it varies at
+    the cost of the noise. With a smooth Gaussian prior on 64 pixels, all measured with noise 0.1,
+    its standard deviation came out 3.0 times too large; 1.9 times with `num_steps=40`, and also
+    where step 2 was drawn exactly; and right with exact draws from the whole covariance of
+    :math:`x_0` in place of :math:`r^2 I`. Its four leading directions were not enough (1.6 times).
+    At noise 0.7 it was 1.4 times too large, and the mean 1.5 standard deviations.
+    :class:`~numpyro_scores.TemperedSMC` and :class:`~numpyro_scores.TwistedDiffusionSampler` have
+    no such bias.
+
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
         continuous. Several such priors need the same noise process, and none may depend on another
         latent site.

@@ -161,6 +161,13 @@ def dead(y):
     numpyro.factor("y", jnp.where(y > 0, -jnp.inf, jnp.nan))
 
 
+def latent_denoiser(y):
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    denoiser = partial(lambda mean, x, sigma: mean + denoise(x - mean, sigma), mean)
+    numpyro.sample("x", ns.DiffusionPrior(denoiser, PROCESS, 2))
+    numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
 def half_dead(y):
     x = numpyro.sample("x", dist.Normal(0, 1))
     numpyro.factor("y", jnp.where(x > 0, y, jnp.nan))
@@ -197,6 +204,7 @@ def discrete(y):
         (dead, (1.0,), {}, "zero or not a number at all 20 draws of the prior"),
         (dead, (-1.0,), {}, "zero or not a number at all 20 draws of the prior"),
         (learned, (Y, SCORE), {}, r"prior_draws"),
+        (latent_denoiser, (0.0,), {}, r"parameters depend on the latent sites \['mean'\]"),
     ],
 )
 def test_errors_in_words(model, args, settings, message):

@@ -14,8 +14,9 @@ from infer.helpers import assert_within
 from jax import lax, random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._diffusion_twist import DiffusionTwist
+from numpyro_scores.infer._diffusion_twist import DiffusionTwist, _by_directions
 from numpyro_scores.infer._particle_model import ParticleModel
+from numpyro_scores.infer._twist_moves import twisted
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -38,10 +39,22 @@ def linear(y):
     numpyro.sample("y", dist.Normal(OPERATOR @ x, NOISE).to_event(1), obs=y)
 
 
-def wide(y):
-    """More numbers than have a covariance of their own, alike in all directions."""
+def wide(y, noise=NOISE):
+    """More numbers than take a product with the Jacobian each."""
     x = numpyro.sample("x", PRIOR)
-    numpyro.sample("y", dist.Normal(jnp.tile(x, 8), NOISE).to_event(1), obs=y)
+    repeated = jnp.tile(x, len(y) // 3)
+    numpyro.sample("y", dist.Normal(repeated, noise).to_event(1), obs=y)
+
+
+def wide_with_unknown_noise(y):
+    wide(y, numpyro.sample("noise", dist.HalfNormal(1.0)))
+
+
+def gained(y):
+    """The means depend on a site without noise, and so does what the data know of `x`."""
+    gain = numpyro.sample("gain", dist.Normal(1.0, 0.5))
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(gain * (OPERATOR @ x), NOISE).to_event(1), obs=y)
 
 
 def mixed(y):
@@ -72,14 +85,27 @@ def test_the_twist_is_exact_for_gaussians():
 
 
 @pytest.mark.slow
-def test_many_numbers_are_widened_one_by_one():
+@pytest.mark.parametrize("num_repeats, num_products", [(8, 9), (24, 1)])
+def test_many_numbers_take_few_products(num_repeats, num_products):
+    """In three dimensions the four directions are all; more than 64 numbers are independent."""
     x, sigma = jnp.array([0.3, -1.0, 2.0]), 1.5
-    y = jnp.linspace(-1.0, 1.0, 24)
+    y = jnp.linspace(-1.0, 1.0, 3 * num_repeats)
     twist = DiffusionTwist(ParticleModel(wide, (y,), {}))
-    scale = jnp.sqrt(NOISE**2 + sigma**2 / (1 + sigma**2))
-    exact = dist.Normal(jnp.tile(x, 8) / (1 + sigma**2), scale).log_prob(y).sum()
-    np.testing.assert_allclose(jax.jit(twist.log_twist)(x, sigma), exact, rtol=1e-4)
-    assert twist.num_products(x) == 1
+    rows = np.tile(np.eye(3), (num_repeats, 1))
+    spread = sigma**2 / (1 + sigma**2) * (rows @ rows.T if num_repeats == 8 else np.eye(len(y)))
+    law = dist.MultivariateNormal(rows @ x / (1 + sigma**2), spread + NOISE**2 * np.eye(len(y)))
+    np.testing.assert_allclose(jax.jit(twist.log_twist)(x, sigma), law.log_prob(y), rtol=1e-4)
+    assert twist.num_products(x) == num_products
+
+
+@pytest.mark.slow
+def test_few_directions_know_all_of_a_small_rank_and_of_a_multiple_of_the_identity(x64):
+    root = np.random.default_rng(0).normal(size=(10, 3))
+    for block in root @ root.T, 0.7 * np.eye(10):
+        matrix = np.zeros((12, 12))
+        matrix[2:, 2:] = block  # two entries are of other sites
+        product = _by_directions(partial(jnp.matmul, matrix), np.arange(2, 12), jnp.zeros(12))
+        np.testing.assert_allclose(jax.vmap(product)(jnp.eye(12)), matrix, atol=1e-10)
 
 
 def test_other_data_see_the_denoised_value_and_other_sites_have_no_noise():
@@ -93,6 +119,69 @@ def test_other_data_see_the_denoised_value_and_other_sites_have_no_noise():
     exact = dist.MultivariateNormal(OPERATOR @ clean, covariance).log_prob(Y)
     exact += dist.StudentT(3.0, clean[0], 0.4).log_prob(0.7)
     np.testing.assert_allclose(jax.jit(twist.log_twist)(at, sigma), exact, rtol=1e-4)
+
+
+def test_moves_of_other_sites_leave_the_twisted_density_as_it_is():
+    x, sigma, n = np.array([0.3, -1.0, 2.0], np.float32), 1.5, 4_000
+    model = ParticleModel(gained, (Y,), {})
+    twist = DiffusionTwist(model)
+    assert twist.varies(jnp.append(1.0, x)) and twist.num_products(jnp.append(1.0, x)) == 9
+    gains = np.linspace(-1.5, 3.5, 2_001)
+
+    def at(gain):
+        return jnp.append(gain, x)
+
+    log_twists = jax.jit(jax.vmap(lambda gain: twist.log_twist(at(gain), sigma)))
+    log_density = np.asarray(log_twists(gains), float) - (gains - 1) ** 2 / (2 * 0.5**2)
+    weights = np.exp(log_density - log_density.max())
+    cumulative = np.cumsum(weights) / weights.sum()
+    key_start, key_moves = random.split(random.key(0))
+    starts = np.interp(random.uniform(key_start, (n,)), cumulative, gains)
+
+    @jax.jit
+    @jax.vmap
+    def move(key, gain):
+        return twisted(key, at(gain), model, sigma, jnp.ones(4), num_moves=3)
+
+    particles = move(random.split(key_moves, n), starts)
+    ends = np.asarray(particles.point.x[:, 0], float)
+    mean = weights @ gains / weights.sum()
+    sd = np.sqrt(weights @ (gains - mean) ** 2 / weights.sum())
+    assert_within(ends.mean(), mean, sd / np.sqrt(n))
+    # For a kurtosis of up to four.
+    assert_within(ends.std(), sd, sd * np.sqrt(0.75 / n))
+    assert 0.2 < np.mean(particles.accept_prob) < 0.8 and np.mean(ends == starts) < 0.3
+    np.testing.assert_array_equal(particles.point.x[:, 1:], np.tile(x, (n, 1)))
+    np.testing.assert_allclose(particles.log_twist, log_twists(starts), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(particles.point.energy, -log_twists(ends), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_an_unknown_noise_scale_keeps_its_draws_and_the_evidence():
+    y = np.random.default_rng(0).normal(size=(8, 3)) * 0.4 + np.array([1.0, -0.5, 2.0])
+    sampler = ns.TwistedDiffusionSampler(wide_with_unknown_noise, 2_000, progress_bar=False)
+    sampler.run(random.key(0), jnp.asarray(y, jnp.float32).ravel())
+    # The mean of the eight repeats, and what they differ by.
+    noise = np.linspace(0.05, 3, 3_000)
+    variance = noise[:, None] ** 2
+    log_density = dist.HalfNormal(1.0).log_prob(noise) + dist.Normal(
+        0, np.sqrt(1 + variance / 8)
+    ).log_prob(y.mean(axis=0)).sum(axis=1)
+    squares = np.sum((y - y.mean(axis=0)) ** 2)
+    log_density += -squares / (2 * noise**2) - 21 / 2 * np.log(2 * np.pi * noise**2)
+    log_density += -3 / 2 * np.log(8.0)
+    log_density = np.asarray(log_density, float)
+    weights = np.exp(log_density - log_density.max())
+    log_evidence = np.log(weights.sum() * (noise[1] - noise[0])) + log_density.max()
+    weights /= weights.sum()
+    mean = weights @ noise
+    sd = np.sqrt(weights @ (noise - mean) ** 2)
+    found = np.asarray(sampler.get_samples()["noise"], float)
+    assert_within(found.mean(), mean, sd / np.sqrt(400))
+    assert_within(found.std(), sd, sd / np.sqrt(400))
+    assert len(np.unique(found)) > 1_500
+    assert_within(sampler.log_evidence, log_evidence, sampler.log_evidence_error)
+    assert sampler.log_evidence_error < 0.15
 
 
 def test_the_flow_carries_the_density_of_a_level_to_that_of_another():
@@ -154,9 +243,24 @@ def no_diffusion(y):
     numpyro.sample("y", dist.Normal(x, 1), obs=y)
 
 
+def noise_of_the_value(y):
+    x = numpyro.sample("x", PRIOR)
+    noise = numpyro.sample("noise", dist.LogNormal(x[0], 1.0))
+    numpyro.sample("y", dist.Normal(x[1], noise), obs=y)
+
+
+def prior_with_a_latent_mean(y):
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    denoiser = partial(lambda mean, x, sigma: mean + denoise(x - mean, sigma), mean)
+    x = numpyro.sample("x", ns.DiffusionPrior(denoiser, PROCESS, 3))
+    numpyro.sample("y", dist.Normal(x[1], 1.0), obs=y)
+
+
 @pytest.mark.parametrize(
     "model, settings, message",
     [
+        (noise_of_the_value, {}, r"'noise' depends on \['x'\]. AnnealedLangevin"),
+        (prior_with_a_latent_mean, {}, r"'x' depends on \['mean'\]. AnnealedLangevin"),
         (no_diffusion, {}, r"the latent sites \['x'\] have none. Use a DiffusionPrior"),
         (linear, {"num_levels": 1}, "num_levels must be from 2 to 999, got 1"),
         (linear, {"churn": 0.0}, "churn must be a finite positive number, got 0.0"),

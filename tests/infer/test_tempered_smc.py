@@ -10,7 +10,17 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.conjugate import DIFFUSION, NOISE, SCORE, Y, conjugate, conjugate_log_evidence, learned
+from infer.conjugate import (
+    DIFFUSION,
+    NOISE,
+    PROCESS,
+    SCORE,
+    Y,
+    conjugate,
+    conjugate_log_evidence,
+    denoise,
+    learned,
+)
 from infer.helpers import assert_within
 from jax import lax, random
 

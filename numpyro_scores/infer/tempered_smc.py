@@ -121,8 +121,9 @@ class TemperedSMC(ParticleSampler):
             not depend on sites that are drawn anew.
         :param kwargs: keyword arguments of the model.
         :raises ValueError: if the model has a discrete latent site, no latent site, or neither an
-            observed site nor a factor; if a site cannot be drawn from; if the likelihood is zero
-            or not a number at every draw; or if `prior_draws` do not fit.
+            observed site nor a factor; if a site cannot be drawn from; if a density that is known
+            by its score, that of a diffusion prior too, depends on another latent site; if the
+            likelihood is zero or not a number at every draw; or if `prior_draws` do not fit.
         :raises RuntimeError: if the posterior is not reached in 1,000 rounds.
         """
         self._run(rng_key, args, kwargs, dict(prior_draws or {}))

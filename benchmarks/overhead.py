@@ -7,8 +7,8 @@ the time of the first call beside that of NumPyro's NUTS; and what a second `run
 data of the same shape.
 
 Without a progress bar `MCMC.run` compiles its loop at every call. The time of a draw is therefore
-the slope between a short and a long run; the bare loop is timed compiled. Both are the median of
-several repeats in turn, so that a machine whose speed drifts changes the ratio little.
+the slope between a short and a long run; the bare loop is timed compiled. The ratio is the median
+of those of several pairs in turn, so that a machine whose speed drifts changes it little.
 """
 
 import argparse
@@ -220,11 +220,9 @@ def overhead(problem: Problem, num_draws: int, repeats: int) -> None:
         for _ in range(repeats):
             ours.append(seconds_a_draw(kernel, start, num_draws // 10, num_draws))
             theirs.append(timed(bare, start, keys, num_draws)[0] / num_draws)
-        mine, bare_time = statistics.median(ours), statistics.median(theirs)
-        print(
-            f"| `{name}` | {steps / mine:.3g} | {steps / bare_time:.3g} | {mine / bare_time:.2f} |",
-            flush=True,
-        )
+        speeds = [steps / statistics.median(seconds) for seconds in (ours, theirs)]
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        print(f"| `{name}` | {speeds[0]:.3g} | {speeds[1]:.3g} | {ratio:.2f} |", flush=True)
 
 
 def model(y):
@@ -267,7 +265,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--num-draws", type=int, default=1_000)
+    parser.add_argument("--num-draws", type=int, default=3_000)
     args = parser.parse_args()
     os.environ.pop("CI", None)  # with it NumPyro shows no bar
     first_calls(args.repeats)

@@ -144,10 +144,11 @@ def compare(case: Case, num_steps: int, repeats: int) -> float:
             times[name].append(loop())
     median = {name: statistics.median(values) for name, values in times.items()}
     for name in loops:
+        ratios = [fit / other for fit, other in zip(times["fit"], times[name], strict=True)]
         print(
             f"{case.kind} {case.precision or 'float32'}: fit {1e3 * median['fit']:.3f} ms a step, "
-            f"by hand ({name}) {1e3 * median[name]:.3f} ms, ratio "
-            f"{median['fit'] / median[name]:.3f}",
+            f"by hand ({name}) {1e3 * median[name]:.3f} ms, median ratio of {repeats} pairs "
+            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
             flush=True,
         )
     return median["fit"]
@@ -196,7 +197,7 @@ def memory(data: Any, num_steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-steps", type=int, default=5_000, help="steps of a measurement")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory-steps", type=int, default=10_000)
     options = parser.parse_args()
     data = np.random.default_rng(0).normal(size=(2_000, 8, 8)).astype(np.float32)

@@ -42,11 +42,19 @@ class Blocks(NamedTuple):
     index: np.ndarray
     transformed: np.ndarray
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of entries of each block, shape `(num_blocks,)`."""
+        return np.bincount(self.index, minlength=len(self.transformed))
+
+    @property
+    def margin(self) -> np.ndarray:
+        """How many times their expectation root mean squares may be by chance, `(num_blocks,)`."""
+        return 1 + MARGIN / np.sqrt(self.sizes)
+
     def rms(self, x: Array) -> Array:
         """Root mean square of each block, shape `(num_blocks,)`."""
-        size = len(self.transformed)
-        squares = jnp.bincount(self.index, x**2, length=size)
-        return jnp.sqrt(squares / np.bincount(self.index, minlength=size))
+        return jnp.sqrt(jnp.bincount(self.index, x**2, length=len(self.sizes)) / self.sizes)
 
     def radius(self, sigma: Array) -> Array:
         """How far a step may carry each block: the noise level, or one unconstrained unit."""
@@ -59,8 +67,12 @@ class Blocks(NamedTuple):
         :param curvatures: the largest of each block, shape `(num_blocks,)`.
         :param num_steps: number of steps that will be made with it.
         """
-        # Where the potential is nearly straight its curvature bounds nothing.
-        bound = jnp.maximum(curvatures, self.rms(grad) / self.radius(sigma))
+        # At a kink, or where it is nearly straight, the slope of the potential bounds the step. Slopes
+        # that chance explains count alike: steps that followed them would be short in the tails, and
+        # so make these too heavy.
+        slope, by_chance = self.rms(grad), jnp.sqrt(curvatures)
+        slope = jnp.where(slope > self.margin * by_chance, slope, by_chance)
+        bound = jnp.maximum(curvatures, slope / self.radius(sigma))
         step_size = STEP_FRACTION / (len(curvatures) * bound)
         longest = np.where(self.transformed, (LARGEST_MOVE / num_steps) ** 2 / 2, np.inf)
         step_size = jnp.minimum(step_size, longest)
@@ -68,15 +80,11 @@ class Blocks(NamedTuple):
 
     def tamed(self, grad: Array, step_size: Array, sigma: Array) -> Array:
         """
-        The gradient, no longer in any block than chance can make it, or than lets a step go as far
-        as its scale: steps that were chosen where they start may meet a wall (Brosse, Durmus,
-        Moulines & Sabanis 2019, "The tamed unadjusted Langevin algorithm").
+        The gradient, no longer in any block than lets a step go as far as its scale and chance
+        allow: steps that were chosen where they start may meet a wall (Brosse, Durmus, Moulines &
+        Sabanis 2019, "The tamed unadjusted Langevin algorithm").
         """
-        # A curvature of STEP_FRACTION / h or less has gradients of the root of that.
-        by_chance = jnp.sqrt(STEP_FRACTION * self.rms(step_size))
-        sizes = np.bincount(self.index, minlength=len(self.transformed))
-        longest = jnp.maximum(STEP_FRACTION * self.radius(sigma), by_chance)
-        longest *= 1 + MARGIN / np.sqrt(sizes)
+        longest = STEP_FRACTION * self.margin * self.radius(sigma)
         return self._scaled(grad, longest / self.rms(step_size * grad))
 
     def limited(self, momentum: Array) -> Array:

@@ -4,56 +4,20 @@
 """A NumPyro run as an ArviZ object: every number arrives under ArviZ's name and survives netCDF."""
 
 import warnings
-from typing import NamedTuple
 
 import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 import xarray
-from numpyro.infer import HMC, MCMC, NUTS, Predictive
+from diagnostics.helpers import CHAINS, DRAWS, Y, group_names, half_square, model, quick, run
+from numpyro.infer import MCMC, NUTS, Predictive
 
 from numpyro_scores.diagnostics import to_inference_data
 
 # So short a warmup may leave steps that are too large.
 pytestmark = pytest.mark.filterwarnings("ignore:Diverging draws")
-
-Y = jnp.array([0.3, -1.2, 2.0])
-CHAINS, DRAWS = 2, 6
-FIELDS = ("potential_energy", "accept_prob", "num_steps", "energy", "adapt_state.step_size")
-
-
-def model(y=None):
-    x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand((2, 3)).to_event(2))
-    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-    with numpyro.plate("group", 3):
-        numpyro.sample("y", dist.Normal(x.sum(axis=0), scale), obs=y)
-
-
-def quick(model=None, **kwargs):
-    """A kernel that compiles fast."""
-    options = {"step_size": 0.1, "adapt_step_size": False, "adapt_mass_matrix": False}
-    return HMC(model, trajectory_length=None, num_steps=1, **options, **kwargs)
-
-
-def half_square(z):
-    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(z)) / 2
-
-
-def run(kernel, *args, draws=DRAWS, chains=CHAINS, extra_fields=FIELDS, **kwargs):
-    mcmc = MCMC(
-        kernel,
-        num_warmup=20,
-        num_samples=draws,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(0), *args, extra_fields=extra_fields, **kwargs)
-    return mcmc
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +28,6 @@ def mcmc():
 @pytest.fixture(scope="module")
 def inference_data(mcmc):
     return to_inference_data(mcmc)
-
-
-def group_names(inference_data):
-    """The groups of either container."""
-    if hasattr(inference_data, "children"):
-        return set(inference_data.children)
-    return set(inference_data.groups())
 
 
 def test_container_is_arvizs_own(inference_data):
@@ -165,58 +122,6 @@ def test_dims_and_coords(mcmc):
     np.testing.assert_array_equal(result["observed_data"]["y"].sel(group=20), Y[1])
 
 
-def test_plates_and_event_dims_name_dimensions():
-    def model(y):
-        with numpyro.plate("outer", 2, dim=-2), numpyro.plate("inner", 3):
-            x = numpyro.sample(
-                "x",
-                dist.Normal(0.0, 1.0).expand([4]).to_event(1),
-                infer={"event_dims": ["feature"]},
-            )
-            numpyro.deterministic("total", x.sum(axis=-1))
-            numpyro.deterministic("constant", jnp.ones(()))
-        with numpyro.plate("lone", 2, dim=-2):
-            numpyro.sample("z", dist.Normal(0.0, 1.0))
-        numpyro.sample("y", dist.Normal(x.sum(), 1.0), obs=y)
-
-    posterior = to_inference_data(run(quick(model), 0.5, extra_fields=()))["posterior"]
-    dims = {name: values.dims[2:] for name, values in posterior.data_vars.items()}
-    assert dims == {
-        "x": ("outer", "inner", "feature"),
-        "total": ("outer", "inner"),
-        "constant": (),
-        "z": ("lone", "z_dim_1"),
-    }
-
-
-@pytest.mark.slow
-def test_a_prior_that_cannot_draw_is_not_asked_to():
-    class Unsampled(dist.Normal):
-        def sample(self, key, sample_shape=()):
-            raise RuntimeError("cannot draw")
-
-    def model(y):
-        x = numpyro.sample("x", Unsampled(0.0, 1.0))
-        # Positive only at draws of x, and the observation is scaled by it to show which.
-        numpyro.sample("y", dist.Normal(x, 1.0), obs=y + 0.0 * x)
-        numpyro.factor("weight", -(x**2))
-
-    mcmc = run(quick(model), 0.5, extra_fields=(), init_params={"x": jnp.zeros(CHAINS)})
-    observed = to_inference_data(mcmc)["observed_data"]
-    assert set(observed.data_vars) == {"y"}
-    assert float(observed["y"]) == 0.5
-
-
-def test_excluded_sites_are_drawn_from_the_prior():
-    mcmc = run(quick(model), Y, extra_fields=("~z.x",))
-    result = to_inference_data(mcmc)
-    assert set(result["posterior"].data_vars) == {"scale"}
-    np.testing.assert_array_equal(result["observed_data"]["y"], Y)
-    mcmc._states["z"] = {}
-    with pytest.raises(ValueError, match="collected no site"):
-        to_inference_data(mcmc)
-
-
 def test_predictive_groups(mcmc):
     predictive = Predictive(model, mcmc.get_samples())(jax.random.key(1))
     prior = Predictive(model, num_samples=5)(jax.random.key(2))
@@ -237,41 +142,6 @@ def test_predictive_groups(mcmc):
     # Predictions at another number of points are not those of the plate's members.
     elsewhere = to_inference_data(mcmc, posterior_predictive={"y": jnp.zeros((CHAINS * DRAWS, 4))})
     assert elsewhere["posterior_predictive"]["y"].dims == ("chain", "draw", "y_dim_0")
-
-
-class Point(NamedTuple):
-    q: jax.Array
-    r: jax.Array
-
-
-@pytest.mark.parametrize(
-    "start, names",
-    [
-        (jnp.zeros(2), {"x": lambda z: z}),
-        ([jnp.zeros(()), jnp.zeros(2)], {"x.0": lambda z: z[0], "x.1": lambda z: z[1]}),
-        (Point(jnp.zeros(()), jnp.zeros(2)), {"q": lambda z: z.q, "r": lambda z: z.r}),
-        ({"a": {"b": jnp.zeros(2)}}, {"a.b": lambda z: z["a"]["b"]}),
-    ],
-    ids=["array", "list", "namedtuple", "nested"],
-)
-def test_potential_fn_kernels_name_leaves_by_path(start, names):
-    mcmc = run(quick(potential_fn=half_square), chains=1, init_params=start)
-    result = to_inference_data(mcmc)
-    assert group_names(result) == {"posterior", "sample_stats"}
-    assert set(result["posterior"].data_vars) == set(names)
-    samples = mcmc.get_samples(group_by_chain=True)
-    for name, get in names.items():
-        np.testing.assert_array_equal(result["posterior"][name], get(samples))
-
-
-def test_scoped_names_survive_netcdf(tmp_path):
-    scoped = numpyro.handlers.scope(model, prefix="one")
-    mcmc = run(quick(scoped), Y, extra_fields=())
-    result = to_inference_data(mcmc)
-    samples = mcmc.get_samples(group_by_chain=True)
-    np.testing.assert_array_equal(result["posterior"]["one.x"], samples["one/x"])
-    np.testing.assert_array_equal(result["observed_data"]["one.y"], Y)
-    result.to_netcdf(tmp_path / "scoped.nc", engine="h5netcdf")
 
 
 def test_warmup_is_kept_on_request(tmp_path):

@@ -3,6 +3,8 @@
 
 """What the tests of the kernels share: many chains at once, and honest comparisons."""
 
+import itertools
+
 import jax
 import numpy as np
 from jax import random
@@ -35,3 +37,9 @@ def assert_no_rejection(pvalues, level=1e-6):
 def whitened(draws, mean, covariance):
     """Draws, shape `(n, d)`, in units where `N(mean, covariance)` is standard normal."""
     return np.linalg.solve(np.linalg.cholesky(covariance), (np.asarray(draws) - mean).T).T
+
+
+def enumerated(states, shape):
+    """All values of a site whose elements have these states, shape `(num_values, *shape)`."""
+    values = itertools.product(states, repeat=int(np.prod(shape)))
+    return np.array(list(values), np.int8).reshape(-1, *shape)

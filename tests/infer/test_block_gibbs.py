@@ -1,9 +1,8 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""BlockGibbs: its transition matrix, its draws, and what it finds in a model."""
+"""BlockGibbs: its transition matrix and its draws."""
 
-import itertools
 from functools import partial
 
 import jax
@@ -12,10 +11,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.helpers import assert_within, draw, mean_and_error
+from infer.helpers import assert_within, draw, enumerated, mean_and_error
 from jax import random
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS, Gibbs, Predictive
+from numpyro.infer import MCMC
 from numpyro.infer.util import log_density
 
 import numpyro_scores as ns
@@ -115,12 +114,6 @@ MODELS = {
 }
 
 
-def points(states, shape):
-    """All values of these states, shape `(num_values, *shape)`."""
-    grid = itertools.product(states, repeat=int(np.prod(shape)))
-    return np.array(list(grid), np.int8).reshape(-1, *shape)
-
-
 def transition_matrix(update, trace_at, values):
     """Of one sweep, from the conditionals that the kernel draws from."""
     start = {"x": jnp.asarray(values[0])}
@@ -128,7 +121,7 @@ def transition_matrix(update, trace_at, values):
         log_prob = jax.jit(update.conditional(start, trace_at).log_prob)(values)
         return np.tile(np.exp(np.sum(log_prob, tuple(range(1, values.ndim)))), (len(values), 1))
     d = blocks_of(jax.jit(lambda start: trace_at(start)["x"]["fn"])(start))
-    choices = [points(update.states, block.shape) for block in d.split(values[0])]
+    choices = [enumerated(update.states, block.shape) for block in d.split(values[0])]
     sizes = [len(choice) for choice in choices]
     # Every combination of the blocks, and the number of the value that it makes.
     combinations = np.stack(np.meshgrid(*map(range, sizes), indexing="ij"), -1).reshape(
@@ -185,7 +178,7 @@ def exact(model, values, *args):
 def test_a_sweep_leaves_the_posterior_invariant(name):
     model, y, states = MODELS[name]
     update, shape = looked_at(model, y)
-    values = points(states, shape)
+    values = enumerated(states, shape)
     pi = exact(model, values, y)
     matrix = transition_matrix(update, Trace(model, (y,), {}), values)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
@@ -207,13 +200,13 @@ def test_draws_have_the_posterior(name):
     model, y, states = MODELS[name]
     kernel = ns.BlockGibbs(model, num_steps=30)
     z = np.asarray(draw(kernel, random.key(1), 4000, None, y).z["x"])
-    values = points(states, z.shape[1:])
+    values = enumerated(states, z.shape[1:])
     pi = exact(model, values, y)
     # Means of the elements and of products of two: blocks drawn with one key have the right means.
-    flat, points_ = (x.reshape(len(x), -1).astype(float) for x in (z, values))
+    flat, points = (x.reshape(len(x), -1).astype(float) for x in (z, values))
     for moments in (lambda x: x, lambda x: (x[:, :, None] * x[:, None]).reshape(len(x), -1)):
-        mean = pi @ moments(points_)
-        variance = pi @ moments(points_) ** 2 - mean**2
+        mean = pi @ moments(points)
+        variance = pi @ moments(points) ** 2 - mean**2
         error = np.sqrt(np.maximum(variance, 0) / len(z)) + 1e-6
         assert_within(moments(flat).mean(0), mean, error, 4.5)
 
@@ -239,76 +232,12 @@ def test_energy_of_a_large_lattice():
     assert_within(mean, -0.7045, error)
 
 
-def two_sites(y):
-    """A chain of dependence: components of groups, and a lattice whose data they change."""
-    with numpyro.plate("groups", 2):
-        k = numpyro.sample("k", dist.Bernoulli(0.3))
-    x = numpyro.sample("x", ns.Ising((2, 2), 0.3))
-    numpyro.sample("y", dist.Normal(x * (1.0 + k), 1.0).to_event(2), obs=y)
-
-
-def of_the_groups(values, y):
-    scales = 1.0 + jnp.arange(2)[:, None]
-    terms = dist.Normal(values["x"] * scales[:, None], 1.0).log_prob(y).sum(-2)
-    return dist.Bernoulli(logits=jnp.log(0.3 / 0.7) + terms[1] - terms[0])
-
-
-@pytest.mark.parametrize(
-    "blocks",
-    [
-        pytest.param(None, marks=pytest.mark.slow),
-        [(["k"], of_the_groups), (["x"], None)],
-        pytest.param([(["x", "k"], None)], marks=pytest.mark.slow),
-    ],
-)
-def test_several_sites_have_their_joint_posterior(blocks):
-    y = DATA[:, :2]
-    kernel = ns.BlockGibbs(two_sites, blocks, num_steps=20)
-    z = draw(kernel, random.key(2), 4000, None, y).z
-    x, k = points((-1, 1), (2, 2)), points((0, 1), (2,))
-    pairs = {"x": np.repeat(x, len(k), 0), "k": np.tile(k, (len(x), 1))}
-    energy = jax.jit(jax.vmap(kernel.get_potential_fn((y,))))(pairs)
-    pi = np.asarray(jax.nn.softmax(-energy))
-    for name, values in z.items():
-        values = np.asarray(values, float)
-        assert_within(
-            values.mean(0), np.tensordot(pi, pairs[name], 1), values.std(0) / np.sqrt(len(values))
-        )
-
-
-def unknown_noise(y=None):
-    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
-    sampler = partial(ns.BlockGibbs, num_steps=20)
-    x = numpyro.sample("x", ns.Ising((2, 3), 0.4, 0.1, periodic=False, sampler=sampler))
-    numpyro.sample("y", dist.Normal(x, noise).to_event(2), obs=y)
-
-
-@pytest.mark.slow
-def test_beside_nuts_an_unknown_noise_scale_has_its_posterior():
-    y = np.array([[1.2, 0.6, -0.9], [0.4, 1.1, -1.6]])
-    kernel = Gibbs([(ns.BlockGibbs(unknown_noise), ["x"]), (NUTS(unknown_noise), ["noise"])])
-    mcmc = MCMC(kernel, num_warmup=200, num_samples=1500, num_chains=2, progress_bar=False)
-    mcmc.run(random.key(0), y)
-    draws = mcmc.get_samples(group_by_chain=True)
-    noise, x = np.linspace(1e-3, 4, 2000), points((-1, 1), (2, 3))
-    log_prob = ns.Ising((2, 3), 0.4, 0.1, periodic=False).log_prob(x)[:, None]
-    log_prob += dist.Normal(x[:, None], noise[:, None, None]).to_event(2).log_prob(y)
-    log_prob += dist.HalfNormal(1.0).log_prob(noise)
-    pi = np.exp(log_prob - log_prob.max())
-    pi /= pi.sum()
-    # Batches of 50 draws are as good as independent.
-    batches = np.asarray(draws["noise"]).reshape(60, 50)
-    assert_within(batches.mean(), (pi.sum(0) * noise).sum(), batches.mean(1).std() / 60**0.5)
-    batches = np.asarray(draws["x"], float).reshape(60, 50, 2, 3).mean(1)
-    assert_within(batches.mean(0), np.tensordot(pi.sum(1), x, 1), batches.std(0) / 60**0.5)
-
-
-def run(chain_method, num_samples=4, num_chains=2, kernel=None):
+def run(chain_method, num_samples=4):
     mcmc = MCMC(
-        kernel or ns.BlockGibbs(MODELS["missing and tempered"][0]),
+        ns.BlockGibbs(MODELS["missing and tempered"][0]),
         num_warmup=2,
         num_samples=num_samples,
-        num_chains=num_chains,
+        num_chains=2,
         chain_method=chain_method,
         progress_bar=False,
     )
@@ -334,155 +263,3 @@ def test_a_resumed_run_goes_on_where_it_stopped():
     mcmc.run(mcmc.post_warmup_state.rng_key, DATA)
     second = mcmc.get_samples(group_by_chain=True)["x"]
     np.testing.assert_array_equal(np.concatenate([first, second], 1), whole)
-
-
-@pytest.mark.slow
-def test_draws_from_a_sampler_and_the_posterior_predictive():
-    d = ns.Ising((2, 2), 0.3, 0.2, sampler=partial(ns.BlockGibbs, num_steps=20))
-    x = np.asarray(d.sample(random.key(0), (3000,)), float)
-    values = points((-1, 1), (2, 2))
-    pi = jax.nn.softmax(d.log_prob(values))
-    assert_within(x.mean(0), np.tensordot(pi, values, 1), x.std(0) / np.sqrt(len(x)))
-    machine = ns.BernoulliRBM(WEIGHTS, VISIBLE, HIDDEN, sampler=ns.BlockGibbs)
-    assert machine.sample(random.key(0), (2, 3)).shape == (2, 3, 4)
-    assert machine.joint().sample(random.key(0), (2,)).shape == (2, 7)
-    assert Predictive(unknown_noise, num_samples=3)(random.key(0))["y"].shape == (3, 2, 3)
-
-
-def blurred(y):
-    x = numpyro.sample("x", ns.Ising((2, 4), 0.3))
-    numpyro.sample("y", dist.Normal(x + jnp.roll(x, 1, 1), 1.0).to_event(2), obs=y)
-
-
-def of_the_sum(y):
-    x = numpyro.sample("x", ns.Ising((2, 4), 0.3))
-    numpyro.factor("f", 0.1 * jnp.sum(x))
-
-
-def turned(y):
-    x = numpyro.sample("x", ns.Ising((4, 4), 0.3))
-    numpyro.sample("y", dist.Normal(x.T, 1.0).to_event(2), obs=jnp.tile(y, (2, 1)))
-
-
-def almost_elementwise(y):
-    x = numpyro.sample("x", ns.Ising((2, 4), 0.3))
-    numpyro.sample("y", dist.Normal(x.at[0, 0].add(x[1, 3]), 1.0).to_event(2), obs=y)
-
-
-def markov(y):
-    with numpyro.plate("data", 4):
-        z = numpyro.sample("x", dist.Bernoulli(0.5))
-    numpyro.sample("y", dist.Normal(z + jnp.roll(z, 1), 1.0).to_event(1), obs=y[0])
-
-
-def continuous(y):
-    numpyro.sample("k", dist.Bernoulli(0.5))
-    numpyro.sample("u", dist.Normal())
-
-
-def counts(y):
-    numpyro.sample("x", dist.Poisson(3.0))
-
-
-def inferred_coupling(y):
-    k = numpyro.sample("k", dist.Bernoulli(0.5))
-    numpyro.sample("x", ns.Ising((2, 4), 0.3 * k))
-
-
-def enumerated(y):
-    numpyro.sample("x", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
-
-
-def visible_data(y):
-    machine = ns.GaussianBernoulliRBM(WEIGHTS, 0.0, 1.0, HIDDEN)
-    x = numpyro.sample("x", machine.joint())
-    numpyro.sample("y", dist.Normal(x[:4], 1.0).to_event(1), obs=y[0])
-
-
-def masked(y):
-    with handlers.mask(mask=False):
-        numpyro.sample("x", ns.Ising((2, 4), 0.3))
-
-
-def scaled(y):
-    with handlers.scale(scale=0.5):
-        numpyro.sample("x", rbm())
-
-
-def subsampled(y):
-    with numpyro.plate("data", 4, subsample_size=2):
-        numpyro.sample("x", dist.Bernoulli(0.5))
-
-
-NOT_A_SUM = r"'x', of shape \(.*\), at once: the log density of \['.'\] is not a sum over single"
-
-
-@pytest.mark.parametrize(
-    "model, message",
-    [
-        (blurred, NOT_A_SUM),
-        (of_the_sum, NOT_A_SUM),
-        (turned, NOT_A_SUM),
-        (almost_elementwise, NOT_A_SUM),
-        (markov, NOT_A_SUM),
-        (continuous, r"updates discrete sites, but \['u'\] are continuous. Give them a kernel"),
-        (counts, "finitely many states, but site 'x' is of Poisson"),
-        (inferred_coupling, r"'x' has an unnormalised density .* latent sites \['k'\]"),
-        (enumerated, r"\['x'\], which the model asks to enumerate"),
-        (visible_data, r"continuous elements of site 'x' .*, but \['y'\] depend on them"),
-        (masked, "site 'x' is masked"),
-        (scaled, "density of site 'x' is scaled"),
-        (subsampled, r"cannot subsample: the plates \['data'\]"),
-        (lambda y: None, "found no discrete latent site"),
-    ],
-)
-def test_a_model_that_cannot_be_drawn_in_blocks_is_refused(model, message):
-    with pytest.raises(ValueError, match=message):
-        run("vectorized", kernel=ns.BlockGibbs(model))
-
-
-@pytest.mark.parametrize(
-    "blocks, message",
-    [
-        ([(["k"], None)], r"they miss \['x'\], and \[\] are no latent"),
-        ([(["k", "x"], None), (["z"], None)], r"they miss \[\], and \['z'\] are no latent"),
-        ([(["k"], None), (["x", "k"], None)], r"overlap: \['k'\] stand in several"),
-        ([("k", None)], "must be pairs of a list of names .*, got"),
-        ([(["k"], 3), (["x"], None)], r"conditional of the sites \['k'\] must be a function"),
-        ([(["k"], lambda values, y: 3), (["x"], None)], r"must return a NumPyro .*, got int"),
-        (
-            [(["k"], lambda values, y: dist.Bernoulli(0.5)), (["x"], None)],
-            r"'k' must have the shape of the site, \(2,\), got \(\)",
-        ),
-    ],
-)
-def test_blocks_that_do_not_fit_the_model_are_told(blocks, message):
-    with pytest.raises(ValueError, match=message):
-        draw(ns.BlockGibbs(two_sites, blocks), random.key(0), 2, None, DATA[:, :2])
-
-
-@pytest.mark.parametrize(
-    "init_params, message",
-    [
-        ({"z": np.ones((2, 2, 4))}, r"values of the sites \['x'\], got \['z'\]"),
-        ({"x": np.ones((2, 4))}, r"must have shape \(2, 2, 4\), got \(2, 4\)"),
-    ],
-)
-def test_a_start_that_does_not_fit_is_told(init_params, message):
-    with pytest.raises(ValueError, match=message):
-        draw(ns.BlockGibbs(MODELS["missing and tempered"][0]), random.key(0), 2, init_params, DATA)
-
-
-def test_data_that_are_nan_are_told():
-    with pytest.raises(ValueError, match="not finite at the start"):
-        draw(ns.BlockGibbs(two_sites), random.key(0), 2, None, np.full((2, 2), np.nan))
-
-
-def test_new_data_of_the_same_shape_are_not_looked_at_again():
-    kernel = ns.BlockGibbs(MODELS["missing and tempered"][0])
-    kernel.init(random.key(0), 0, None, (DATA,), {})
-    planned = kernel._planned
-    kernel.init(random.key(0), 0, None, (DATA + 1,), {})
-    assert kernel._planned is planned
-    kernel.init(random.key(0), 0, None, (DATA[:1],), {})
-    assert kernel._planned is not planned

@@ -166,7 +166,7 @@ def test_mean_acceptance_at_stationarity():
     z = random.normal(random.key(0), (num_chains, d))
     state = draw(kernel, random.key(1), num_chains, z)
     (delta,) = np.unique(np.asarray(state.adapt_state.step_size).round(5))
-    np.testing.assert_allclose(delta, 1.9 * d ** (-1 / 4), rtol=2e-3)
+    np.testing.assert_allclose(delta, 1.42 * d ** (-1 / 4), rtol=2e-3)
 
     decay = np.exp(-delta)
     leapfrog = np.array([[1 - delta**2 / 2, delta], [delta**3 / 4 - delta, 1 - delta**2 / 2]])
@@ -184,7 +184,7 @@ def test_mean_acceptance_at_stationarity():
     accept_prob = np.asarray(state.accept_prob, np.float64)
     error = np.hypot(accept_prob.std() / num_chains**0.5, exact.std() / len(exact) ** 0.5)
     assert_within(accept_prob.mean(), exact.mean(), error)
-    assert abs(exact.mean() - 0.651) < 0.06  # the default step is near the optimal one
+    assert abs(exact.mean() - 0.8) < 0.04  # the default step is that of the default acceptance
 
 
 def test_a_skewed_target_is_stationary():

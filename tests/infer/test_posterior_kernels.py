@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from infer.helpers import draw, whitened
+from infer.noise_scales import exact_noise, noise_model, two_looks
 from jax import random
 
 import numpyro_scores as ns
@@ -239,33 +240,15 @@ OF_UNKNOWN_NOISE = {
 }
 
 
-def unknown_noise(y):
-    prior = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), PROCESS, y.shape[-1])
-    x = numpyro.sample("x", prior)
-    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
-    numpyro.sample("y", dist.Normal(x, noise).expand(y.shape).to_event(2), obs=y)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make, num_draws, mean_error, ratio", OF_UNKNOWN_NOISE.values(), ids=OF_UNKNOWN_NOISE
 )
 def test_an_unknown_noise_scale_moves_along(make, num_draws, mean_error, ratio):
     """Against quadrature; the biases are those of the docstrings."""
-    rng = np.random.default_rng(1)
-    y = rng.normal(size=12) + 0.5 * rng.normal(size=(2, 12))
-    noise = np.linspace(0.01, 5, 5_000)
-    half_sum, half_difference = y.sum(axis=0) / 2, (y[0] - y[1]) / 2
-    log_density = -(noise**2) / 2
-    for value, variance in (half_difference, noise**2 / 2), (half_sum, 1 + noise**2 / 2):
-        each = value[:, None] ** 2 / variance + np.log(variance)
-        log_density = log_density - each.sum(axis=0) / 2
-    weights = np.exp(log_density - log_density.max())
-    weights /= weights.sum()
-    mean = weights @ noise
-    scale = np.sqrt(weights @ (noise - mean) ** 2)
-
-    kernel = make(unknown_noise)
+    y = two_looks(12, 0.5)
+    mean, scale = exact_noise(y)
+    kernel = make(noise_model)
     state = kernel.init(random.split(random.key(0), 1_000), num_draws // 2, None, (y,), {})
 
     def sample(_, state):

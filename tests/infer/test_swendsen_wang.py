@@ -11,7 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.helpers import assert_within, draw, mean_and_error
+from infer.helpers import assert_within, draw, enumerated, mean_and_error
 from jax import random
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components as scipy_components
@@ -56,11 +56,6 @@ def tempered(prior):
 
 MODELS = {"without data": without_data, "with data": with_data, "tempered": tempered}
 CASES = [(p, m) for p in PRIORS for m in MODELS if p in ("ising", "potts") or m == "with data"]
-
-
-def enumerated(states, shape):
-    points = itertools.product(states, repeat=int(np.prod(shape)))
-    return np.array(list(points), np.int8).reshape(-1, *shape)
 
 
 def looked_at(model):

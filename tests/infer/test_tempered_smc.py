@@ -1,6 +1,6 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
-"""Sequential Monte Carlo: posteriors and evidences that are known, and what each part promises."""
+"""Sequential Monte Carlo: posteriors and evidences that are known."""
 
 from functools import partial
 
@@ -10,55 +10,15 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from infer.conjugate import DIFFUSION, NOISE, SCORE, Y, conjugate, conjugate_log_evidence, learned
 from infer.helpers import assert_within
 from jax import lax, random
 
 import numpyro_scores as ns
 from numpyro_scores.infer._particle_model import ParticleModel
-from numpyro_scores.infer._particle_moves import fisher_root, move_particles, points_at
-from numpyro_scores.infer._particle_weights import (
-    effective_sample_size,
-    incremental_log_weights,
-    next_power,
-    principal_order,
-    selected,
-    systematic,
-)
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-NOISE, Y = 0.3, jnp.array([1.0, -2.0])
-
-
-def conjugate(y):
-    """x ~ N(0, I), y ~ N(x, NOISE^2)."""
-    x = numpyro.sample("x", dist.Normal(0, 1).expand([2]).to_event(1))
-    numpyro.deterministic("total", jnp.sum(x))
-    numpyro.sample("y", dist.Normal(x, NOISE).to_event(1), obs=y)
-
-
-def score(x):
-    return -x
-
-
-def denoise(x, sigma):
-    return x / (1 + sigma**2)
-
-
-PROCESS = ns.VarianceExploding(sigma_min=0.01, sigma_max=50.0)
-# Made once: a distribution that is made anew is traced anew.
-DIFFUSION = ns.DiffusionPrior(denoise, PROCESS, 2)
-SCORE = ns.ScoreDistribution(score, 2)
-
-
-def learned(y, prior):
-    x = numpyro.sample("x", prior)
-    numpyro.sample("y", dist.Normal(x, NOISE).to_event(1), obs=y)
-
-
-def conjugate_log_evidence(y):
-    return float(jnp.sum(dist.Normal(0, np.sqrt(1 + NOISE**2)).log_prob(y)))
 
 
 def mixture(y):
@@ -194,95 +154,6 @@ def test_more_draws_of_the_prior_are_resampled_to_the_particles_by_the_first_rou
     assert_within(smc.log_evidence, truth, smc.log_evidence_error)
     assert smc.log_evidence_error < 0.04 and smc.statistics["num_prior_draws"] == 5_000
     assert smc.get_extra_fields()["ancestor"].max() > 500
-
-
-def test_resampling_is_unbiased_and_keeps_the_share_of_a_mode():
-    x = jnp.concatenate([random.normal(random.key(0), (7, 2)) - 9, jnp.full((5, 2), 9.0)])
-    x = x[random.permutation(random.key(1), 12)]
-    log_weights = random.normal(random.key(2), (12,))
-    weights = np.asarray(jax.nn.softmax(log_weights))
-    order = jax.jit(principal_order)(x, log_weights)
-
-    def counts(key):
-        return jnp.bincount(systematic(key, log_weights, 8, order), length=12)
-
-    drawn = np.asarray(jax.jit(jax.vmap(counts))(random.split(random.key(3), 5_000)))
-    assert_within(
-        drawn.mean(axis=0), 8 * weights, np.maximum(drawn.std(axis=0), 0.01) / np.sqrt(5_000)
-    )
-    assert np.all((drawn >= np.floor(8 * weights)) & (drawn <= np.ceil(8 * weights)))
-    mode = np.asarray(x[:, 0] > 0)
-    share = 8 * weights[mode].sum()
-    assert set(drawn[:, mode].sum(axis=1)) == {np.floor(share), np.ceil(share)}
-
-
-def test_the_next_power_meets_the_effective_sample_size_and_ends_at_one():
-    log_likelihood = jnp.append(-1e5 * random.exponential(random.key(0), (999,)), -jnp.inf)
-    next_one = jax.jit(next_power)
-    power = next_one(log_likelihood, jnp.array(0.0), 500.0)
-    log_weights = incremental_log_weights(log_likelihood, jnp.array(0.0), power)
-    np.testing.assert_allclose(effective_sample_size(log_weights), 500 * 0.999, rtol=1e-3)
-    # The weights of an interval depend on its length alone.
-    later = next_one(log_likelihood, jnp.array(0.25), 500.0)
-    np.testing.assert_allclose(later - 0.25, power, rtol=2e-3)
-    assert next_one(1e-3 * log_likelihood, jnp.array(0.999), 500.0) == 1
-
-
-def test_the_variance_of_weights_is_that_of_lines_and_resampling_adds_nothing():
-    log_weights = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
-    x = jnp.arange(4.0)[:, None]
-    select = jax.jit(selected, static_argnums=(4, 5))
-    found = select(random.key(0), x, log_weights, jnp.arange(4), 4, 4)
-    np.testing.assert_allclose(found.variance, 0.3 - 1 / 4, rtol=1e-5)
-    np.testing.assert_allclose(found.log_increment, np.log(1 / 4), rtol=1e-5)
-    siblings = select(random.key(0), x, log_weights, jnp.array([0, 0, 1, 1]), 4, 4)
-    np.testing.assert_allclose(siblings.variance, 0.3**2 + 0.7**2 - 1 / 2, rtol=1e-5)
-
-
-def test_the_metric_is_the_covariance_within_a_mode():
-    covariance = jnp.array([[2.0, 0.9], [0.9, 0.5]])
-    within = random.multivariate_normal(random.key(0), jnp.zeros(2), covariance, (100_000,))
-    grads = jnp.linalg.solve(covariance, within.T).T  # the same in modes far apart
-    root = fisher_root(grads, dense=True)
-    np.testing.assert_allclose(root.T @ root, covariance, rtol=0.03)
-    precision = jnp.diagonal(jnp.linalg.inv(covariance))
-    np.testing.assert_allclose(fisher_root(grads, dense=False) ** 2, 1 / precision, rtol=0.03)
-
-
-def _moved(prior, power, num_steps=20, n=5_000):
-    """Exact draws of the tempered posterior, before and after moves."""
-    variance = 1 / (1 + power / NOISE**2)
-    mean = variance * power / NOISE**2 * Y
-    x = mean + jnp.sqrt(variance) * random.normal(random.key(0), (n, 2))
-    kernel = ns.MALA(learned, num_steps=1)
-
-    def move(key):
-        model = ParticleModel(learned, (Y, prior), {})
-        target = model.tempered(power, x[0], ns.LineIntegral(num_nodes=2))
-        points = points_at(x, target, n)
-        return move_particles(key, points, target, kernel, jnp.array(1.0), num_steps, True, n)
-
-    return x, jax.jit(move)(random.key(1)), mean, variance
-
-
-@pytest.mark.parametrize(
-    "prior",
-    [
-        DIFFUSION,
-        pytest.param(SCORE, marks=pytest.mark.slow),
-        pytest.param(dist.Normal(0, 1).expand([2]).to_event(1), marks=pytest.mark.slow),
-    ],
-    ids=["diffusion", "score", "density"],
-)
-def test_moves_leave_the_tempered_posterior_as_it_is(prior):
-    x, moved, mean, variance = _moved(prior, 0.2)
-    y = np.asarray(moved.points.x)
-    n = len(y)
-    assert_within(y.mean(axis=0), mean, np.sqrt(variance / n))
-    assert_within(y.var(axis=0), variance, variance * np.sqrt(2 / n))
-    # The moves are of some length: little is left of where they started.
-    assert abs(np.corrcoef(y[:, 0], x[:, 0])[0, 1]) < 0.06
-    np.testing.assert_allclose(moved.accept_prob, 0.574, atol=0.05)
 
 
 def dead(y):

@@ -15,6 +15,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 import numpyro_scores as ns
+from numpyro_scores.densities import default_trace
 
 NUM_DRAWS = 2_000
 
@@ -73,7 +74,8 @@ def replica_exchange(model: Callable, prior: ns.DiffusionPrior) -> Draw:
 def evals_of_log_prob(prior: ns.DiffusionPrior) -> int:
     """At each noise level a product with the denoiser's Jacobian for each dimension, or probe."""
     rule: Any = prior.log_density
-    return rule.num_nodes * getattr(rule.trace, "num_probes", int(np.prod(prior.event_shape)))
+    dim = int(np.prod(prior.event_shape))
+    return rule.num_nodes * getattr(rule.trace or default_trace(dim), "num_probes", dim)
 
 
 def split_gibbs(model: Callable, prior: ns.DiffusionPrior) -> Draw:

@@ -24,6 +24,8 @@ class Coverage(NamedTuple):
     - **ranks** - how many draws lie below the truth, shape `(num_simulations, *event_shape)`.
     - **levels** - of the central credible intervals, shape `(num_levels,)`: those asked for,
       rounded to what so many draws can tell.
+    - **inside** - whether an interval holds the truth, `(num_levels, num_simulations,
+      *event_shape)`.
     - **coverage** - share of the intervals that hold the truth, `(num_levels, *event_shape)`.
     - **standard_error** - of the coverage if it is as it should be, `(num_levels,)`.
     - **ecdf** - empirical distribution function of the ranks, `(num_draws + 1, *event_shape)`.
@@ -34,6 +36,7 @@ class Coverage(NamedTuple):
     p_value: np.ndarray
     ranks: np.ndarray
     levels: np.ndarray
+    inside: np.ndarray
     coverage: np.ndarray
     standard_error: np.ndarray
     ecdf: np.ndarray
@@ -68,14 +71,15 @@ def coverage(draws: Any, truth: Any, *, key: Array, levels: Sequence[float] = LE
     # A central interval is that of the middle ranks, as many as the level comes closest to.
     outside = np.clip(np.round((1 - asked) / 2 * num_ranks), 0, (num_ranks - 1) // 2).astype(int)
     low = outside.reshape(-1, *(1,) * ranks.ndim)
-    is_inside = (ranks >= low) & (ranks < num_ranks - low)
+    inside = (ranks >= low) & (ranks < num_ranks - low)
     exact = 1 - 2 * outside / num_ranks
     return Coverage(
         statistic=test.statistic,
         p_value=test.p_value,
         ranks=ranks,
         levels=exact,
-        coverage=np.mean(is_inside, axis=1),
+        inside=inside,
+        coverage=np.mean(inside, axis=1),
         standard_error=np.sqrt(exact * (1 - exact) / len(ranks)),
         ecdf=test.ecdf,
         lower=test.lower,

@@ -89,6 +89,17 @@ def test_a_right_posterior_has_the_coverage_of_its_intervals():
     assert np.all(found.p_value > 0.001) and found.p_value.shape == (2,)
 
 
+def test_the_interval_of_a_simulation_is_between_its_order_statistics():
+    draws, truth = conjugate()
+    found = ns.diagnostics.coverage(draws, truth, key=KEY, levels=[0.5, 0.9])
+    ordered = np.sort(draws, axis=1)
+    # Of 40 places among 39 draws the middle 20, and the middle 36.
+    for inside, i in zip(found.inside, (9, 1), strict=True):
+        expected = (ordered[:, i] < truth) & (truth < ordered[:, -1 - i])
+        np.testing.assert_array_equal(inside, expected)
+    np.testing.assert_array_equal(found.coverage, found.inside.mean(axis=1))
+
+
 def test_a_narrow_posterior_covers_less_by_what_theory_says():
     found = ns.diagnostics.coverage(*conjugate(scale=0.5), key=KEY, levels=[0.9])
     # Order statistics of 39 draws, the second from either end, in place of the true quantiles.

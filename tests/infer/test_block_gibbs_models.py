@@ -230,7 +230,10 @@ def test_a_start_that_does_not_fit_is_told(init_params, message):
 
 
 def test_data_that_are_nan_are_told():
-    with pytest.raises(ValueError, match="not finite at the start"):
+    with (
+        pytest.warns(UserWarning, match="Out-of-support"),  # NumPyro says so too
+        pytest.raises(ValueError, match="not finite at the start"),
+    ):
         draw(ns.BlockGibbs(two_sites), random.key(0), 2, None, np.full((2, 2), np.nan))
 
 

@@ -153,8 +153,8 @@ class TwistedDiffusionSampler(ParticleSampler):
         # The priors clip this level to the largest of their process, where a draw is mere noise.
         x = jax.vmap(lambda key: model.noisy_draw(key, LARGEST_LEVEL))(random.split(key_draws, n))
         sigma = jnp.asarray(self._levels[0], x.dtype)
-        particles = self._twisted(key_draws, x, model, sigma, jnp.zeros_like(x[0]), 0)
-        points = particles.point
+        # No moves yet, the sites beside being exact draws: the key stays unused.
+        points = self._twisted(key_draws, x, model, sigma, jnp.zeros_like(x[0]), 0).point
         state = Population(
             i=jnp.array(0),
             points=points,

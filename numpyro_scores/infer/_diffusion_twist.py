@@ -21,7 +21,6 @@ directions `Q` where :math:`\nabla D` is large (Halko, Martinsson & Tropp 2011, 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -106,11 +105,6 @@ class DiffusionTwist:
         predicted = x + step * slope
         new_slope = (predicted - self.denoised(predicted, new_sigma)) / new_sigma
         return x + step * (slope + new_slope) / 2
-
-    def log_twist(self, x: Array, sigma: Array) -> Array:
-        """The logarithm of the twist at one point, -inf where it is not a number."""
-        clean, product = jax.linearize(partial(self.denoised, sigma=sigma), x)
-        return self.log_density(clean, self.spread(clean, self.products(clean, product), sigma))
 
     def products(self, clean: Array, product: Product) -> Product:
         r"""

@@ -50,7 +50,9 @@ def package_copy() -> Generator[Path, None, None]:
         yield Path(folder)
 
 
-def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    folder: Path, *arguments: str, time_limit: float | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run Python with the package from ``folder``."""
     # The safe path leaves out the current folder, whose package would come first.
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
@@ -61,22 +63,26 @@ def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TIME_LIMIT,
+        timeout=time_limit,
     )
 
 
-def run_tests(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+def run_tests(
+    folder: Path, tests: list[str], *options: str, time_limit: float | None = None
+) -> subprocess.CompletedProcess[str]:
     cache = f"cache_dir={folder / 'cache'}"  # not the one that remembers the last failures
-    return run_python(folder, "-m", "pytest", "-x", "-q", "-o", cache, *tests)
+    arguments = "-m", "pytest", "-x", "-q", "-o", cache, *options, *tests
+    return run_python(folder, *arguments, time_limit=time_limit)
 
 
-def check_unmutated(mutants: list[Mutant]) -> None:
+def check_unmutated(mutants: list[Mutant], jobs: int) -> None:
     """A test that fails anyway, or that runs on another copy, would kill every mutant."""
     with package_copy() as folder:
         where = run_python(folder, "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)").stdout
         if not Path(where.strip()).is_relative_to(folder):
             sys.exit(f"The tests would not import the copy in {folder}, but:\n{where}")
-        done = run_tests(folder, sorted({test for mutant in mutants for test in mutant.tests}))
+        tests = sorted({test for mutant in mutants for test in mutant.tests})
+        done = run_tests(folder, tests, "-n", str(jobs))
         if done.returncode:
             sys.exit(f"{done.stdout}\nThese tests must pass before any fault is planted.")
 
@@ -90,7 +96,7 @@ def outcome(mutant: Mutant) -> tuple[str, str]:
             return "stale", f"{mutant.file} has {count} times {mutant.old!r}"
         path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
         try:
-            done = run_tests(folder, mutant.tests)
+            done = run_tests(folder, mutant.tests, time_limit=TIME_LIMIT)
         except subprocess.TimeoutExpired:
             return "killed", f"still running after {TIME_LIMIT:.0f} s"
     word = OUTCOMES.get(done.returncode, "broken")
@@ -117,7 +123,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     options = parser.parse_args()
     mutants = load(options.only)
-    check_unmutated(mutants)
+    check_unmutated(mutants, options.jobs)
 
     words = []
     with ThreadPoolExecutor(options.jobs) as pool:

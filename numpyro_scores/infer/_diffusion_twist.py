@@ -4,19 +4,26 @@
 r"""
 Twists of a diffusion prior: what the data say of a point with noise.
 
-The perfect one is :math:`E[p(y | x_0) \mid x_\sigma = x]`. Where an observed site is Normal with
-mean :math:`f(x_0)` and standard deviation `s`, the two moments of :math:`x_0` that the denoiser
-knows, :math:`D(x)` and :math:`\sigma^2 \nabla D(x)`, give
+The value `v` that the model sees is one of noise level :math:`\sigma_0`, the prior's own, and the
+perfect twist is :math:`E[p(y | v) \mid x_\sigma = x]`. The denoiser `D` knows two moments of `v`
+(Tweedie's formula, for noise of variance :math:`\tau^2 = \sigma^2 - \sigma_0^2` added to it):
 
-.. math:: N\left(y;\, f(D(x)),\, s^2 + \sigma^2 J\, \nabla D(x)\, J^\top\right),
-          \qquad J = \nabla f(D(x)),
+.. math:: m(x) = E[v \mid x] = x + (1 - \sigma_0^2 / \sigma^2)\, (D(x, \sigma) - x),
+          \qquad \mathrm{Cov}[v \mid x] = \tau^2\, \nabla m(x).
 
-(Boys et al. 2024, "Tweedie moment projected diffusions", equation 8), perfect if all is linear and
-Gaussian. Other sites see the denoised value itself (Chung et al. 2023).
+Where an observed site is Normal with mean :math:`f(v)` and standard deviation `s`, these give
 
-Up to 16 numbers take a product with :math:`\nabla D` for each. More take a few in all, for
-:math:`\nabla D \approx c\, (I - Q Q^\top) + Q\, (Q^\top \nabla D\, Q)\, Q^\top`, with four
-directions `Q` where :math:`\nabla D` is large (Halko, Martinsson & Tropp 2011, algorithm 4.1), and
+.. math:: N\left(y;\, f(m(x)),\, s^2 + \tau^2 J\, \nabla m(x)\, J^\top\right),
+          \qquad J = \nabla f(m(x)),
+
+(Boys et al. 2024, "Tweedie moment projected diffusions", equation 8, where :math:`\sigma_0 = 0`),
+perfect if all is linear and Gaussian. Other sites see the mean itself (Chung et al. 2023). At
+:math:`\sigma_0` the twist is the likelihood: had it been of :math:`x_0`, a noise `s` no larger than
+:math:`\sigma_0` would leave few particles in the end.
+
+Up to 16 numbers take a product with :math:`\nabla m` for each. More take a few in all, for
+:math:`\nabla m \approx c\, (I - Q Q^\top) + Q\, (Q^\top \nabla m\, Q)\, Q^\top`, with four
+directions `Q` where :math:`\nabla m` is large (Halko, Martinsson & Tropp 2011, algorithm 4.1), and
 `c` the mean over all others.
 """
 
@@ -39,7 +46,7 @@ from numpyro_scores.infer.ladders import _is_likelihood
 
 LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
 LARGEST_DENSE = 64  # numbers with a full covariance
-NUM_DIRECTIONS = 4  # in which the covariance of the clean value is known
+NUM_DIRECTIONS = 4  # in which the covariance of the value is known
 NUM_PROBES = 8  # for the lengths of the rows of J, of more numbers
 
 Product = Callable[[Array], Array]
@@ -61,13 +68,29 @@ class DiffusionTwist:
     def __init__(self, model: ParticleModel):
         self._model = model
 
-    def denoised(self, x: Array, sigma: Array) -> Array:
+    def levels(self, x: Array, sigma: Any = None) -> Array:
+        """
+        The noise level of each entry at `sigma`: of a diffusion prior within those of its process
+        and not below its own, which is the default; 0 for other sites.
+        """
+        z, sites = self._model.unravel(x), self._model.sites(x)
+        for name in z:
+            prior = noise_conditional_prior(sites[name]["fn"])
+            z[name] = jnp.full_like(z[name], 0 if prior is None else _level(prior, sigma))
+        return ravel_pytree(z)[0]
+
+    def denoised(self, x: Array, sigma: Any) -> Array:
         r""":math:`E[x_0 \mid x_\sigma = x]` in place of the sites of diffusion priors."""
         z, sites = self._model.unravel(x), self._model.sites(x)
         for name in z:
             if (prior := noise_conditional_prior(sites[name]["fn"])) is not None:
-                z[name] = prior.denoise(z[name], prior.at(sigma).sigma)
+                z[name] = prior.denoise(z[name], _level(prior, sigma))
         return ravel_pytree(z)[0]
+
+    def mean(self, x: Array, sigma: Any) -> Array:
+        """`m(x)`, and other sites as they are."""
+        kept = (self.levels(x) / _positive(self.levels(x, sigma))) ** 2
+        return kept * x + (1 - kept) * self.denoised(x, sigma)
 
     def is_noisy(self, x: Array) -> np.ndarray:
         """Whether each entry is one of a noise-conditional prior."""
@@ -100,46 +123,49 @@ class DiffusionTwist:
         The probability flow from one noise level to another, by a step of Heun (Karras et al. 2022,
         algorithm 1): it carries draws of the one density to draws of the other.
         """
-        step = new_sigma - sigma
-        slope = (x - self.denoised(x, sigma)) / sigma
-        predicted = x + step * slope
-        new_slope = (predicted - self.denoised(predicted, new_sigma)) / new_sigma
-        return x + step * (slope + new_slope) / 2
 
-    def products(self, clean: Array, product: Product) -> Product:
+        def slope(x, sigma):
+            return (x - self.denoised(x, sigma)) / _positive(self.levels(x, sigma))
+
+        step = self.levels(x, new_sigma) - self.levels(x, sigma)
+        first = slope(x, sigma)
+        return x + step * (first + slope(x + step * first, new_sigma)) / 2
+
+    def products(self, mean: Array, product: Product) -> Product:
         r"""
-        Products with :math:`\nabla D`, as they are or by a few of them.
+        Products with :math:`\nabla m`, as they are or by a few of them.
 
-        :param clean: the denoised value.
-        :param product: products with the Jacobian of the denoiser there.
+        :param mean: `m(x)`.
+        :param product: products with its Jacobian at `x`.
         """
-        size = self._data(clean)[0].loc.size
-        if size > LARGEST_DENSE or self._is_exact(size, clean):
+        size = self._data(mean)[0].loc.size
+        if size > LARGEST_DENSE or self._is_exact(size, mean):
             return product
-        return _by_directions(product, np.flatnonzero(self.is_noisy(clean)), clean)
+        return _by_directions(product, np.flatnonzero(self.is_noisy(mean)), mean)
 
-    def spread(self, clean: Array, product: Product, sigma: Array) -> Array:
+    def spread(self, mean: Array, product: Product, sigma: Array) -> Array:
         r"""
-        The covariance :math:`\sigma^2 J\, \nabla D\, J^\top` of the Normal sites, shape `(dim_y,
-        dim_y)`; its diagonal alone for many, where :math:`\nabla D = c I`, with fixed random signs.
+        The covariance :math:`\tau^2 J\, \nabla m\, J^\top` of the Normal sites, shape `(dim_y,
+        dim_y)`; its diagonal alone for many, where :math:`\nabla m = c I`, with fixed random signs.
         """
-        mask = self.is_noisy(clean)
-        loc, pull = jax.vjp(lambda clean: self._data(clean)[0].loc, clean)
+        loc, pull = jax.vjp(lambda mean: self._data(mean)[0].loc, mean)
         if loc.size == 0:
             return loc
+        variance = self.levels(mean, sigma) ** 2 - self.levels(mean) ** 2
         if loc.size <= LARGEST_DENSE:
             (rows,) = jax.vmap(pull)(jnp.eye(loc.size, dtype=loc.dtype))
-            rows = rows * mask
-            spread = rows @ jax.vmap(product)(rows).T
-            return lax.stop_gradient(sigma**2 * (spread + spread.T) / 2)
-        signs = random.rademacher(random.key(0), (NUM_PROBES, clean.size), clean.dtype) * mask
-        push = jax.linearize(lambda clean: self._data(clean)[0].loc, clean)[1]
+            spread = rows @ (variance * jax.vmap(product)(rows)).T
+            return lax.stop_gradient((spread + spread.T) / 2)
+        mask = self.is_noisy(mean)
+        signs = random.rademacher(random.key(0), (NUM_PROBES, mean.size), mean.dtype) * mask
+        push = jax.linearize(lambda mean: self._data(mean)[0].loc, mean)[1]
         share = jnp.clip(jnp.vdot(signs[0], product(signs[0])) / np.sum(mask), 0, 1)
-        return lax.stop_gradient(sigma**2 * share * jnp.mean(jax.vmap(push)(signs) ** 2, axis=0))
+        pushed = jax.vmap(push)(jnp.sqrt(variance) * signs)
+        return lax.stop_gradient(share * jnp.mean(pushed**2, axis=0))
 
-    def log_density(self, clean: Array, spread: Array) -> Array:
-        """Of the data at a clean value with this covariance, -inf where it is not a number."""
-        data, value = self._data(clean)
+    def log_density(self, mean: Array, spread: Array) -> Array:
+        """Of the data at a mean with this covariance, -inf where it is not a number."""
+        data, value = self._data(mean)
         if spread.ndim == 2:
             covariance = spread + jnp.diag(data.scale**2)
             value += multivariate_normal.logpdf(data.value, data.loc, covariance)
@@ -147,9 +173,18 @@ class DiffusionTwist:
             value += jnp.sum(norm.logpdf(data.value, data.loc, jnp.sqrt(spread + data.scale**2)))
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
-    def _data(self, clean: Array) -> tuple[GaussianData, Array]:
-        """The Normal sites at a clean point, and the log density of all other data."""
-        return _parts(self._model.sites(clean), clean.dtype)
+    def _data(self, mean: Array) -> tuple[GaussianData, Array]:
+        """The Normal sites at a point, and the log density of all other data."""
+        return _parts(self._model.sites(mean), mean.dtype)
+
+
+def _level(prior: Any, sigma: Any) -> Any:
+    return prior.sigma if sigma is None else jnp.maximum(prior.at(sigma).sigma, prior.sigma)
+
+
+def _positive(levels: Array) -> Array:
+    """Something to divide by where there is no noise."""
+    return jnp.where(levels > 0, levels, 1)
 
 
 def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array]:

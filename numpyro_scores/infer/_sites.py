@@ -19,6 +19,7 @@ class LatentSites(NamedTuple):
     - **discrete** - names of discrete latent sites that are not enumerated.
     - **enumerated** - names of those that are.
     - **processes** - the noise processes of the noise-conditional priors, by name.
+    - **noise_levels** - the noise levels that these priors have in the model, by name.
     - **has_deterministic** - whether the model has deterministic sites.
     - **dynamic_support** - whether a support depends on other values.
     """
@@ -27,6 +28,7 @@ class LatentSites(NamedTuple):
     discrete: tuple[str, ...] = ()
     enumerated: tuple[str, ...] = ()
     processes: Mapping[str, Any] = {}
+    noise_levels: Mapping[str, Any] = {}
     has_deterministic: bool = False
     dynamic_support: bool = False
 
@@ -65,6 +67,7 @@ class LatentSites(NamedTuple):
             discrete=tuple(name for name in latent if name not in {*continuous, *enumerated}),
             enumerated=tuple(enumerated),
             processes={name: p.process for name, p in priors.items() if p is not None},
+            noise_levels={name: p.sigma for name, p in priors.items() if p is not None},
             has_deterministic=any(site["type"] == "deterministic" for site in model_trace.values()),
             dynamic_support=any(_is_dynamic(site["fn"].support) for site in continuous.values()),
         )

@@ -45,19 +45,19 @@ def twisted(
     """
     twist = DiffusionTwist(model)
     others = np.flatnonzero(~twist.is_noisy(x))
-    clean, product = jax.linearize(partial(twist.denoised, sigma=sigma), x)
-    products = twist.products(clean, product)
-    spread, varies = twist.spread(clean, products, sigma), twist.varies(x)
+    mean, product = jax.linearize(partial(twist.mean, sigma=sigma), x)
+    products = twist.products(mean, product)
+    spread, varies = twist.spread(mean, products, sigma), twist.varies(x)
     prior = model.potential(wrapped(others_alone, model.model))
 
-    def log_twist(clean):
-        return twist.log_density(clean, twist.spread(clean, products, sigma) if varies else spread)
+    def log_twist(mean):
+        return twist.log_density(mean, twist.spread(mean, products, sigma) if varies else spread)
 
     def step(current, key):
         key_proposal, key_accept = random.split(key)
-        clean, energy = current
+        mean, energy = current
         noise = random.normal(key_proposal, others.shape, x.dtype)
-        proposal = clean.at[others].add(scale[others] * noise)
+        proposal = mean.at[others].add(scale[others] * noise)
         new_energy = prior(proposal) - log_twist(proposal)
         current, *statistics = accept_or_stay(
             random.uniform(key_accept, dtype=x.dtype),
@@ -69,14 +69,14 @@ def twisted(
 
     before, statistics = None, (jnp.ones(1, x.dtype), jnp.zeros(1, bool))
     if others.size and num_moves:
-        before = log_twist(clean)
-        start = clean, prior(clean) - before
-        (clean, _), statistics = lax.scan(step, start, random.split(key, num_moves))
-    after, slope = jax.value_and_grad(log_twist)(clean)
+        before = log_twist(mean)
+        start = mean, prior(mean) - before
+        (mean, _), statistics = lax.scan(step, start, random.split(key, num_moves))
+    after, slope = jax.value_and_grad(log_twist)(mean)
     (grad,) = jax.linear_transpose(product, x)(slope)
-    grad = grad.at[others].add(-jax.grad(prior)(clean)[others])
+    grad = grad.at[others].add(-jax.grad(prior)(mean)[others])
     point = Point(
-        x=x.at[others].set(clean[others]),
+        x=x.at[others].set(mean[others]),
         energy=-after,
         grad=-grad,
         integral=jnp.zeros_like(after),

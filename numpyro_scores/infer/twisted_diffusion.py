@@ -46,9 +46,10 @@ class TwistedDiffusionSampler(ParticleSampler):
     diffusion priors of a model, along
 
     .. math:: \pi_k(x) \propto p_{\sigma_k}(x)\, g_k(x), \qquad
-              g_k(x) \approx E[p(y | x_0) \mid x_{\sigma_k} = x],
+              g_k(x) \approx E[p(y | x_{\sigma_K}) \mid x_{\sigma_k} = x],
 
-    for data so informative that too few draws of the prior itself would meet them.
+    for data so informative that too few draws of the prior itself would meet them. The last level
+    is that of the priors in the model, where :math:`g_K` is the likelihood itself.
 
     From level to level a particle gets some noise, up to the level :math:`\hat\sigma = \sigma_k
     (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}`
@@ -60,8 +61,8 @@ class TwistedDiffusionSampler(ParticleSampler):
     twisted diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional
     sampling in diffusion models"). Then all other sites :math:`\theta`, a noise scale for example,
     make three Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)`
-    as it is and share one evaluation of the denoiser. At the end the likelihood itself takes the
-    place of the twist, and steps of MALA at the smallest level leave the posterior as it is.
+    as it is and share one evaluation of the denoiser. At the end steps of MALA leave the posterior
+    as it is.
 
     Exact as the numbers of particles and of levels grow.
 
@@ -69,7 +70,8 @@ class TwistedDiffusionSampler(ParticleSampler):
         :class:`~numpyro_scores.DiffusionPrior`. Its other latent sites start from draws of their
         priors; they must not depend on these, nor these on them.
     :param num_particles: number of draws.
-    :param num_levels: number of geometric noise levels, over the range of the priors' processes.
+    :param num_levels: number of geometric noise levels, from the largest of the priors' processes
+        to that of the priors in the model.
     :param churn: :math:`c`, how far the noise rises at each level, over how far it falls in all.
         At 1 the path is that of the reverse diffusion; with few levels less noise is better.
     :param num_steps: number of steps of MALA at the end.
@@ -142,9 +144,8 @@ class TwistedDiffusionSampler(ParticleSampler):
                     f"other latent sites, nor these on them, but {name!r} depends on "
                     f"{sorted(sources)}. AnnealedLangevin(model) takes such a model."
                 )
-        processes = sites.processes.values()
-        sigma_max = max(process.sigma_max for process in processes)
-        sigma_min = min(process.sigma_min for process in processes)
+        sigma_max = max(process.sigma_max for process in sites.processes.values())
+        sigma_min = min(float(sigma) for sigma in sites.noise_levels.values())
         self._levels = np.geomspace(sigma_max, sigma_min, self._num_levels)
 
     def _start(self, key, model, given):
@@ -217,10 +218,10 @@ class TwistedDiffusionSampler(ParticleSampler):
         sigma, new_sigma = state.rung, levels[state.i]
         # No network was trained above the first level.
         churned = jnp.minimum(sigma * (sigma / new_sigma) ** self._churn, levels[0])
-        variance = (churned - sigma) * (churned + sigma)
-        noise = random.normal(key_noise, x.shape, x.dtype) * twist.is_noisy(x[0])
-        push = -jnp.sqrt(variance) * state.points.grad * twist.is_noisy(x[0])
-        risen = x + jnp.sqrt(variance) * (noise + push)
+        high, low = twist.levels(x[0], churned), twist.levels(x[0], sigma)
+        sd = jnp.sqrt((high - low) * (high + low))
+        noise, push = random.normal(key_noise, x.shape, x.dtype), -sd * state.points.grad
+        risen = x + sd * (noise + push)
         # log N(noise + push; 0, 1) - log N(noise; 0, 1)
         log_ratio = -jnp.sum(push * (noise + push / 2), axis=1)
         x = mapped(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
@@ -240,22 +241,20 @@ class TwistedDiffusionSampler(ParticleSampler):
         return self._resampled(key_resample, state, log_weights, num_scores)
 
     def _last_round(self, state: Population, model: ParticleModel) -> Population:
-        """The likelihood in place of the twist, and moves."""
-        key_resample, key_moves, rng_key = random.split(state.rng_key, 3)
-        log_likelihood = mapped(model.log_likelihood, state.points.x, self._batch_size)
-        log_weights = log_likelihood + state.points.energy
-        state = self._resampled(key_resample, state, log_weights, num_scores=0)
+        """Moves: at the last level the twist was the likelihood."""
+        key_moves, rng_key = random.split(state.rng_key)
         x = state.points.x
         target = model.tempered(1.0, x[0], self._kernel._segment_integral)
         points = points_at(x, target, self._batch_size)
         moved, cost = self._move(key_moves, points, target, first_step_size(x))
         x = moved.points.x
-        figures = {"num_grad_evals": cost + 1, **of_moves(moved)}
+        figures = {"rung": state.rung, "ess": len(x), "num_grad_evals": cost + 1}
         return state._replace(
+            i=state.i + 1,
             points=moved.points,
             log_likelihood=mapped(model.log_likelihood, x, self._batch_size),
             step_size=moved.step_size,
             is_done=jnp.array(True),
-            rounds=noted(state.rounds, state.i - 1, **figures),
+            rounds=noted(state.rounds, state.i, **figures, **of_moves(moved)),
             rng_key=rng_key,
         )

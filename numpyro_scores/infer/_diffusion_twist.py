@@ -107,12 +107,19 @@ class DiffusionTwist:
         means = eval_provenance(lambda **z: _parts(self._model.trace_of(z), x.dtype)[0].loc, **z)
         return any(noise_conditional_prior(sites[name]["fn"]) is None for name in means)
 
+    def has_covariance(self, x: Array) -> bool:
+        """Whether the Normal sites are few enough for a covariance, not variances alone."""
+        return 0 < self._size(x) <= LARGEST_DENSE
+
     def num_products(self, x: Array) -> int:
         """How many products with the Jacobian of the denoiser a twist takes."""
-        (size,) = jax.eval_shape(lambda x: self._data(x)[0].loc, x).shape
+        size = self._size(x)
         if size > LARGEST_DENSE:
             return 1
         return size if self._is_exact(size, x) else 2 * NUM_DIRECTIONS + 1
+
+    def _size(self, x: Array) -> int:
+        return jax.eval_shape(lambda x: self.data(x)[0].loc, x).size
 
     def _is_exact(self, size: int, x: Array) -> bool:
         # A product with the denoiser's Jacobian at each move of other sites would be too many.
@@ -138,43 +145,54 @@ class DiffusionTwist:
         :param mean: `m(x)`.
         :param product: products with its Jacobian at `x`.
         """
-        size = self._data(mean)[0].loc.size
+        size = self.data(mean)[0].loc.size
         if size > LARGEST_DENSE or self._is_exact(size, mean):
             return product
         return _by_directions(product, np.flatnonzero(self.is_noisy(mean)), mean)
+
+    def informed(self, mean: Array, product: Product) -> tuple[Array, Array]:
+        r""":math:`J` and :math:`J\, \nabla m`, each of shape `(dim_y, d)`."""
+        loc, pull = jax.vjp(lambda mean: self.data(mean)[0].loc, mean)
+        (rows,) = jax.vmap(pull)(jnp.eye(loc.size, dtype=loc.dtype))
+        return rows, jax.vmap(product)(rows)
+
+    def covariance(self, rows: Array, images: Array, sigma: Array) -> Array:
+        r""":math:`\tau^2 J\, \nabla m\, J^\top` of these, at a noise level."""
+        found = rows @ (self.variance(rows[0], sigma) * images).T
+        return (found + found.T) / 2
+
+    def variance(self, x: Array, sigma: Array) -> Array:
+        r""":math:`\tau^2` of each entry."""
+        return self.levels(x, sigma) ** 2 - self.levels(x) ** 2
 
     def spread(self, mean: Array, product: Product, sigma: Array) -> Array:
         r"""
         The covariance :math:`\tau^2 J\, \nabla m\, J^\top` of the Normal sites, shape `(dim_y,
         dim_y)`; its diagonal alone for many, where :math:`\nabla m = c I`, with fixed random signs.
         """
-        loc, pull = jax.vjp(lambda mean: self._data(mean)[0].loc, mean)
-        if loc.size == 0:
-            return loc
-        variance = self.levels(mean, sigma) ** 2 - self.levels(mean) ** 2
-        if loc.size <= LARGEST_DENSE:
-            (rows,) = jax.vmap(pull)(jnp.eye(loc.size, dtype=loc.dtype))
-            spread = rows @ (variance * jax.vmap(product)(rows)).T
-            return lax.stop_gradient((spread + spread.T) / 2)
+        if self.has_covariance(mean):
+            return lax.stop_gradient(self.covariance(*self.informed(mean, product), sigma))
         mask = self.is_noisy(mean)
         signs = random.rademacher(random.key(0), (NUM_PROBES, mean.size), mean.dtype) * mask
-        push = jax.linearize(lambda mean: self._data(mean)[0].loc, mean)[1]
+        push = jax.linearize(lambda mean: self.data(mean)[0].loc, mean)[1]
         share = jnp.clip(jnp.vdot(signs[0], product(signs[0])) / np.sum(mask), 0, 1)
-        pushed = jax.vmap(push)(jnp.sqrt(variance) * signs)
+        pushed = jax.vmap(push)(jnp.sqrt(self.variance(mean, sigma)) * signs)
         return lax.stop_gradient(share * jnp.mean(pushed**2, axis=0))
 
     def log_density(self, mean: Array, spread: Array) -> Array:
         """Of the data at a mean with this covariance, -inf where it is not a number."""
-        data, value = self._data(mean)
+        data, rest = self.data(mean)
         if spread.ndim == 2:
             covariance = spread + jnp.diag(data.scale**2)
-            value += multivariate_normal.logpdf(data.value, data.loc, covariance)
+            value = multivariate_normal.logpdf(data.value, data.loc, covariance)
         else:
-            value += jnp.sum(norm.logpdf(data.value, data.loc, jnp.sqrt(spread + data.scale**2)))
+            sd = jnp.sqrt(spread + data.scale**2)
+            value = jnp.sum(norm.logpdf(data.value, data.loc, sd))
+        value = value if rest is None else value + rest
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
-    def _data(self, mean: Array) -> tuple[GaussianData, Array]:
-        """The Normal sites at a point, and the log density of all other data."""
+    def data(self, mean: Array) -> tuple[GaussianData, Array | None]:
+        """The Normal sites at a point, and the log density of all other data, None without any."""
         return _parts(self._model.sites(mean), mean.dtype)
 
 
@@ -187,8 +205,8 @@ def _positive(levels: Array) -> Array:
     return jnp.where(levels > 0, levels, 1)
 
 
-def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array]:
-    normal, rest = [], jnp.zeros((), dtype)
+def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array | None]:
+    normal, rest = [], []
     for site in sites.values():
         if not _is_likelihood(site):
             continue
@@ -199,10 +217,9 @@ def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array]:
             normal.append([jnp.broadcast_to(entry, shape).ravel() for entry in entries])
         else:
             log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
-            rest += log_prob if site["scale"] is None else site["scale"] * log_prob
-    if not normal:
-        return GaussianData(*[jnp.zeros(0, dtype)] * 3), rest
-    return GaussianData(*map(jnp.concatenate, zip(*normal, strict=True))), rest
+            rest.append(log_prob if site["scale"] is None else site["scale"] * log_prob)
+    data = map(jnp.concatenate, zip(*normal, strict=True)) if normal else [jnp.zeros(0, dtype)] * 3
+    return GaussianData(*data), jnp.sum(jnp.stack(rest)) if rest else None
 
 
 def _by_directions(product: Product, noisy: np.ndarray, like: Array) -> Product:

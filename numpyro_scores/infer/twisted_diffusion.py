@@ -35,6 +35,7 @@ from numpyro_scores.infer._particles import (
 )
 from numpyro_scores.infer._trees import mapped, take
 from numpyro_scores.infer._twist_moves import Twisted, twisted
+from numpyro_scores.infer._twist_noise import informed_noise
 
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
@@ -56,13 +57,13 @@ class TwistedDiffusionSampler(ParticleSampler):
     (Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
     :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
     `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
-    make no error but that of the flow. The noise has the mean :math:`s^2 \nabla \log g_k`, for its
-    variance :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the
-    twisted diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional
-    sampling in diffusion models"). Then all other sites :math:`\theta`, a noise scale for example,
-    make three Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)`
-    as it is and share one evaluation of the denoiser. At the end steps of MALA leave the posterior
-    as it is.
+    make no error but that of the flow. The noise is drawn with the mean and the covariance that up
+    to 64 Normal numbers give it, or with the mean :math:`s^2 \nabla \log g_k`, for its variance
+    :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the twisted
+    diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional sampling in
+    diffusion models"). Then all other sites :math:`\theta`, a noise scale for example, make three
+    Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)` as it is
+    and share one evaluation of the denoiser. At the end steps of MALA leave the posterior as it is.
 
     Exact as the numbers of particles and of levels grow.
 
@@ -80,8 +81,9 @@ class TwistedDiffusionSampler(ParticleSampler):
         noise-conditional prior, or one that depends on another latent site or another on it.
 
     A level costs two evaluations of the denoiser for the flow, two for the twist with its gradient,
-    and products with its Jacobian: one for each of up to 16 numbers that are Normal, nine for up to
-    64, or where their means depend on other sites, and one for more.
+    one more for the noise of up to 64 numbers that are Normal, and products with its Jacobian: two
+    for each of up to 16 such numbers, 18 for up to 64, or where their means depend on other sites,
+    and one for more.
     """
 
     _rung_name = "noise level"
@@ -218,12 +220,11 @@ class TwistedDiffusionSampler(ParticleSampler):
         sigma, new_sigma = state.rung, levels[state.i]
         # No network was trained above the first level.
         churned = jnp.minimum(sigma * (sigma / new_sigma) ** self._churn, levels[0])
-        high, low = twist.levels(x[0], churned), twist.levels(x[0], sigma)
-        sd = jnp.sqrt((high - low) * (high + low))
-        noise, push = random.normal(key_noise, x.shape, x.dtype), -sd * state.points.grad
-        risen = x + sd * (noise + push)
-        # log N(noise + push; 0, 1) - log N(noise; 0, 1)
-        log_ratio = -jnp.sum(push * (noise + push / 2), axis=1)
+        risen, log_ratio = mapped(
+            lambda particle: informed_noise(*particle, model, sigma, churned, new_sigma),
+            (random.split(key_noise, len(x)), x, -state.points.grad),
+            self._batch_size,
+        )
         x = mapped(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
         scale = state.step_size * fisher_root(state.points.grad, dense=False)
         particles = self._twisted(key_moves, x, model, new_sigma, scale)
@@ -237,8 +238,7 @@ class TwistedDiffusionSampler(ParticleSampler):
             step_size=state.step_size * jnp.exp(change),
             rng_key=rng_key,
         )
-        num_scores = 4 + twist.num_products(x[0])
-        return self._resampled(key_resample, state, log_weights, num_scores)
+        return self._resampled(key_resample, state, log_weights, _num_scores(twist, x[0]))
 
     def _last_round(self, state: Population, model: ParticleModel) -> Population:
         """Moves: at the last level the twist was the likelihood."""
@@ -258,3 +258,12 @@ class TwistedDiffusionSampler(ParticleSampler):
             rounds=noted(state.rounds, state.i, **figures, **of_moves(moved)),
             rng_key=rng_key,
         )
+
+
+def _num_scores(twist: DiffusionTwist, x: Array) -> int:
+    """Evaluations of the denoiser, or products with its Jacobian, at a level."""
+    products = twist.num_products(x)
+    flow_and_twist = 4 + products
+    if not twist.has_covariance(x):
+        return flow_and_twist
+    return flow_and_twist + 1 + products + (twist.data(x)[1] is not None)

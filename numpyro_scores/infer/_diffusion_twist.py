@@ -182,13 +182,12 @@ class DiffusionTwist:
     def log_density(self, mean: Array, spread: Array) -> Array:
         """Of the data at a mean with this covariance, -inf where it is not a number."""
         data, rest = self.data(mean)
+        value = jnp.zeros((), mean.dtype) if rest is None else rest
         if spread.ndim == 2:
             covariance = spread + jnp.diag(data.scale**2)
-            value = multivariate_normal.logpdf(data.value, data.loc, covariance)
+            value += multivariate_normal.logpdf(data.value, data.loc, covariance)
         else:
-            sd = jnp.sqrt(spread + data.scale**2)
-            value = jnp.sum(norm.logpdf(data.value, data.loc, sd))
-        value = value if rest is None else value + rest
+            value += jnp.sum(norm.logpdf(data.value, data.loc, jnp.sqrt(spread + data.scale**2)))
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
     def data(self, mean: Array) -> tuple[GaussianData, Array | None]:

@@ -7,8 +7,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, random
-from jax.scipy.linalg import cho_solve
+from jax import Array, random
+from jax.scipy.linalg import solve_triangular
 
 from numpyro_scores.infer._diffusion_twist import DiffusionTwist
 from numpyro_scores.infer._particle_model import ParticleModel
@@ -57,14 +57,17 @@ def informed_noise(
     rows, images = twist.informed(mean, twist.products(mean, product))
     covariance = twist.covariance(rows, images, new_sigma) + jnp.diag(data.scale**2)
     images = images * s
-    # One call: two that wait for nothing of each other can block (jaxlib 0.10 on two cores).
+    # Each of these waits for the one before: two batched calls of LAPACK at once can block for ever
+    # (jaxlib 0.10 on two cores).
     root, root_sum = jnp.linalg.cholesky(jnp.stack([covariance, images @ images.T + covariance]))
-    residual = data.value - data.loc
-    shift = root @ random.normal(key_data, residual.shape, x.dtype)
-    z = b + noise
-    z = z + images.T @ cho_solve((root_sum, True), residual - images @ z - shift)
-    log_ratio = _log_normal(root_sum, residual - images @ b)
-    log_ratio -= _log_normal(root, residual - images @ z)
+    residual = data.value - data.loc - images @ b
+    drawn = images @ noise + root @ random.normal(key_data, residual.shape, x.dtype)
+    white, white_drawn = _solved(root_sum, jnp.stack([residual, drawn]))
+    z = noise + images.T @ _solved(root_sum, white - white_drawn, transpose=True)
+    left = _solved(root, residual - images @ z)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(root_sum) / jnp.diagonal(root)))
+    log_ratio = (jnp.vdot(left, left) - jnp.vdot(white, white)) / 2 - log_det
+    z = b + z
     return x + s * z, log_ratio + _log_ratio(z, b)
 
 
@@ -73,7 +76,7 @@ def _log_ratio(z: Array, b: Array) -> Array:
     return -jnp.vdot(b, z - b / 2)
 
 
-def _log_normal(root: Array, x: Array) -> Array:
-    """`log N(x; 0, root root^T)`, but for a constant."""
-    w = lax.linalg.triangular_solve(root, x[:, None], left_side=True, lower=True)
-    return -jnp.sum(w**2) / 2 - jnp.sum(jnp.log(jnp.diagonal(root)))
+def _solved(root: Array, rows: Array, transpose: bool = False) -> Array:
+    """Each row after division by a lower triangular matrix, or by its transpose."""
+    columns = jnp.atleast_2d(rows).T
+    return solve_triangular(root, columns, trans=int(transpose), lower=True).T.reshape(rows.shape)

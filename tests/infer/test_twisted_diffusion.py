@@ -34,8 +34,8 @@ def denoise(x, sigma):
 PRIOR = ns.DiffusionPrior(denoise, PROCESS, 3)
 
 
-def linear(y):
-    x = numpyro.sample("x", PRIOR)
+def linear(y, level=None):
+    x = numpyro.sample("x", PRIOR if level is None else PRIOR.at(level))
     numpyro.sample("y", dist.Normal(OPERATOR @ x, NOISE).to_event(1), obs=y)
 
 
@@ -77,15 +77,23 @@ MEAN, COVARIANCE = GAIN @ np.asarray(Y), np.eye(3) - GAIN @ OPERATOR
 LOG_EVIDENCE = float(dist.MultivariateNormal(np.zeros(2), MARGINAL).log_prob(Y))
 
 
-def test_the_twist_is_exact_for_gaussians():
-    x, sigma = jnp.array([0.3, -1.0, 2.0]), 1.5
-    point = unmoved(ParticleModel(linear, (Y,), {}), x, sigma)
-    variance = sigma**2 / (1 + sigma**2)
+def given_noise(x, sigma, level=PROCESS.sigma_min):
+    """Mean and variance of the value of noise `level`, given one of noise `sigma`."""
+    share = (1 + level**2) / (1 + sigma**2)
+    return share * x, share * (sigma**2 - level**2)
+
+
+@pytest.mark.parametrize("level, sigma", [(None, 1.5), (0.7, 1.5), (0.7, 0.7), (0.7, 0.1)])
+def test_the_twist_is_exact_for_gaussians(level, sigma):
+    """It is the likelihood at the level that the prior has in the model, and below."""
+    x = jnp.array([0.3, -1.0, 2.0])
+    point = unmoved(ParticleModel(linear, (Y,), {"level": level}), x, sigma)
+    level = level or PROCESS.sigma_min
+    mean, variance = given_noise(x, max(sigma, level), level)
     covariance = variance * OPERATOR @ OPERATOR.T + NOISE**2 * np.eye(2)
-    exact = dist.MultivariateNormal(OPERATOR @ x / (1 + sigma**2), covariance).log_prob(Y)
+    exact = dist.MultivariateNormal(OPERATOR @ mean, covariance).log_prob(Y)
     np.testing.assert_allclose(-point.energy, exact, rtol=1e-5)
-    residual = Y - OPERATOR @ x / (1 + sigma**2)
-    slope = OPERATOR.T @ np.linalg.solve(covariance, residual) / (1 + sigma**2)
+    slope = OPERATOR.T @ np.linalg.solve(covariance, Y - OPERATOR @ mean) * (mean / x)
     np.testing.assert_allclose(-point.grad, slope, rtol=1e-4)
 
 
@@ -97,8 +105,9 @@ def test_many_numbers_take_few_products(num_repeats, num_products):
     y = jnp.linspace(-1.0, 1.0, 3 * num_repeats)
     model = ParticleModel(wide, (y,), {})
     rows = np.tile(np.eye(3), (num_repeats, 1))
-    spread = sigma**2 / (1 + sigma**2) * (rows @ rows.T if num_repeats == 8 else np.eye(len(y)))
-    law = dist.MultivariateNormal(rows @ x / (1 + sigma**2), spread + NOISE**2 * np.eye(len(y)))
+    mean, variance = given_noise(x, sigma)
+    spread = variance * (rows @ rows.T if num_repeats == 8 else np.eye(len(y)))
+    law = dist.MultivariateNormal(rows @ mean, spread + NOISE**2 * np.eye(len(y)))
     np.testing.assert_allclose(-unmoved(model, x, sigma).energy, law.log_prob(y), rtol=1e-4)
     assert DiffusionTwist(model).num_products(x) == num_products
 
@@ -113,16 +122,18 @@ def test_few_directions_know_all_of_a_small_rank_and_of_a_multiple_of_the_identi
         np.testing.assert_allclose(jax.vmap(product)(jnp.eye(12)), matrix, atol=1e-10)
 
 
-def test_other_data_see_the_denoised_value_and_other_sites_have_no_noise():
+def test_other_data_see_the_mean_and_other_sites_have_no_noise():
     model = ParticleModel(mixed, (Y,), {})
     twist, sigma = DiffusionTwist(model), 1.5
     at = jnp.array([np.log(0.4), 0.3, -1.0, 2.0])  # the logarithm of the noise scale, and x
     clean = at[1:] / (1 + sigma**2)
     np.testing.assert_allclose(twist.denoised(at, sigma), jnp.append(at[0], clean), rtol=1e-5)
     np.testing.assert_array_equal(twist.is_noisy(at), [0, 1, 1, 1])
-    covariance = sigma**2 / (1 + sigma**2) * OPERATOR @ OPERATOR.T + 0.4**2 * np.eye(2)
-    exact = dist.MultivariateNormal(OPERATOR @ clean, covariance).log_prob(Y)
-    exact += dist.StudentT(3.0, clean[0], 0.4).log_prob(0.7)
+    np.testing.assert_array_equal(twist.levels(at, sigma), np.float32([0, 1.5, 1.5, 1.5]))
+    mean, variance = given_noise(at[1:], sigma)
+    covariance = variance * OPERATOR @ OPERATOR.T + 0.4**2 * np.eye(2)
+    exact = dist.MultivariateNormal(OPERATOR @ mean, covariance).log_prob(Y)
+    exact += dist.StudentT(3.0, mean[0], 0.4).log_prob(0.7)
     np.testing.assert_allclose(-unmoved(model, at, sigma).energy, exact, rtol=1e-4)
 
 
@@ -214,8 +225,9 @@ def test_posterior_and_evidence_of_a_linear_model():
     assert sampler.log_evidence_error < 0.15
     rounds = sampler.rounds
     np.testing.assert_allclose(rounds.rung[[0, -2, -1]], [50.0, 0.02, 0.02], rtol=1e-5)
-    # Two for the flow, two for the twist, two products; the last round has moves of three.
-    np.testing.assert_array_equal(rounds.num_grad_evals[1:-1], 6)
+    # Two for the flow, two for the twist, one for the noise, two products with each of the latter;
+    # the last round has moves of three.
+    np.testing.assert_array_equal(rounds.num_grad_evals[1:-1], 9)
     assert rounds.num_grad_evals[-1] == 1 + 8 * 3
 
 

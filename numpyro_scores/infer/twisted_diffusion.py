@@ -53,8 +53,8 @@ class TwistedDiffusionSampler(ParticleSampler):
     is that of the priors in the model, where :math:`g_K` is the likelihood itself.
 
     From level to level a particle gets some noise, up to the level :math:`\hat\sigma = \sigma_k
-    (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}`
-    (Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
+    (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}` (as in
+    Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
     :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
     `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
     make no error but that of the flow. The noise is drawn with the mean and the covariance that up
@@ -80,10 +80,10 @@ class TwistedDiffusionSampler(ParticleSampler):
     :raises ValueError: if an argument is out of its range, or at `run` if the model has no
         noise-conditional prior, or one that depends on another latent site or another on it.
 
-    A level costs two evaluations of the denoiser for the flow, two for the twist with its gradient,
-    one more for the noise of up to 64 numbers that are Normal, and products with its Jacobian: two
-    for each of up to 16 such numbers, 18 for up to 64, or where their means depend on other sites,
-    and one for more.
+    A level costs three evaluations of the denoiser for the flow, two for the twist with its
+    gradient, one more for the noise of up to 64 numbers that are Normal, and products with its
+    Jacobian: two for each of up to 16 such numbers, 18 for up to 64, or where their means depend on
+    other sites, and one for more.
     """
 
     _rung_name = "noise level"
@@ -263,7 +263,7 @@ class TwistedDiffusionSampler(ParticleSampler):
 def _num_scores(twist: DiffusionTwist, x: Array) -> int:
     """Evaluations of the denoiser, or products with its Jacobian, at a level."""
     products = twist.num_products(x)
-    flow_and_twist = 4 + products
+    flow_and_twist = 5 + products
     if not twist.has_covariance(x):
         return flow_and_twist
     return flow_and_twist + 1 + products + (twist.data(x)[1] is not None)

@@ -39,23 +39,42 @@ def measured(num=2, other=False):
 
 
 @pytest.mark.parametrize("settings", [{}, {"other": True}, {"num": 70}])
-def test_weighted_draws_are_standard_normal(settings):
-    """For any data: the particles' weights hold, be the steering good or bad."""
-    n, sigma, churned, new_sigma = 40_000, 0.8, 1.2, 0.6
+def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings):
+    n, sigma, churned, new_sigma, level = 10_000, 0.8, 1.2, 0.6, PROCESS.sigma_min
     model = ParticleModel(measured, (), settings)
-    at = jnp.array([np.log(0.4), 0.3, -1.0, 2.0])
-    # Less than the data want, here as above, so that the weights have a variance.
-    slope = 0.3 * jnp.array([5.0, 1.0, -2.0, 1.0])
-    draw = jax.jit(
-        jax.vmap(lambda key: informed_noise(key, at, slope, model, sigma, churned, new_sigma))
-    )
+    at, slope = jnp.array([np.log(0.4), 0.3, -1.0, 2.0]), jnp.array([5.0, 1.0, -2.0, 1.0])
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        return informed_noise(key, at, slope, model, sigma, churned, new_sigma)
+
     risen, log_ratio = draw(random.split(random.key(0), n))
     np.testing.assert_array_equal(risen[:, 0], at[0])  # the other site has no noise
-    z = np.asarray(risen - at, float)[:, 1:] / np.sqrt(churned**2 - sigma**2)
-    weights = np.exp(np.asarray(log_ratio, float))[:, None]
-    for values, exact in [(weights, 1), (weights * z, 0), (weights * z**2, 1)]:
-        assert_within(values.mean(axis=0), exact, values.std(axis=0) / np.sqrt(n))
-    assert abs(z.mean(axis=0)).max() > 0.1  # and the noise is steered
+    x, s = np.asarray(at[1:], float), np.sqrt(churned**2 - sigma**2)
+    z = (np.asarray(risen[:, 1:], float) - x) / s
+    # Of N(0, 1) with noise: what is expected of the value at the smallest level.
+    share = (1 + level**2) / (1 + sigma**2)
+    mean, precision = np.zeros(3), np.eye(3)
+    if settings.get("num"):
+        mean = s * np.asarray(slope[1:])
+    if settings.get("other"):
+        student = dist.StudentT(3.0, 0.0, 0.4)
+        pull = jax.grad(student.log_prob)(2.0 - share * (x[0] - x[2]))
+        mean = s * share * pull * np.array([-1.0, 0.0, 1.0])
+    if not settings.get("num"):
+        moved = share * s * OPERATOR
+        spread = OPERATOR @ OPERATOR.T * share * (new_sigma**2 - level**2) + np.eye(2)
+        residual = 2 - share * OPERATOR @ x - moved @ mean
+        precision = np.eye(3) + moved.T @ np.linalg.solve(spread, moved)
+        mean = mean + np.linalg.solve(precision, moved.T @ np.linalg.solve(spread, residual))
+    root = np.linalg.cholesky(precision)
+    white = (z - mean) @ root
+    assert_within(white.mean(axis=0), 0, 1 / np.sqrt(n))
+    off = np.where(np.eye(3), np.sqrt(2 / n), np.sqrt(1 / n))
+    assert_within(white.T @ white / n, np.eye(3), off)
+    log_q = -np.sum(white**2, axis=1) / 2 + np.log(np.diag(root)).sum()
+    np.testing.assert_allclose(log_ratio, -np.sum(z**2, axis=1) / 2 - log_q, atol=1e-4)
 
 
 def test_noise_below_the_smallest_level_and_many_numbers_leave_most_particles():

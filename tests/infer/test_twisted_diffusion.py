@@ -206,12 +206,11 @@ def test_an_unknown_noise_scale_keeps_its_draws_and_the_evidence():
 def test_the_flow_carries_the_density_of_a_level_to_that_of_another():
     twist = DiffusionTwist(ParticleModel(linear, (Y,), {}))
     x = jnp.array([0.3, -1.0, 2.0])
-    # Of N(0, 1 + sigma^2) the flow keeps the quantiles; the error of a step is of third order.
-    for ratio in (0.9, 0.95):
+    # Of N(0, 1 + sigma^2) the flow keeps the quantiles; the error of a step is of fourth order.
+    for ratio in (0.4, 0.6, 0.8, 0.99):
         exact = np.sqrt((1 + (1.5 * ratio) ** 2) / (1 + 1.5**2)) * x
-        np.testing.assert_allclose(
-            twist.flow(x, 1.5, 1.5 * ratio), exact, rtol=0.2 * (1 - ratio) ** 3
-        )
+        tolerance = 0.01 * np.log(ratio) ** 4 + 1e-6
+        np.testing.assert_allclose(twist.flow(x, 1.5, 1.5 * ratio), exact, rtol=tolerance)
 
 
 def test_posterior_and_evidence_of_a_linear_model():
@@ -225,9 +224,9 @@ def test_posterior_and_evidence_of_a_linear_model():
     assert sampler.log_evidence_error < 0.15
     rounds = sampler.rounds
     np.testing.assert_allclose(rounds.rung[[0, -2, -1]], [50.0, 0.02, 0.02], rtol=1e-5)
-    # Two for the flow, two for the twist, one for the noise, two products with each of the latter;
-    # the last round has moves of three.
-    np.testing.assert_array_equal(rounds.num_grad_evals[1:-1], 9)
+    # Three for the flow, two for the twist and one for the noise, with two products for each; the
+    # last round has moves of three.
+    np.testing.assert_array_equal(rounds.num_grad_evals[1:-1], 10)
     assert rounds.num_grad_evals[-1] == 1 + 8 * 3
 
 

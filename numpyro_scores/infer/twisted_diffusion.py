@@ -53,8 +53,8 @@ class TwistedDiffusionSampler(ParticleSampler):
     is that of the priors in the model, where :math:`g_K` is the likelihood itself.
 
     From level to level a particle gets some noise, up to the level :math:`\hat\sigma = \sigma_k
-    (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}` (as in
-    Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
+    (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}`
+    (as in Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
     :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
     `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
     make no error but that of the flow. The noise is drawn with the mean and the covariance that up

@@ -66,8 +66,20 @@ class DiffusionTwist:
         z, sites = self._model.unravel(x), self._model.sites(x)
         for name in z:
             if (prior := noise_conditional_prior(sites[name]["fn"])) is not None:
-                z[name] = prior.denoise(z[name], prior.at(sigma).sigma)
+                z[name] = prior.denoise(z[name], _level_of(prior, sigma))
         return ravel_pytree(z)[0]
+
+    def levels(self, x: Array, sigma: Any) -> Array:
+        """
+        The noise level of each entry, 1 where there is none: of a diffusion prior `sigma` within
+        what there is between its own level in the model and the largest of its process.
+        """
+        sites, parts = self._model.sites(x), []
+        for name, value in sorted(self._model.unravel(x).items()):
+            prior = noise_conditional_prior(sites[name]["fn"])
+            level = 1.0 if prior is None else _level_of(prior, sigma)
+            parts.append(jnp.full(np.size(value), level, x.dtype))
+        return jnp.concatenate(parts)
 
     def is_noisy(self, x: Array) -> np.ndarray:
         """Whether each entry is one of a noise-conditional prior."""
@@ -100,10 +112,11 @@ class DiffusionTwist:
         The probability flow from one noise level to another, by a step of Heun (Karras et al. 2022,
         algorithm 1): it carries draws of the one density to draws of the other.
         """
-        step = new_sigma - sigma
-        slope = (x - self.denoised(x, sigma)) / sigma
+        level, new_level = self.levels(x, sigma), self.levels(x, new_sigma)
+        step = new_level - level
+        slope = (x - self.denoised(x, sigma)) / level
         predicted = x + step * slope
-        new_slope = (predicted - self.denoised(predicted, new_sigma)) / new_sigma
+        new_slope = (predicted - self.denoised(predicted, new_sigma)) / new_level
         return x + step * (slope + new_slope) / 2
 
     def products(self, clean: Array, product: Product) -> Product:
@@ -123,25 +136,27 @@ class DiffusionTwist:
         The covariance :math:`\sigma^2 J\, \nabla D\, J^\top` of the Normal sites, shape `(dim_y,
         dim_y)`; its diagonal alone for many, where :math:`\nabla D = c I`, with fixed random signs.
         """
-        mask = self.is_noisy(clean)
+        mask, level = self.is_noisy(clean), self.levels(clean, sigma)
         loc, pull = jax.vjp(lambda clean: self._data(clean)[0].loc, clean)
         if loc.size == 0:
             return loc
         if loc.size <= LARGEST_DENSE:
             (rows,) = jax.vmap(pull)(jnp.eye(loc.size, dtype=loc.dtype))
             rows = rows * mask
-            spread = rows @ jax.vmap(product)(rows).T
-            return lax.stop_gradient(sigma**2 * (spread + spread.T) / 2)
+            spread = (rows * level**2) @ jax.vmap(product)(rows).T
+            return lax.stop_gradient((spread + spread.T) / 2)
         signs = random.rademacher(random.key(0), (NUM_PROBES, clean.size), clean.dtype) * mask
         push = jax.linearize(lambda clean: self._data(clean)[0].loc, clean)[1]
         share = jnp.clip(jnp.vdot(signs[0], product(signs[0])) / np.sum(mask), 0, 1)
-        return lax.stop_gradient(sigma**2 * share * jnp.mean(jax.vmap(push)(signs) ** 2, axis=0))
+        return lax.stop_gradient(share * jnp.mean(jax.vmap(push)(level * signs) ** 2, axis=0))
 
     def log_density(self, clean: Array, spread: Array) -> Array:
         """Of the data at a clean value with this covariance, -inf where it is not a number."""
         data, value = self._data(clean)
         if spread.ndim == 2:
-            covariance = spread + jnp.diag(data.scale**2)
+            # Any twist will do, but not one that rounding keeps from having a Cholesky factor.
+            rounding = 4 * jnp.finfo(spread.dtype).eps * jnp.trace(spread)
+            covariance = spread + jnp.diag(data.scale**2 + rounding)
             value += multivariate_normal.logpdf(data.value, data.loc, covariance)
         else:
             value += jnp.sum(norm.logpdf(data.value, data.loc, jnp.sqrt(spread + data.scale**2)))
@@ -152,6 +167,10 @@ class DiffusionTwist:
         return _parts(self._model.sites(clean), clean.dtype)
 
 
+def _level_of(prior: Any, sigma: Any) -> Any:
+    return prior.at(jnp.maximum(sigma, prior.sigma)).sigma
+
+
 def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array]:
     normal, rest = [], jnp.zeros((), dtype)
     for site in sites.values():
@@ -160,7 +179,7 @@ def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array]:
         base = _without_events(site["fn"])
         if type(base) is dist.Normal and site["scale"] is None:
             entries = (base.loc, base.scale, site["value"])
-            shape = jnp.shape(site["value"])
+            shape = jnp.broadcast_shapes(jnp.shape(site["value"]), site["fn"].shape())
             normal.append([jnp.broadcast_to(entry, shape).ravel() for entry in entries])
         else:
             log_prob = jnp.sum(site["fn"].log_prob(site["value"]))

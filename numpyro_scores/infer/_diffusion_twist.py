@@ -84,12 +84,19 @@ class DiffusionTwist:
             z[name] = jnp.full_like(z[name], 0 if prior is None else _level(prior, sigma))
         return ravel_pytree(z)[0]
 
-    def denoised(self, x: Array, sigma: Any) -> Array:
-        r""":math:`E[x_0 \mid x_\sigma = x]` in place of the sites of diffusion priors."""
+    def denoised(self, x: Array, sigma: Any, below: Any = None) -> Array:
+        r"""
+        :math:`E[x_0 \mid x_\sigma = x]` in place of the sites of diffusion priors.
+
+        :param below: another noise level, for the one halfway between the logarithms.
+        """
         z, sites = self._model.unravel(x), self._model.sites(x)
         for name in z:
             if (prior := noise_conditional_prior(sites[name]["fn"])) is not None:
-                z[name] = prior.denoise(z[name], _level(prior, sigma))
+                level = _level(prior, sigma)
+                if below is not None:
+                    level = jnp.sqrt(level * _level(prior, below))
+                z[name] = prior.denoise(z[name], level)
         return ravel_pytree(z)[0]
 
     def mean(self, x: Array, sigma: Any) -> Array:
@@ -139,10 +146,9 @@ class DiffusionTwist:
         """
         high, low = self.levels(x, sigma), self.levels(x, new_sigma)
         fall = jnp.log(_positive(high) / _positive(low))
-        middle = jnp.sqrt(sigma * new_sigma)
         first = self.denoised(x, sigma)
         half = jnp.exp(-fall / 2)
-        second = self.denoised(half * x + (1 - half) * first, middle)
+        second = self.denoised(half * x + (1 - half) * first, sigma, new_sigma)
         whole = jnp.exp(-fall)
         third = self.denoised(whole * x + (1 - whole) * (2 * second - first), new_sigma)
         # The integral of exp(t - fall) times the parabola through the three, by quadrature: the
@@ -197,7 +203,7 @@ class DiffusionTwist:
         data, rest = self.data(mean)
         value = jnp.zeros((), mean.dtype) if rest is None else rest
         if spread.ndim == 2:
-            covariance = spread + jnp.diag(data.scale**2)
+            covariance = with_noise(spread, data.scale)
             value += multivariate_normal.logpdf(data.value, data.loc, covariance)
         else:
             value += jnp.sum(norm.logpdf(data.value, data.loc, jnp.sqrt(spread + data.scale**2)))
@@ -206,6 +212,13 @@ class DiffusionTwist:
     def data(self, mean: Array) -> tuple[GaussianData, Array | None]:
         """The Normal sites at a point, and the log density of all other data, None without any."""
         return _parts(self._model.sites(mean), mean.dtype)
+
+
+def with_noise(spread: Array, scale: Array) -> Array:
+    """The covariance of the Normal sites, that of their noise included."""
+    # Any twist will do, but not one that rounding keeps from having a Cholesky factor.
+    rounding = 4 * jnp.finfo(spread.dtype).eps * jnp.trace(spread)
+    return spread + jnp.diag(scale**2 + rounding)
 
 
 def _level(prior: Any, sigma: Any) -> Any:
@@ -225,7 +238,7 @@ def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array | Non
         base = _without_events(site["fn"])
         if type(base) is dist.Normal and site["scale"] is None:
             entries = (base.loc, base.scale, site["value"])
-            shape = jnp.shape(site["value"])
+            shape = jnp.broadcast_shapes(jnp.shape(site["value"]), site["fn"].shape())
             normal.append([jnp.broadcast_to(entry, shape).ravel() for entry in entries])
         else:
             log_prob = jnp.sum(site["fn"].log_prob(site["value"]))

@@ -3,11 +3,12 @@
 
 """Guards against posteriors that would be wrong in silence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, random
+from numpyro.distributions import Unit
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.ops.provenance import eval_provenance
@@ -73,6 +74,56 @@ def dependencies(
 
     found = eval_provenance(log_probs, **values)
     return {name: sources - {name} for name, sources in found.items()}
+
+
+def check_independent_priors(
+    kernel: str,
+    model: Callable,
+    model_args: tuple,
+    model_kwargs: dict,
+    values: dict[str, Array],
+    priors: Iterable[str],
+    *,
+    both_ways: bool = False,
+) -> None:
+    """
+    Raise if one of these priors depends on another latent site or, `both_ways`, another on it.
+
+    :param values: constrained values of the latent sites.
+    """
+    priors = set(priors)
+    for name, sources in dependencies(model, model_args, model_kwargs, values).items():
+        if (name in priors and sources) or (both_ways and sources & priors):
+            raise ValueError(
+                f"{kernel} needs noise-conditional priors that do not depend on other latent "
+                f"sites{', nor these on them' if both_ways else ''}, but {name!r} depends on "
+                f"{sorted(sources)}. AnnealedLangevin(model) takes such a model."
+            )
+
+
+def check_observations(model_trace: Mapping[str, Any]) -> None:
+    """
+    Raise if the data of an observed site are not of the shape of its distribution. NumPyro would
+    broadcast both, `(3,)` and `(3, 1)` to `(3, 3)`, and count each number three times. One
+    distribution for many numbers is another matter, and one number for all.
+    """
+    for name, site in model_trace.items():
+        if site["type"] != "sample" or not site["is_observed"]:
+            continue
+        shape, data = tuple(site["fn"].shape()), jnp.shape(site["value"])
+        if data == () or isinstance(base_of(site["fn"]), Unit):
+            continue
+        try:
+            together = jnp.broadcast_shapes(shape, data)
+        except ValueError:
+            together = None
+        if together != data:
+            effect = "which do not fit" if together is None else f"which broadcast to {together}"
+            raise ValueError(
+                f"Site {name!r} is observed with shape {data}, but its distribution has shape "
+                f"{shape}, {effect}. Give both one shape: reshape the data, or what the "
+                "distribution is made of (the output of an operator)."
+            )
 
 
 def check_normalizers(

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, random
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
-from numpyro.infer.initialization import init_to_sample
+from numpyro.infer.initialization import init_to_sample, init_to_value
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 from numpyro.primitives import Messenger
 from numpyro.util import is_prng_key
 
-from numpyro_scores._validation import check_count, check_decreasing
+from numpyro_scores._validation import check_count, check_decreasing, is_concrete
 from numpyro_scores.handlers import latent_prior, noise_level
 from numpyro_scores.infer._base import LangevinKernel
 from numpyro_scores.infer._block_steps import Blocks
@@ -60,6 +60,11 @@ class NoiseLevelKernel(LangevinKernel):
     ):
         super().__init__(model, init_strategy=init_to_sample)
         check_count("num_levels", num_levels)
+        if num_levels < 2:
+            raise ValueError(
+                "num_levels must be at least 2, or the only level is the largest, got "
+                f"{num_levels}. For one level of your choice: noise_levels=[sigma]."
+            )
         if noise_levels is not None:
             check_decreasing("noise_levels", noise_levels)
             noise_levels = tuple(float(sigma) for sigma in np.asarray(noise_levels))
@@ -113,7 +118,17 @@ class NoiseLevelKernel(LangevinKernel):
 
     def _check_model(self, model_args: tuple, model_kwargs: dict, values: dict) -> None:
         """Raise if the kernel and the priors of the model do not fit."""
-        self._levels()
+        assert self._model is not None
+        last, at_values = self._levels()[-1], init_to_value(values=values)
+        sites, _ = LatentSites.of(self._model, random.key(0), at_values, model_args, model_kwargs)
+        for site, level in sites.levels.items():
+            end = max(last, sites.processes[site].sigma_min)
+            if is_concrete(level) and level > end * (1 + 1e-6):
+                raise ValueError(
+                    f"{type(self).__name__} would draw {site!r} at noise level {end:.4g}, but its "
+                    f"prior in the model is at {level:.4g}. Write the prior without .at(sigma), or "
+                    "use TemperedSMC(model), which draws it as it is."
+                )
 
     def _levels(self) -> np.ndarray:
         """The noise levels, within those of the priors' processes."""

@@ -41,6 +41,7 @@ class ParticleSampler(ParticleResults, ABC):
     """
 
     _rung_name = "power"
+    _advice = "Take more particles, or more num_prior_draws."
 
     def __init__(
         self,
@@ -92,7 +93,12 @@ class ParticleSampler(ParticleResults, ABC):
         if self._programs is None or not same(rest, self._programs[0]):
             self._programs = (rest, self._compiled(merge))
         start, advance, constrain = self._programs[1]
-        state = start(rng_key, arrays)
+        try:
+            state = start(rng_key, arrays)
+        except jax.errors.JAXTypeError:  # a model that must see its data, to count groups, say
+            data, arrays = arrays, []
+            start, advance, constrain = self._compiled(lambda _: merge(data))
+            state = start(rng_key, arrays)
         self._check_start(state)
         with tqdm(disable=not self._progress_bar, unit="round") as bar:
             while not state.is_done:
@@ -117,7 +123,7 @@ class ParticleSampler(ParticleResults, ABC):
             warnings.warn(
                 f"{type(self).__name__} was left with an effective sample size of {ess:.1f} in one "
                 "round: all draws descend from so few, and neither they nor the error of the "
-                "evidence can be trusted. Take more particles, or use TemperedSMC.",
+                f"evidence can be trusted. {self._advice}",
                 UserWarning,
                 stacklevel=3,
             )

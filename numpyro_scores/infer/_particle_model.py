@@ -60,8 +60,8 @@ class ParticleModel:
         except NotImplementedError as error:
             raise ValueError(
                 "Particles start from draws of the prior, and a latent site cannot be drawn from: "
-                "give draws of it in run(key, ..., prior_draws={site: draws}), of a long chain for "
-                f"example. ({error})"
+                "use a proper prior, or give TemperedSMC draws of it, run(key, ..., prior_draws="
+                f"{{site: draws}}), of a long chain for example. ({error!r})"
             ) from error
         latent = {
             name: site

@@ -12,7 +12,7 @@ from numpyro.infer.util import potential_energy
 from numpyro.primitives import Messenger
 
 from numpyro_scores.handlers import latent_prior, noise_level
-from numpyro_scores.infer._guards import dependencies
+from numpyro_scores.infer._guards import check_independent_priors
 from numpyro_scores.infer._noise_levels import LARGEST_LEVEL, NoiseLevelKernel, without_priors
 
 
@@ -23,6 +23,7 @@ class PosteriorKernel(NoiseLevelKernel):
     """
 
     def _check_model(self, model_args, model_kwargs, values):
+        super()._check_model(model_args, model_kwargs, values)
         name = type(self).__name__
         first, *others = self._sites.processes.values()
         if any(process != first for process in others):
@@ -32,14 +33,8 @@ class PosteriorKernel(NoiseLevelKernel):
             )
 
         model = noise_level(self._model, sigma=LARGEST_LEVEL)
-        sources = dependencies(model, model_args, model_kwargs, values)
-        for prior in self._sites.processes:
-            if sources[prior]:
-                raise ValueError(
-                    f"{name} needs noise-conditional priors that do not depend on other latent "
-                    f"sites, but {prior!r} depends on {sorted(sources[prior])}. "
-                    "AnnealedLangevin(model) takes such a model."
-                )
+        priors = self._sites.processes
+        check_independent_priors(name, model, model_args, model_kwargs, values, priors)
 
     @property
     def _process(self) -> Any:

@@ -11,6 +11,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import seed, substitute, trace
 
 from numpyro_scores.handlers import noise_conditional_prior
+from numpyro_scores.infer._guards import check_observations
 
 
 class LatentSites(NamedTuple):
@@ -19,7 +20,7 @@ class LatentSites(NamedTuple):
     - **discrete** - names of discrete latent sites that are not enumerated.
     - **enumerated** - names of those that are.
     - **processes** - the noise processes of the noise-conditional priors, by name.
-    - **noise_levels** - the noise levels that these priors have in the model, by name.
+    - **levels** - and the noise levels of these priors.
     - **has_deterministic** - whether the model has deterministic sites.
     - **dynamic_support** - whether a support depends on other values.
     """
@@ -28,7 +29,7 @@ class LatentSites(NamedTuple):
     discrete: tuple[str, ...] = ()
     enumerated: tuple[str, ...] = ()
     processes: Mapping[str, Any] = {}
-    noise_levels: Mapping[str, Any] = {}
+    levels: Mapping[str, Any] = {}
     has_deterministic: bool = False
     dynamic_support: bool = False
 
@@ -44,9 +45,12 @@ class LatentSites(NamedTuple):
         """
         Run the model once, with values by a NumPyro initialisation strategy; return the sites and
         these values, constrained.
+
+        :raises ValueError: if the data of an observed site are not of its shape.
         """
         seeded = substitute(seed(model, rng_key), substitute_fn=init_strategy)
         model_trace = trace(seeded).get_trace(*model_args, **model_kwargs)
+        check_observations(model_trace)
         latent = {
             name: site
             for name, site in model_trace.items()
@@ -67,7 +71,7 @@ class LatentSites(NamedTuple):
             discrete=tuple(name for name in latent if name not in {*continuous, *enumerated}),
             enumerated=tuple(enumerated),
             processes={name: p.process for name, p in priors.items() if p is not None},
-            noise_levels={name: p.sigma for name, p in priors.items() if p is not None},
+            levels={name: p.sigma for name, p in priors.items() if p is not None},
             has_deterministic=any(site["type"] == "deterministic" for site in model_trace.values()),
             dynamic_support=any(_is_dynamic(site["fn"].support) for site in continuous.values()),
         )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer._diffusion_twist import DiffusionTwist
+from numpyro_scores.infer._diffusion_twist import DiffusionTwist, with_noise
 from numpyro_scores.infer._particle_model import ParticleModel
 
 
@@ -55,7 +55,7 @@ def informed_noise(
         (slope,) = jax.linear_transpose(product, x)(jax.grad(lambda m: twist.data(m)[1])(mean))
         b = s * slope
     rows, images = twist.informed(mean, twist.products(mean, product))
-    covariance = twist.covariance(rows, images, new_sigma) + jnp.diag(data.scale**2)
+    covariance = with_noise(twist.covariance(rows, images, new_sigma), data.scale)
     images = images * s
     # Each of these waits for the one before: two batched calls of LAPACK at once can block for ever
     # (jaxlib 0.10 on two cores).

@@ -46,7 +46,8 @@ class AnnealedLangevin(NoiseLevelKernel):
         are more where the data make the steps small: rounds of as many, up to 20, in proportion to
         :math:`\sigma \sqrt\Lambda` for a curvature :math:`\Lambda`. So a small noise scale costs
         time and asks for no tuning.
-    :param num_levels: number of geometric noise levels, over the range of the priors' processes.
+    :param num_levels: number of geometric noise levels, at least 2, over the range of the priors'
+        processes.
     :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
     :param denoised: whether the likelihood sees the denoised value or the noisy one.
     :param integrator: the one-step map. :class:`~numpyro_scores.BAOAB` carries a momentum, so that
@@ -54,8 +55,9 @@ class AnnealedLangevin(NoiseLevelKernel):
     :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); by
         default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
     :raises ValueError: if an overdamped integrator is given a friction, or `integrator` is none.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior or a discrete site,
-        or if the potential energy is not finite (data with NaN).
+    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
+        its own that the anneal would pass (`prior.at(sigma)`), or a discrete site, or if the
+        potential energy is not finite (data with NaN).
 
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     `init_params` are checked but do not matter: an anneal starts from the prior.

@@ -62,15 +62,16 @@ class DAPS(PosteriorKernel):
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
         continuous. Several such priors need the same noise process, and none may depend on another
         latent site.
-    :param num_levels: number of geometric noise levels, over the range of the process.
+    :param num_levels: number of geometric noise levels, at least 2, over the range of the process.
     :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
     :param num_steps: number of Langevin steps of a round. Their lengths follow the curvature, and
         there are up to 20 rounds where the data make them small, as for
         :class:`~numpyro_scores.AnnealedLangevin`.
     :param num_flow_steps: number of Runge-Kutta steps of the probability flow, each of four
         evaluations, for the published estimate; 0 for the denoised value and its variance.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, several with
-        different processes, or a discrete site, or if the potential energy is not finite.
+    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
+        its own (`prior.at(sigma)`), several with different processes, or a discrete site, or if the
+        potential energy is not finite.
 
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     """
@@ -90,10 +91,6 @@ class DAPS(PosteriorKernel):
             check_count("num_flow_steps", num_flow_steps)
         self._num_steps = num_steps
         self._num_flow_steps = num_flow_steps
-
-    def _check_model(self, model_args, model_kwargs, values):
-        super()._check_model(model_args, model_kwargs, values)
-        self._levels()
 
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)

@@ -53,8 +53,9 @@ class MomentMatching(GuidedKernel):
     :param num_iterations: number of conjugate gradients; as many as there are entries or data are
         exact, fewer leave out the directions that the data say least about.
     :raises TypeError: if `sampler` is no sampler.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, several with
-        different processes, or a discrete site, or if the potential energy is not finite.
+    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
+        its own (`prior.at(sigma)`), several with different processes, or a discrete site, or if the
+        potential energy is not finite.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """

@@ -45,8 +45,9 @@ class DiffusionPosteriorSampling(GuidedKernel):
         probability flow, draws end nearly at one point in the directions that are measured.
     :param num_steps: number of Langevin steps of the other sites at each noise level.
     :raises TypeError: if `sampler` is no sampler.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, several with
-        different processes, or a discrete site, or if the potential energy is not finite.
+    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
+        its own (`prior.at(sigma)`), several with different processes, or a discrete site, or if the
+        potential energy is not finite.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """

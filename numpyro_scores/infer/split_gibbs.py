@@ -75,9 +75,9 @@ class SplitGibbs(PosteriorKernel):
         there are up to 20 rounds where the data make them small, as for
         :class:`~numpyro_scores.AnnealedLangevin`.
     :raises TypeError: if `sampler` is none of these.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, several with
-        different processes, or a discrete site, if `coupling` is not a noise level of the process,
-        or if the potential energy is not finite.
+    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
+        its own (`prior.at(sigma)`), several with different processes, or a discrete site, if
+        `coupling` is not a noise level of the process, or if the potential energy is not finite.
 
     Steps that leave the finite numbers are not made, and `diverging` says so.
     """

@@ -114,7 +114,7 @@ class TemperedSMC(ParticleSampler):
         Draw from the posterior. A second run with data of the same shapes compiles nothing.
 
         :param rng_key: key of the run.
-        :param args: arguments of the model; arrays among them are traced.
+        :param args: arguments of the model; arrays among them are traced, unless it must see them.
         :param prior_draws: draws of some latent sites, `num_prior_draws` along the first axis, in
             place of new ones: from a long chain for a site that cannot be drawn from, or from an
             earlier run, since draws of the prior serve all data. They must be of the prior, and

@@ -14,7 +14,7 @@ from jax import Array, lax, random
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.densities import LineIntegral
 from numpyro_scores.infer._diffusion_twist import DiffusionTwist
-from numpyro_scores.infer._guards import dependencies
+from numpyro_scores.infer._guards import check_independent_priors
 from numpyro_scores.infer._noise_levels import LARGEST_LEVEL
 from numpyro_scores.infer._particle_driver import ParticleSampler
 from numpyro_scores.infer._particle_model import ParticleModel
@@ -72,7 +72,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         priors; they must not depend on these, nor these on them.
     :param num_particles: number of draws.
     :param num_levels: number of geometric noise levels, from the largest of the priors' processes
-        to that of the priors in the model.
+        to the smallest that a prior has in the model. Each prior keeps within its own.
     :param churn: :math:`c`, how far the noise rises at each level, over how far it falls in all.
         At 1 the path is that of the reverse diffusion; with few levels less noise is better.
     :param num_steps: number of steps of MALA at the end.
@@ -87,6 +87,7 @@ class TwistedDiffusionSampler(ParticleSampler):
     """
 
     _rung_name = "noise level"
+    _advice = "Take more particles, or use TemperedSMC."
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         Draw from the posterior. A second run with data of the same shapes compiles nothing.
 
         :param rng_key: key of the run.
-        :param args: arguments of the model; arrays among them are traced.
+        :param args: arguments of the model; arrays among them are traced, unless it must see them.
         :param kwargs: keyword arguments of the model.
         :raises ValueError: as :meth:`TemperedSMC.run`, and if the noise-conditional priors are
             none, or not independent of all other sites.
@@ -139,16 +140,23 @@ class TwistedDiffusionSampler(ParticleSampler):
                 f"{sorted(sites.transforms)} have none. Use a DiffusionPrior for one of them, or "
                 "TemperedSMC(model)."
             )
-        for name, sources in dependencies(self.model, args, kwargs, values).items():
-            if name in sites.processes and sources or sources & set(sites.processes):
-                raise ValueError(
-                    "TwistedDiffusionSampler needs noise-conditional priors that do not depend on "
-                    f"other latent sites, nor these on them, but {name!r} depends on "
-                    f"{sorted(sources)}. AnnealedLangevin(model) takes such a model."
-                )
-        sigma_max = max(process.sigma_max for process in sites.processes.values())
-        sigma_min = min(float(sigma) for sigma in sites.noise_levels.values())
-        self._levels = np.geomspace(sigma_max, sigma_min, self._num_levels)
+        check_independent_priors(
+            type(self).__name__, self.model, args, kwargs, values, sites.processes, both_ways=True
+        )
+        largest = max(process.sigma_max for process in sites.processes.values())
+        smallest = min(float(level) for level in sites.levels.values())
+        levels = np.geomspace(largest, smallest, self._num_levels)
+        if not np.array_equal(levels, self._levels):
+            self._levels, self._programs = levels, None  # the programs hold the levels
+
+    def _check_start(self, state):
+        if state.num_dead == self._num_particles:
+            raise ValueError(
+                f"The likelihood of the denoised values is zero or not a number at all "
+                f"{self._num_particles} particles of the largest noise level, whose denoised "
+                "values are near the mean of the prior: look for NaN in the data. Of a likelihood "
+                "that is zero there, TemperedSMC(model) needs draws of the prior alone."
+            )
 
     def _start(self, key, model, given):
         key_draws, key_resample, rng_key = random.split(key, 3)
@@ -218,8 +226,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         twist, x = DiffusionTwist(model), state.points.x
         levels = jnp.asarray(self._levels, x.dtype)
         sigma, new_sigma = state.rung, levels[state.i]
-        # No network was trained above the first level.
-        churned = jnp.minimum(sigma * (sigma / new_sigma) ** self._churn, levels[0])
+        churned = sigma * (sigma / new_sigma) ** self._churn  # within the levels of each prior
         risen, log_ratio = mapped(
             lambda particle: informed_noise(*particle, model, sigma, churned, new_sigma),
             (random.split(key_noise, len(x)), x, -state.points.grad),

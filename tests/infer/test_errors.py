@@ -4,6 +4,7 @@
 """Bad input is told in words."""
 
 import warnings
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -163,6 +164,30 @@ def test_noise_levels_that_nobody_trained(levels):
 def test_num_levels():
     with pytest.raises(ValueError, match="num_levels must be a positive integer"):
         ns.AnnealedLangevin(model, num_levels=0)
+    for kernel in (ns.AnnealedLangevin, ns.DAPS):
+        with pytest.raises(
+            ValueError, match=r"at least 2.* got 1. For one .*noise_levels=\[sigma\]"
+        ):
+            kernel(model, num_levels=1)
+
+
+def model_at_a_level(y):
+    numpyro.sample("y", dist.Normal(numpyro.sample("x", PRIOR.at(1.0)), 1.0).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [ns.AnnealedLangevin, ns.DAPS, ns.MomentMatching, partial(ns.SplitGibbs, coupling=2.0)],
+)
+def test_a_prior_whose_own_level_an_anneal_would_pass(kernel):
+    message = "would draw 'x' at noise level 0.1, but its prior in the model is at 1. Write"
+    with pytest.raises(ValueError, match=message):
+        run(kernel(model_at_a_level), jnp.ones(2))
+
+
+def test_an_anneal_may_end_at_the_level_of_its_prior():
+    kernel = ns.AnnealedLangevin(model_at_a_level, noise_levels=[5.0, 1.0])
+    kernel.init(random.key(0), 0, None, (jnp.ones(2),), {})
 
 
 # ---- models and starts ----

@@ -9,9 +9,11 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import random
+from numpyro.handlers import trace
 from numpyro.infer import MCMC, NUTS, Gibbs
 
 import numpyro_scores as ns
+from numpyro_scores.infer._guards import check_observations
 
 WAY_OUT = "log_normalizer"
 
@@ -42,6 +44,50 @@ def missing(t):
 
 def known(t):
     return 2 * jnp.log(t) + jnp.log(2 * jnp.pi)
+
+
+PRIOR = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.02, 50.0), 3)
+
+
+def measured(y):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
+
+
+SAMPLERS = {
+    "TemperedSMC": lambda y: ns.TemperedSMC(measured, 10, progress_bar=False).run(random.key(0), y),
+    "TwistedDiffusionSampler": lambda y: ns.TwistedDiffusionSampler(
+        measured, 10, progress_bar=False
+    ).run(random.key(0), y),
+    "AnnealedLangevin": lambda y: ns.AnnealedLangevin(measured).init(
+        random.key(0), 0, None, (y,), {}
+    ),
+    "ReplicaExchange": lambda y: ns.ReplicaExchange(
+        ns.ULA(measured), ns.LikelihoodPowers([1.0, 0.5])
+    ).init(random.key(0), 0, None, (y,), {}),
+}
+
+
+@pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize(
+    "shape, effect",
+    [((3, 1), r"broadcast to \(3, 3\)"), ((1,), r"broadcast to \(3,\)"), ((4,), "do not fit")],
+)
+def test_data_of_another_shape_than_their_distribution(sample, shape, effect):
+    message = rf"Site 'y' is observed with shape \({shape[0]},.* has shape \(3,\), which {effect}"
+    with pytest.raises(ValueError, match=message):
+        sample(jnp.zeros(shape))
+
+
+def test_data_that_fit():
+    def model(loc, y, plate=10):
+        with numpyro.plate("plate", plate):
+            numpyro.factor("factor", 0.0)
+            numpyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+        numpyro.sample("z", dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)), obs=jnp.ones((4, 2)))
+
+    for loc, y in (0.0, 1.0), (jnp.zeros(10), jnp.ones(10)), (0.0, jnp.ones((3, 10))):
+        check_observations(trace(model).get_trace(loc, y))
 
 
 @pytest.mark.parametrize("kernel", [ns.MALA, ns.ULA])

@@ -6,6 +6,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from infer.conjugate import DIFFUSION, NOISE, SCORE, Y, learned
@@ -114,3 +115,17 @@ def test_moves_leave_the_tempered_posterior_as_it_is(prior):
     # The moves are of some length: little is left of where they started.
     assert abs(np.corrcoef(y[:, 0], x[:, 0])[0, 1]) < 0.06
     np.testing.assert_allclose(moved.accept_prob, 0.574, atol=0.05)
+
+
+def groups(y, group):
+    """Counts the groups, for which it must see its data."""
+    with numpyro.plate("groups", len(np.unique(np.asarray(group)))):
+        mean = numpyro.sample("mean", dist.Normal(0, 1))
+    numpyro.sample("y", dist.Normal(mean[group], 1), obs=y)
+
+
+def test_a_model_may_look_at_its_data_and_few_particles_warn():
+    smc = ns.TemperedSMC(groups, 5, progress_bar=False)
+    with pytest.warns(UserWarning, match="Take more particles, or more num_prior_draws"):
+        smc.run(random.key(0), Y, jnp.array([0, 1]))
+    assert smc.get_samples()["mean"].shape == (5, 2)

@@ -11,6 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from infer.helpers import assert_within
+from infer.twists import NOISE, OPERATOR, PRIOR, PROCESS, Y, denoise, given_noise, linear, unmoved
 from jax import lax, random
 
 import numpyro_scores as ns
@@ -20,23 +21,6 @@ from numpyro_scores.infer._twist_moves import twisted
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-NOISE = 0.3
-PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=50.0)
-OPERATOR = np.array([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0]], np.float32)
-Y = jnp.array([1.0, -2.0])
-
-
-def denoise(x, sigma):
-    return x / (1 + sigma**2)
-
-
-PRIOR = ns.DiffusionPrior(denoise, PROCESS, 3)
-
-
-def linear(y, level=None):
-    x = numpyro.sample("x", PRIOR if level is None else PRIOR.at(level))
-    numpyro.sample("y", dist.Normal(OPERATOR @ x, NOISE).to_event(1), obs=y)
 
 
 def wide(y, noise=NOISE):
@@ -65,22 +49,10 @@ def mixed(y):
     numpyro.sample("z", dist.StudentT(3.0, x[0], noise), obs=0.7)
 
 
-@partial(jax.jit, static_argnums=0)
-def unmoved(model, x, sigma):
-    """A particle before any move of other sites: its energy is minus the log twist."""
-    return twisted(random.key(0), x, model, sigma, jnp.zeros_like(x), num_moves=0).point
-
-
 MARGINAL = OPERATOR @ OPERATOR.T + NOISE**2 * np.eye(2)
 GAIN = np.linalg.solve(MARGINAL, OPERATOR).T
 MEAN, COVARIANCE = GAIN @ np.asarray(Y), np.eye(3) - GAIN @ OPERATOR
 LOG_EVIDENCE = float(dist.MultivariateNormal(np.zeros(2), MARGINAL).log_prob(Y))
-
-
-def given_noise(x, sigma, level=PROCESS.sigma_min):
-    """Mean and variance of the value of noise `level`, given one of noise `sigma`."""
-    share = (1 + level**2) / (1 + sigma**2)
-    return share * x, share * (sigma**2 - level**2)
 
 
 @pytest.mark.parametrize("level, sigma", [(None, 1.5), (0.7, 1.5), (0.7, 0.7), (0.7, 0.1)])
@@ -275,9 +247,27 @@ def prior_with_a_latent_mean(y):
     numpyro.sample("y", dist.Normal(x[1], 1.0), obs=y)
 
 
+def half_line(y):
+    """The data exclude the mean of the prior."""
+    x = numpyro.sample("x", PRIOR)
+    numpyro.factor("positive", jnp.where(x[0] > 1, y, -jnp.inf))
+
+
+def improper(y):
+    x = numpyro.sample("x", PRIOR)
+    shift = numpyro.sample("shift", dist.ImproperUniform(dist.constraints.real, (), ()))
+    numpyro.sample("y", dist.Normal(x[0] + shift, 1.0), obs=y)
+
+
 @pytest.mark.parametrize(
     "model, settings, message",
     [
+        (
+            half_line,
+            {},
+            r"denoised values is zero .* at all 10 particles of the largest .* Tempered",
+        ),
+        (improper, {}, "cannot be drawn from: use a proper prior, or give TemperedSMC draws"),
         (noise_of_the_value, {}, r"'noise' depends on \['x'\]. AnnealedLangevin"),
         (prior_with_a_latent_mean, {}, r"'x' depends on \['mean'\]. AnnealedLangevin"),
         (no_diffusion, {}, r"the latent sites \['x'\] have none. Use a DiffusionPrior"),

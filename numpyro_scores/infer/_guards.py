@@ -16,6 +16,43 @@ from numpyro_scores.distributions import ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of
 
 
+def check_observations(model_trace: Any) -> None:
+    """
+    Raise if an observation is complex, or does not have the shape of its distribution: NumPyro
+    broadcasts the two, so that data count many times. Distributions may be smaller than the data,
+    `Normal(mean[:, None], 1)` of several columns, and a single number is a datum that all share.
+    """
+    for name, site in model_trace.items():
+        if site["type"] != "sample" or not site["is_observed"]:
+            continue
+        fn, shape = site["fn"], jnp.shape(site["value"])
+        if jnp.iscomplexobj(site["value"]):
+            raise TypeError(
+                f"The observation of site {name!r} is complex, and NumPyro's distributions are of "
+                "real numbers: stack its parts as the output of ns.inverse.Fourier has them, "
+                "jnp.stack([y.real, y.imag], axis=-1)."
+            )
+        is_shared = shape == () and fn.event_shape == ()
+        is_of_a_factor = 0 in shape
+        if not (is_shared or is_of_a_factor or _fits(shape, fn)):
+            raise ValueError(
+                f"The observation of site {name!r} has shape {shape}, but its distribution has "
+                f"{fn.shape()} (batch {fn.batch_shape}, event {fn.event_shape}), and NumPyro would "
+                f"broadcast them. Give the observation the shape {fn.shape()}, with any batch axes "
+                "before, or the distribution that of the data: the output of a forward operator "
+                "has its out_shape. If data are to count repeatedly: jnp.broadcast_to(y, ...)."
+            )
+
+
+def _fits(shape: tuple[int, ...], fn: Any) -> bool:
+    """Whether an observation has the event shape, and all that the batch shape asks for."""
+    num_batch_axes = len(shape) - len(fn.event_shape)
+    if num_batch_axes < len(fn.batch_shape) or shape[num_batch_axes:] != fn.event_shape:
+        return False
+    batch = shape[num_batch_axes - len(fn.batch_shape) : num_batch_axes]
+    return all(size in (1, n) for size, n in zip(fn.batch_shape, batch, strict=True))
+
+
 def is_unnormalized(fn: Any) -> bool:
     """Whether the `log_prob` of a distribution leaves its normaliser out."""
     fn = base_of(fn)

@@ -11,6 +11,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import seed, substitute, trace
 
 from numpyro_scores.handlers import noise_conditional_prior
+from numpyro_scores.infer._guards import check_observations
 
 
 class LatentSites(NamedTuple):
@@ -45,6 +46,7 @@ class LatentSites(NamedTuple):
         """
         seeded = substitute(seed(model, rng_key), substitute_fn=init_strategy)
         model_trace = trace(seeded).get_trace(*model_args, **model_kwargs)
+        check_observations(model_trace)
         latent = {
             name: site
             for name, site in model_trace.items()

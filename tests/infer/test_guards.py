@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""A normaliser that varies with a latent site is missed, and the posterior refused."""
+"""Models whose posterior would be wrong are refused: a normaliser is missing, data do not fit."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +10,10 @@ import numpyro.distributions as dist
 import pytest
 from jax import random
 from numpyro.infer import MCMC, NUTS, Gibbs
+from numpyro.infer.initialization import init_to_uniform
 
 import numpyro_scores as ns
+from numpyro_scores.infer._sites import LatentSites
 
 WAY_OUT = "log_normalizer"
 
@@ -115,3 +117,70 @@ def test_with_its_normaliser_the_posterior_of_the_scale_is_that_of_the_normal_mo
         for t in (ours, theirs)
     ]
     assert abs(np.mean(ours) - np.mean(theirs)) < 4 * np.hypot(*errors)
+
+
+# ---- data that do not have the shape of their distribution ----
+
+PRIOR = ns.DiffusionPrior(lambda x, s: x / (1 + s**2), ns.VarianceExploding(0.1, 5.0), (4, 4))
+OPERATOR = ns.inverse.Downsample((4, 4), 2)
+
+
+def seen_through_an_operator(y):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(OPERATOR(x), 0.3).to_event(2), obs=y)
+
+
+def without_event(y):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(OPERATOR(x), 0.3), obs=y)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        ns.AnnealedLangevin,
+        ns.DAPS,
+        ns.DiffusionPosteriorSampling,
+        ns.MALA,
+        ns.MomentMatching,
+        lambda model: ns.SplitGibbs(model, coupling=0.1),
+        lambda model: ns.ReplicaExchange(NUTS(model), ns.LikelihoodPowers([1.0, 0.0])),
+        ns.TemperedSMC,
+        ns.TwistedDiffusionSampler,
+    ],
+)
+def test_an_operator_that_does_not_fit_the_data_is_told_by_each_sampler(kernel):
+    sampler, y = kernel(seen_through_an_operator), jnp.ones((2, 2, 1))
+    if not isinstance(sampler, ns.TemperedSMC | ns.TwistedDiffusionSampler):
+        sampler = MCMC(sampler, num_warmup=0, num_samples=1, progress_bar=False)
+    with pytest.raises(ValueError, match=r"'y' has shape \(2, 2, 1\).*has \(2, 2\)"):
+        sampler.run(random.key(0), y)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (1, 2), (4,), (4, 4), (2, 2, 1), (3, 1, 2)])
+def test_data_that_would_be_broadcast_are_refused(shape):
+    def refused(model):
+        with pytest.raises(ValueError, match="would broadcast them"):
+            LatentSites.of(model, random.key(0), init_to_uniform, (jnp.ones(shape),), {})
+
+    refused(seen_through_an_operator)
+    if shape:
+        refused(without_event)
+
+
+def test_complex_data_are_refused_with_the_way_out():
+    with pytest.raises(TypeError, match=r"complex.*jnp.stack\(\[y.real, y.imag\], axis=-1\)"):
+        run(ns.MALA(lambda: seen_through_an_operator(jnp.ones((2, 2)) * 1j)))
+
+
+def test_what_numpyro_means_by_smaller_distributions_and_single_numbers_goes_on():
+    def model(y):
+        x = numpyro.sample("x", dist.Normal(0, 1).expand([2]).to_event(1))
+        numpyro.sample("independent", dist.Normal(x[:, None], 1), obs=y)
+        numpyro.sample("repeated", dist.Normal(x, 1).to_event(1), obs=y.T)
+        numpyro.sample("constraint", dist.Normal(x, 1), obs=0.0)
+        with numpyro.plate("columns", 2):
+            numpyro.sample("in a plate", dist.Normal(0, x[0] ** 2 + 1), obs=y[:, 0])
+            numpyro.factor("factor", x[0])
+
+    LatentSites.of(model, random.key(0), init_to_uniform, (jnp.ones((2, 3)),), {})

@@ -147,6 +147,8 @@ def main() -> None:
     parser.add_argument("--num-chains", type=int, default=16)
     parser.add_argument("--num-draws", type=int, default=50, help="posterior draws a chain")
     args = parser.parse_args()
+    if not 0 <= args.digit < NUM_HELD_OUT:
+        parser.error(f"--digit must be from 0 to {NUM_HELD_OUT - 1}, got {args.digit}")
     import arviz as az  # takes seconds, so not before the arguments are known to be right
 
     seconds = {}

@@ -188,17 +188,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("integrator_bias.png"))
+    parser.add_argument("--output", type=Path, default="demo", metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-chains", type=int, default=100_000)
     parser.add_argument("--time", type=float, default=40.0, help="of a chain, in units of 1 / L")
     args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
     h = jnp.concatenate([jnp.array(STEPS), jnp.asarray(CURVE)])
     exact = {name: np.asarray(gaussian_error(s.integrator, h)) for name, s in INTEGRATORS.items()}
     measured = measure(args.num_chains, args.time, args.seed)
     print(f"Relative error of the variance\n\n{table(exact, measured)}")
-    draw(exact, measured).savefig(args.output, dpi=110)
-    print(f"\nWrote {args.output}")
+    draw(exact, measured).savefig(args.output / "integrator_bias.png", dpi=110)
+    print(f"\nWrote integrator_bias.png to {args.output}/")
 
 
 if __name__ == "__main__":

@@ -32,13 +32,13 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 
-def as_event_shape(event_shape: Sequence[int] | int) -> tuple[int, ...]:
+def as_event_shape(event_shape: Sequence[int] | int, name: str = "event_shape") -> tuple[int, ...]:
     """The shape of one point as a tuple: an integer `d` means `(d,)`."""
     if isinstance(event_shape, int | np.integer):
         event_shape = (int(event_shape),)
     shape = tuple(event_shape)
     for size in shape:
-        check_count("every entry of event_shape", size)
+        check_count(f"every entry of {name}", size)
     return shape
 
 

@@ -40,11 +40,11 @@ def test_the_measured_bias_on_the_quartic_has_its_sign(example, integrator, sign
 
 
 def test_it_writes_the_picture_and_prints_every_integrator(tmp_path, monkeypatch, capsys):
-    output = tmp_path / "bias.png"
+    output = tmp_path / "made when missing"
     arguments = ["--output", str(output), "--num-chains", "50", "--time", "3"]
     monkeypatch.setattr(sys, "argv", [str(PATH), *arguments])
     example = runpy.run_path(str(PATH), run_name="__main__")
-    assert output.read_bytes().startswith(b"\x89PNG")
+    assert (output / "integrator_bias.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert all(f"| {name}, quartic |" in printed for name in example["INTEGRATORS"])
     assert "| Euler-Maruyama (ULA), Gaussian | +2.6% | +5.3% |" in printed

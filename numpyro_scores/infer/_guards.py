@@ -3,18 +3,54 @@
 
 """Guards against posteriors that would be wrong in silence."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, random
-from numpyro.distributions import Unit
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.ops.provenance import eval_provenance
 
 from numpyro_scores.distributions import ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of
+
+
+def check_observations(model_trace: Any) -> None:
+    """
+    Raise if an observation is complex, or does not have the shape of its distribution: NumPyro
+    broadcasts the two, so that data count many times. Distributions may be smaller than the data,
+    `Normal(mean[:, None], 1)` of several columns, and a single number is a datum that all share.
+    """
+    for name, site in model_trace.items():
+        if site["type"] != "sample" or not site["is_observed"]:
+            continue
+        fn, shape = site["fn"], jnp.shape(site["value"])
+        if jnp.iscomplexobj(site["value"]):
+            raise TypeError(
+                f"The observation of site {name!r} is complex, and NumPyro's distributions are of "
+                "real numbers: stack its parts as the output of ns.inverse.Fourier has them, "
+                "jnp.stack([y.real, y.imag], axis=-1)."
+            )
+        is_shared = shape == () and fn.event_shape == ()
+        is_of_a_factor = 0 in shape
+        if not (is_shared or is_of_a_factor or _fits(shape, fn)):
+            raise ValueError(
+                f"The observation of site {name!r} has shape {shape}, but its distribution has "
+                f"{fn.shape()} (batch {fn.batch_shape}, event {fn.event_shape}), and NumPyro would "
+                f"broadcast them. Give the observation the shape {fn.shape()}, with any batch axes "
+                "before, or the distribution that of the data: the output of a forward operator "
+                "has its out_shape. If data are to count repeatedly: jnp.broadcast_to(y, ...)."
+            )
+
+
+def _fits(shape: tuple[int, ...], fn: Any) -> bool:
+    """Whether an observation has the event shape, and all that the batch shape asks for."""
+    num_batch_axes = len(shape) - len(fn.event_shape)
+    if num_batch_axes < len(fn.batch_shape) or shape[num_batch_axes:] != fn.event_shape:
+        return False
+    batch = shape[num_batch_axes - len(fn.batch_shape) : num_batch_axes]
+    return all(size in (1, n) for size, n in zip(fn.batch_shape, batch, strict=True))
 
 
 def is_unnormalized(fn: Any) -> bool:
@@ -98,31 +134,6 @@ def check_independent_priors(
                 f"{kernel} needs noise-conditional priors that do not depend on other latent "
                 f"sites{', nor these on them' if both_ways else ''}, but {name!r} depends on "
                 f"{sorted(sources)}. AnnealedLangevin(model) takes such a model."
-            )
-
-
-def check_observations(model_trace: Mapping[str, Any]) -> None:
-    """
-    Raise if the data of an observed site are not of the shape of its distribution. NumPyro would
-    broadcast both, `(3,)` and `(3, 1)` to `(3, 3)`, and count each number three times. One
-    distribution for many numbers is another matter, and one number for all.
-    """
-    for name, site in model_trace.items():
-        if site["type"] != "sample" or not site["is_observed"]:
-            continue
-        shape, data = tuple(site["fn"].shape()), jnp.shape(site["value"])
-        if data == () or isinstance(base_of(site["fn"]), Unit):
-            continue
-        try:
-            together = jnp.broadcast_shapes(shape, data)
-        except ValueError:
-            together = None
-        if together != data:
-            effect = "which do not fit" if together is None else f"which broadcast to {together}"
-            raise ValueError(
-                f"Site {name!r} is observed with shape {data}, but its distribution has shape "
-                f"{shape}, {effect}. Give both one shape: reshape the data, or what the "
-                "distribution is made of (the output of an operator)."
             )
 
 

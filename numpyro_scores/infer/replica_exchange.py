@@ -14,6 +14,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_scores.infer._guards import check_observations
 from numpyro_scores.infer._protocol import ChainKernel
 from numpyro_scores.infer._swaps import UP, even_odd_partners, running_mean, swap, turn_round
 from numpyro_scores.infer._trees import take
@@ -131,8 +132,10 @@ class ReplicaExchange(ChainKernel):
         """The first state, of one chain or, given a batch of keys, of as many."""
         model_kwargs = {} if model_kwargs is None else dict(model_kwargs)
         seeded = seed(self._model, random.key(0))
-        model_trace = trace(substitute(seeded, substitute_fn=init_to_uniform))
-        self._ladder.check_model(model_trace.get_trace(*model_args, **model_kwargs))
+        started = trace(substitute(seeded, substitute_fn=init_to_uniform))
+        model_trace = started.get_trace(*model_args, **model_kwargs)
+        check_observations(model_trace)  # of the kernel, which may be NumPyro's, nobody else asks
+        self._ladder.check_model(model_trace)
         self._num_warmup = num_warmup
         return self._init_chains(rng_key, init_params, num_warmup, model_args, model_kwargs)
 

@@ -12,8 +12,11 @@ Forward operators of inverse problems, for the likelihood of any NumPyro model::
         numpyro.sample("y", dist.Normal(blur(x), noise).to_event(2), obs=y)
 
 An operator is one half of a likelihood; the other is the noise. Photon counts are
-`dist.Poisson(rate * operator(x))` where that cannot be negative, those of a transmission scan
-`dist.Poisson(rate * jnp.exp(-radon(x)))`, with `.to_event(len(operator.out_shape))`.
+`dist.Poisson(jnp.maximum(rate * operator(x), 0.0) + background)`, with a `background` above zero:
+the rounding of a Fourier transform leaves `Blur` of a dark picture a little below zero, and at a
+rate of zero the gradient is not a number. Those of a transmission scan are
+`dist.Poisson(rate * jnp.exp(-radon(x)))`. Both with `.to_event(len(operator.out_shape))`, so that
+data of another shape are refused by the kernels of this package.
 
 A picture is `(height, width)` or `(height, width, channels)`; operators act on the leading axes of
 a point, and on each channel alike. Leading batch axes are mapped over. Operators are pytrees: they

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.tree_util import register_pytree_node
 from jax.typing import ArrayLike
+
+from numpyro_scores._validation import is_concrete
 
 
 def _flatten(operator: "ForwardOperator") -> tuple[tuple, tuple]:
@@ -115,6 +118,16 @@ class LinearOperator(ForwardOperator):
             f"The singular values of this {type(self).__name__} have no formula here. Of a small "
             "one take those of its matrix, jax.jacobian(operator)(jnp.zeros(operator.in_shape))."
         )
+
+
+def check_numbers(name: str, array: Array) -> None:
+    """Raise unless the array is of finite real numbers, at least one (a tracer has no value)."""
+    if jnp.iscomplexobj(array):
+        raise TypeError(f"{name} must be of real numbers, got {array.dtype}.")
+    if array.size == 0:
+        raise ValueError(f"{name} must have at least one entry, got shape {array.shape}.")
+    if is_concrete(array) and not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be of finite numbers, got {array}.")
 
 
 def check_leading(name: str, leading: tuple[int, ...], in_shape: tuple[int, ...]) -> None:

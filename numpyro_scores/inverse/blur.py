@@ -12,17 +12,23 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from numpyro_scores._validation import as_event_shape, check_count, check_positive
-from numpyro_scores.inverse._base import LinearOperator
+from numpyro_scores.inverse._base import LinearOperator, check_numbers
 
 
 def gaussian_kernel(std: ArrayLike, radius: int, ndim: int = 2) -> Array:
     r"""
     :math:`k_i \propto e^{-|i|^2 / (2 s^2)}` for integer :math:`i`, with sum 1.
 
-    :param std: standard deviation :math:`s`, in pixels; may be traced, a latent site for example.
+    :param std: standard deviation :math:`s` in pixels, one number; may be traced, a latent site
+        for example. For several kernels use `jax.vmap`.
     :param radius: the kernel has `2 * radius + 1` entries along each axis.
     :param ndim: number of axes.
     """
+    if jnp.shape(std) != ():
+        raise ValueError(
+            f"std must be one number, got shape {jnp.shape(std)}. For a batch of kernels write "
+            "jax.vmap(lambda std: gaussian_kernel(std, radius))(std)."
+        )
     check_positive("std", std)
     check_count("radius", radius)
     check_count("ndim", ndim)
@@ -52,7 +58,10 @@ class Blur(LinearOperator):
 
     def __post_init__(self):
         object.__setattr__(self, "kernel", jnp.asarray(self.kernel))
-        object.__setattr__(self, "in_shape", as_event_shape(self.in_shape))
+        object.__setattr__(self, "in_shape", as_event_shape(self.in_shape, "in_shape"))
+        check_numbers("kernel", self.kernel)
+        if not isinstance(self.periodic, bool | np.bool_):
+            raise TypeError(f"periodic must be True or False, got {self.periodic!r}.")
         shape, size = self.kernel.shape, self.in_shape[: self.kernel.ndim]
         if not shape or len(shape) > len(self.in_shape):
             raise ValueError(

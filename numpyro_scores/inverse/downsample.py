@@ -28,10 +28,9 @@ class Downsample(LinearOperator):
     factor: Any
 
     def __post_init__(self):
-        in_shape = as_event_shape(self.in_shape)
+        in_shape = as_event_shape(self.in_shape, "in_shape")
         factor = self.factor
-        if not isinstance(factor, tuple):
-            factor = (factor,) * min(2, len(in_shape))
+        factor = tuple(factor) if np.ndim(factor) else (factor,) * min(2, len(in_shape))
         for size in factor:
             check_count("factor", size)
         if len(factor) > len(in_shape) or any(

@@ -23,7 +23,8 @@ class Fourier(LinearOperator):
 
     NumPyro's likelihoods are of real numbers, so the output has the **real and imaginary parts
     stacked along a last axis**, shape `(m, *channels, 2)`: `dist.Normal(fourier(x), noise)` is
-    complex noise with standard deviation `noise` in each part.
+    complex noise with standard deviation `noise` in each part. Data `y` that are complex, of shape
+    `(m, *channels)`, become `jnp.stack([y.real, y.imag], axis=-1)`.
 
     :param in_shape: shape of a real point.
     :param mask: array of bool over the frequencies in the order of `jnp.fft.fftfreq` (zero first),
@@ -38,12 +39,12 @@ class Fourier(LinearOperator):
     mask_ndim: int = field(init=False)
 
     def __post_init__(self, mask):
-        in_shape = as_event_shape(self.in_shape)
+        in_shape = as_event_shape(self.in_shape, "in_shape")
         mask = np.ones(in_shape[:2], bool) if mask is None else mask
-        check_leading("mask", jnp.shape(mask), in_shape)
+        check_leading("mask", np.shape(mask), in_shape)
         object.__setattr__(self, "in_shape", in_shape)
         object.__setattr__(self, "indices", seen_indices(mask))
-        object.__setattr__(self, "mask_ndim", jnp.ndim(mask))
+        object.__setattr__(self, "mask_ndim", np.ndim(mask))
 
     def _forward(self, x: Array) -> Array:
         coefficients = jnp.fft.fftn(x, axes=tuple(range(self.mask_ndim)), norm="ortho")

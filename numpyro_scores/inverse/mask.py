@@ -44,11 +44,13 @@ class Mask(LinearOperator):
     mask_ndim: int = field(init=False)
 
     def __post_init__(self, mask):
-        in_shape = jnp.shape(mask) if self.in_shape is None else as_event_shape(self.in_shape)
-        check_leading("mask", jnp.shape(mask), in_shape)
+        in_shape = (
+            np.shape(mask) if self.in_shape is None else as_event_shape(self.in_shape, "in_shape")
+        )
+        check_leading("mask", np.shape(mask), in_shape)
         object.__setattr__(self, "in_shape", in_shape)
         object.__setattr__(self, "indices", seen_indices(mask))
-        object.__setattr__(self, "mask_ndim", jnp.ndim(mask))
+        object.__setattr__(self, "mask_ndim", np.ndim(mask))
 
     def _forward(self, x: Array) -> Array:
         return x.reshape(-1, *self.in_shape[self.mask_ndim :])[self.indices]

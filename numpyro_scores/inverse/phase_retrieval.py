@@ -32,7 +32,7 @@ class PhaseRetrieval(ForwardOperator):
     oversampling: int = 2
 
     def __post_init__(self):
-        object.__setattr__(self, "in_shape", as_event_shape(self.in_shape))
+        object.__setattr__(self, "in_shape", as_event_shape(self.in_shape, "in_shape"))
         check_count("oversampling", self.oversampling)
 
     def _forward(self, x: Array) -> Array:

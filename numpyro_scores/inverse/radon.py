@@ -4,16 +4,18 @@
 """Sums along parallel rays: computed tomography."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
-from numpyro_scores._validation import as_event_shape
-from numpyro_scores.inverse._base import LinearOperator
+from numpyro_scores._validation import as_event_shape, is_concrete
+from numpyro_scores.inverse._base import LinearOperator, check_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,8 @@ class Radon(LinearOperator):
     `skimage.transform.radon`.
 
     :param in_shape: `(height, width)`.
-    :param angles: in degrees, shape `(num_angles,)`; may be traced, latent sites for example.
+    :param angles: in degrees, shape `(num_angles,)`; may be traced, latent sites for example. It
+        warns of angles that look like radians.
     :param circle: whether the picture is zero outside of the circle within its square, so that
         rays through the square are enough; else it is padded to its diagonal.
     """
@@ -35,15 +38,23 @@ class Radon(LinearOperator):
     circle: bool = True
 
     def __post_init__(self):
-        object.__setattr__(self, "in_shape", as_event_shape(self.in_shape))
-        object.__setattr__(self, "angles", jnp.asarray(self.angles, float))
+        object.__setattr__(self, "in_shape", as_event_shape(self.in_shape, "in_shape"))
+        angles = jnp.asarray(self.angles)
+        check_numbers("angles", angles)
+        object.__setattr__(self, "angles", angles.astype(float))
         if len(self.in_shape) != 2 or (self.circle and len(set(self.in_shape)) != 1):
             raise ValueError(
                 "Radon takes pictures of shape (height, width), square ones unless circle=False, "
                 f"got in_shape {self.in_shape}. Channels are mapped over with jax.vmap."
             )
-        if self.angles.ndim != 1:
-            raise ValueError(f"angles must have shape (num_angles,), got {self.angles.shape}.")
+        if angles.ndim != 1:
+            raise ValueError(f"angles must have shape (num_angles,), got {angles.shape}.")
+        if is_concrete(angles) and np.ptp(angles) > 1 and np.max(np.abs(angles)) <= 2 * math.pi:
+            warnings.warn(
+                f"The angles go from {np.min(angles):.3g} to {np.max(angles):.3g}: are they in "
+                "radians? Radon takes degrees, jnp.rad2deg(angles).",
+                stacklevel=3,
+            )
 
     def _forward(self, x: Array) -> Array:
         if not self.circle:

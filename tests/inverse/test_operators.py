@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forward operators: their matrices, their adjoints, and what they are in NumPyro models."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +173,37 @@ def test_operators_with_different_kernels_are_mapped_and_differentiated(x64):
     np.testing.assert_allclose(np.vdot(gradient, kernels[1]), np.vdot(blurred(kernels[1]), x))
 
 
+def test_counts_have_a_finite_density_and_gradient_in_the_dark():
+    blur = inverse.Blur(inverse.gaussian_kernel(1.0, 2), (16, 16))
+    x = jnp.zeros((16, 16)).at[3, 3].set(1.0)
+    assert jnp.min(blur(x)) < 0  # by rounding
+
+    def log_prob(x):
+        rate = jnp.maximum(1_000 * blur(x), 0.0) + 0.1
+        return dist.Poisson(rate).log_prob(jnp.ones((16, 16))).sum()
+
+    value, gradient = jax.value_and_grad(log_prob)(x)
+    assert jnp.isfinite(value) and jnp.all(jnp.isfinite(gradient))
+
+
+def test_a_mask_a_factor_and_a_kernel_may_be_lists():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(inverse.Mask([True, False, True])([1.0, 2.0, 3.0]), [1, 3])
+        assert inverse.Fourier(2, [True, False]).out_shape == (1, 2)
+        assert inverse.Downsample((6, 8), [3, 2]).out_shape == (2, 4)
+        np.testing.assert_allclose(inverse.Blur([1, 2, 1], 3)([0.0, 1.0, 0.0]), [1, 2, 1], 1e-6)
+
+
+def test_angles_that_look_like_radians_are_told():
+    with pytest.warns(UserWarning, match="from 0 to 2.83: are they in radians.*rad2deg"):
+        inverse.Radon((6, 6), np.linspace(0, np.pi, 10, endpoint=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for angles in ([0.0], [0.0, 0.5], [-2.0, 60.0]):
+            inverse.Radon((6, 6), angles)
+
+
 @pytest.mark.parametrize(
     "make, error, message",
     [
@@ -188,10 +221,23 @@ def test_operators_with_different_kernels_are_mapped_and_differentiated(x64):
         (lambda: inverse.Fourier((8, 6), PIXELS), ValueError, r"mask has shape \(6, 8\)"),
         (lambda: inverse.Blur(np.ones((3, 3)), 9), ValueError, r"1 to 1 axes.*\(3, 3\)"),
         (lambda: inverse.Blur(np.ones((3, 9)), (6, 8)), ValueError, "must fit.*periodic=False"),
+        (lambda: inverse.Blur(np.full(3, np.nan), 9), ValueError, "kernel must be of finite"),
+        (lambda: inverse.Blur(np.ones(3) * 1j, 9), TypeError, "kernel must be of real numbers"),
+        (lambda: inverse.Blur(np.ones((0, 3)), (6, 8)), ValueError, r"kernel.*shape \(0, 3\)"),
+        (lambda: inverse.Blur(np.ones(3), 9, "zero"), TypeError, "True or False, got 'zero'"),
         (lambda: inverse.gaussian_kernel(0.0, 2), ValueError, "std must be a finite positive"),
+        # As many standard deviations as the kernel has entries would be mixed with them.
+        (
+            lambda: jax.jit(lambda std: inverse.gaussian_kernel(std, 2))(np.ones(5)),
+            ValueError,
+            r"std must be one number, got shape \(5,\).*jax.vmap",
+        ),
         (lambda: inverse.Downsample((6, 8), 4), ValueError, r"factor \(4, 4\) must divide.*\(6, 8"),
         (lambda: inverse.Radon((6, 8), [0.0]), ValueError, r"circle=False, got in_shape \(6, 8\)"),
         (lambda: inverse.Radon((6, 6), 0.0), ValueError, r"angles must have shape"),
+        (lambda: inverse.Radon((6, 6), []), ValueError, r"angles must have at least one entry"),
+        (lambda: inverse.Radon((6, 6), [0.0, np.nan]), ValueError, "angles must be of finite"),
+        (lambda: inverse.Fourier(PIXELS), ValueError, "every entry of in_shape must be"),
         (lambda: inverse.PhaseRetrieval((6, 6), 0), ValueError, "oversampling must be a positive"),
     ],
 )

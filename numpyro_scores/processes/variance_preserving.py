@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from numpyro_scores._validation import check_positive
-from numpyro_scores.processes._base import TimedProcess
+from numpyro_scores.processes._base import TimedProcess, hold_floats
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class _LinearRate(TimedProcess):
     def __post_init__(self):
         for name in ("beta_min", "beta_max", "t_min"):
             check_positive(name, getattr(self, name))
+            hold_floats(self, name)
         if self.beta_min > self.beta_max:
             raise ValueError(
                 f"beta_min must be at most beta_max, got {self.beta_min} and {self.beta_max}."

@@ -18,7 +18,12 @@ from numpyro.infer import Predictive
 from scipy import stats
 
 from numpyro_scores import (
+    DDPM,
+    AdaptiveProbabilityFlow,
     DiffusionPrior,
+    ExactTrace,
+    Heun,
+    LineIntegral,
     Multistep,
     NoisePathIntegral,
     ProbabilityFlow,
@@ -237,6 +242,39 @@ def test_a_bad_noise_level_is_told(sigma):
         prior().at(sigma)
     with pytest.raises(ValueError, match="sigma must be a finite positive number, got"):
         prior(sigma=sigma)
+
+
+@pytest.mark.parametrize("method", ["denoise", "score"])
+@pytest.mark.parametrize("sigma", [0.0, -1.0, np.inf, np.array([1.0, 2.0])])
+def test_a_bad_noise_level_of_a_point_is_told(method, sigma):
+    with pytest.raises(ValueError, match="sigma must be a finite positive number, got"):
+        getattr(prior(), method)(X, sigma)
+
+
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (lambda: DiffusionPrior(denoiser, 10.0, 1), TypeError, "process must be a noise process"),
+        (lambda: DiffusionPrior(denoiser, DDPM, 1), TypeError, r"such as VarianceExploding\("),
+        (lambda: prior(log_density="flow"), TypeError, r"log_density must be .*, got 'flow'"),
+        (lambda: prior(log_density=ProbabilityFlow), TypeError, "log_density must be Probability"),
+        (lambda: prior(log_density=LineIntegral()), TypeError, r"got LineIntegral\("),
+        (lambda: prior().log_likelihood(X, flow=Heun()), TypeError, r"flow must be .* got Heun\("),
+        (lambda: prior().log_likelihood(X, key=0), ValueError, "log_likelihood needs a random key"),
+        (lambda: prior().sample(0), ValueError, r"got 0. Make one with jax.random.key\(0\)"),
+        (lambda: NoisePathIntegral(trace="exact"), TypeError, r"trace must be ExactTrace\(\) or"),
+        (lambda: ProbabilityFlow(trace=ExactTrace), TypeError, r"trace must be ExactTrace\(\) or"),
+        (lambda: AdaptiveProbabilityFlow(trace=8), TypeError, "trace must be .*, got 8"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_denoiser_that_returns_two_things_is_told():
+    with pytest.raises(TypeError, match=r"one array of the shape of its point, \(1,\), got tuple"):
+        DiffusionPrior(lambda x, sigma: (x, sigma), PROCESS, 1)
 
 
 def test_a_denoiser_of_another_shape_is_told():

@@ -56,6 +56,7 @@ def test_a_product_of_gaussians_is_the_gaussian_of_added_precisions(x64):
     [
         ([], None, ValueError, "at least one axis"),
         ([quadratic], None, TypeError, "must be NumPyro distributions"),
+        (normal(0, 1), None, TypeError, "must be a sequence of distributions"),
         ([normal(0, 1), dist.Normal(0, 1).expand([3]).to_event(1)], None, ValueError, r"\(3,\)"),
         ([dist.Normal(jnp.zeros(2), 1)], None, ValueError, "to_event"),
         ([normal(0, 1), dist.Dirichlet(jnp.ones(2))], None, ValueError, "one support"),
@@ -138,6 +139,12 @@ def test_guidance_adds_the_gradient_of_the_class(x64, gamma):
         np.testing.assert_allclose(guided(x, sigma), of_two_classes(x, sigma, label), rtol=1e-12)
 
 
+@pytest.mark.parametrize("gamma", [np.inf, "strong", np.ones(2)])
+def test_a_strength_that_is_no_number_is_told(gamma):
+    with pytest.raises(ValueError, match="gamma must be a finite number, got"):
+        ns.ClassifierFreeGuidance(of_two_classes, 1, gamma)
+
+
 def model(y):
     x = numpyro.sample("x", dist.Normal(0, 1))
     numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
@@ -161,5 +168,17 @@ def test_what_cannot_be_guided_is_told():
         guided = ns.handlers.guided(model, 2.0, name)
         with pytest.raises(ValueError, match=f"no observed sites .'{name}'"):
             handlers.seed(guided, random.key(0))(1.3)
-    with pytest.raises(ValueError, match="gamma must be a number that is not negative, got -1"):
-        ns.handlers.guided(model, -1.0)
+    for gamma in (-1.0, np.inf, np.ones(2), "strong", None):
+        with pytest.raises(ValueError, match="gamma must be a finite number that is not negative"):
+            ns.handlers.guided(model, gamma)
+
+
+def test_only_what_is_conditioned_inside_is_guided(x64):
+    def half():
+        numpyro.sample("y", dist.Normal(0, 1))
+
+    found = [
+        log_density(ns.handlers.guided(handlers.condition(half, {"y": 2.0}), 3.0), (), {}, {})[0],
+        log_density(handlers.condition(ns.handlers.guided(half, 3.0), {"y": 2.0}), (), {}, {})[0],
+    ]
+    np.testing.assert_allclose(found, norm.logpdf(2.0) * np.array([3, 1]), rtol=1e-12)

@@ -27,6 +27,7 @@ from numpyro_scores.densities import (
     mean_at_sigma_max,
 )
 from numpyro_scores.distributions._base import PointwiseDistribution
+from numpyro_scores.distributions._compiled import compiled
 from numpyro_scores.flows import ProbabilityFlow
 from numpyro_scores.processes import TimedProcess
 from numpyro_scores.samplers import Multistep, PriorSampler
@@ -132,11 +133,22 @@ class DiffusionPrior(PointwiseDistribution):
         """
         key = _checked_key("sample", key)
         sampler = self.sampler if sampler is None else _checked_sampler(sampler)
+        at_sigma_max = is_concrete(self.sigma) and bool(self.sigma >= self.process.sigma_max)
+        return compiled(
+            DiffusionPrior._draws,
+            self,
+            key,
+            sample_shape=tuple(sample_shape),
+            sampler=None if at_sigma_max else sampler,
+        )
+
+    def _draws(self, key: Array, sample_shape: Any, sampler: PriorSampler | None) -> Array:
+        """Draws by the reverse process, or with `sampler=None` its starts."""
         key_start, key_steps = random.split(key)
         sigma_max = jnp.asarray(self.process.sigma_max, float)
         mean = mean_at_sigma_max(self.denoiser, jnp.zeros(self.event_shape), sigma_max)
         start = mean + sigma_max * random.normal(key_start, (*sample_shape, *self.event_shape))
-        if is_concrete(self.sigma) and self.sigma >= self.process.sigma_max:
+        if sampler is None:
             return start
 
         def reverse(x, key):
@@ -153,8 +165,8 @@ class DiffusionPrior(PointwiseDistribution):
     ) -> LogLikelihood:
         r"""
         The log density along the probability flow, the number that papers report. The bits are of
-        the data in their own units: pixels that were divided by `a` have
-        :math:`\log_2 a` more bits per dimension.
+        the data as the prior has them: where pixels were divided by `a`, those of the pixels
+        themselves are :math:`\log_2 a` more.
 
         :param x: points, shape `(*batch_shape, *event_shape)`.
         :param key: where the trace is estimated (above 256 dimensions, or by a `HutchinsonTrace`),
@@ -167,8 +179,11 @@ class DiffusionPrior(PointwiseDistribution):
         flow = _checked_rule("flow", flow)
         if key is not None:
             key = _checked_key("log_likelihood", key)
-        dim = math.prod(self.event_shape)
-        trace = flow.trace or default_trace(dim)
+        found = compiled(DiffusionPrior._nats, self, x, key, flow=flow)
+        return LogLikelihood(found, -found / (math.prod(self.event_shape) * math.log(2)))
+
+    def _nats(self, x: Array, key: Array | None, flow: Any) -> Array:
+        trace = flow.trace or default_trace(math.prod(self.event_shape))
 
         def nats(x, key):
             rule = flow
@@ -178,8 +193,7 @@ class DiffusionPrior(PointwiseDistribution):
             return _log_density(rule, self.process.sigma_max, (self.denoiser, self.sigma), x)
 
         batch_shape = x.shape[: x.ndim - len(self.event_shape)]
-        found = _map_with_keys(nats, x, key, batch_shape)
-        return LogLikelihood(found, -found / (dim * math.log(2)))
+        return _map_with_keys(nats, x, key, batch_shape)
 
     def _level(self, sigma: Any) -> Any:
         if sigma is None:

@@ -40,6 +40,8 @@ class ProductOfExperts(PointwiseDistribution):
         log_normalizer: Any = None,
         validate_args: bool | None = None,
     ):
+        if isinstance(experts, dist.Distribution):
+            raise TypeError(f"Experts must be a sequence of distributions, got {experts!r}.")
         experts = tuple(experts)
         for expert in experts:
             if not isinstance(expert, dist.Distribution):

@@ -5,6 +5,7 @@
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
@@ -17,7 +18,8 @@ PROCESS = ns.VarianceExploding(0.02, 50.0)
 
 
 def wiener(x, sigma):
-    return VARIANCES / (VARIANCES + sigma**2) * x
+    variances = jnp.asarray(VARIANCES)  # of the precision of the test
+    return variances / (variances + sigma**2) * x
 
 
 @pytest.mark.parametrize("sigma", [0.02, 3.0, 50.0])

@@ -41,7 +41,9 @@ def tempered(model: Callable, prior: ns.DiffusionPrior, draws_a_particle: int = 
     smc = ns.TemperedSMC(
         model, NUM_DRAWS, num_prior_draws=draws_a_particle * NUM_DRAWS, progress_bar=False
     )
-    return _of_particles(smc, draws_a_particle * prior.sampler.num_steps * prior.sampler.num_evals)
+    sampler = prior.sampler
+    assert isinstance(sampler, ns.samplers.ReverseSampler)
+    return _of_particles(smc, draws_a_particle * sampler.num_steps * sampler.num_evals)
 
 
 def twisted(model: Callable, prior: ns.DiffusionPrior) -> Draw:

@@ -76,9 +76,14 @@ def as_score(f: Callable[[Array], Array], x: Array) -> Score:
 
 def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> None:
     """Raise unless the vector field `f(x, *args)` has the shape of `x` (nothing is computed)."""
-    shape = jax.eval_shape(f, x, *args).shape
-    if shape != jnp.shape(x):
+    found = jax.eval_shape(f, x, *args)
+    if not isinstance(found, jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"{name} must return one array of the shape of its point, {jnp.shape(x)}, got "
+            f"{type(found).__name__}."
+        )
+    if found.shape != jnp.shape(x):
         raise ValueError(
             f"{name} must map one point to the same shape: it got shape {jnp.shape(x)} and "
-            f"returned shape {shape}."
+            f"returned shape {found.shape}."
         )

@@ -17,12 +17,21 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
+def as_number(value: Any) -> float:
+    """`value` as one number, NaN if it is none."""
+    try:
+        number = np.asarray(value, float)
+    except (TypeError, ValueError):  # a string, a class, a function
+        return math.nan
+    return float(number) if number.shape == () else math.nan
+
+
 def check_positive(name: str, value: Any) -> None:
     """Raise unless `value` is a finite positive number (a tracer passes: it has no value yet)."""
     if not is_concrete(value):
         return
-    number = np.asarray(value, float)
-    if number.shape != () or not (number > 0 and math.isfinite(number)):
+    number = as_number(value)
+    if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite positive number, got {value!r}.")
 
 

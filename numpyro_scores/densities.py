@@ -123,6 +123,7 @@ class NoisePathIntegral:
 
     def __post_init__(self):
         check_count("num_nodes", self.num_nodes)
+        check_trace(self.trace)
 
     def __call__(self, denoiser: Denoiser, x: Array, sigma: Array, sigma_max: float) -> Array:
         """
@@ -166,6 +167,14 @@ def log_density_at_sigma_max(
     score = (denoised - x) / sigma_max**2
     log_determinant = x.size * jnp.log(2 * jnp.pi * sigma_max**2) + jacobian_trace
     return 0.5 * (jnp.vdot(x - mean, score) - log_determinant)
+
+
+def check_trace(trace: Any) -> None:
+    """Raise unless `trace` is an estimator, or None for the default."""
+    if trace is not None and not isinstance(trace, TraceEstimator):
+        raise TypeError(
+            f"trace must be ExactTrace() or HutchinsonTrace(num_probes=32), got {trace!r}."
+        )
 
 
 def default_trace(dim: int) -> TraceEstimator:

@@ -15,7 +15,7 @@ from jax import Array
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
-from numpyro_scores.densities import default_trace, log_density_at_sigma_max
+from numpyro_scores.densities import check_trace, default_trace, log_density_at_sigma_max
 from numpyro_scores.stein import TraceEstimator
 
 
@@ -43,6 +43,7 @@ class ProbabilityFlow:
 
     def __post_init__(self):
         check_count("num_steps", self.num_steps)
+        check_trace(self.trace)
 
     def __call__(self, denoiser: Denoiser, x: Array, sigma: Array, sigma_max: float) -> Array:
         """See :meth:`~numpyro_scores.NoisePathIntegral.__call__`: same arguments, same value."""

@@ -3,6 +3,7 @@
 
 """Denoisers of a class with guidance."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 from jax import Array
 
 from numpyro_scores._callables import as_pytree
+from numpyro_scores._validation import as_number, is_concrete
 
 
 @jax.tree_util.register_pytree_node_class
@@ -30,6 +32,7 @@ class ClassifierFreeGuidance:
     :param label: what the denoiser takes as third argument, such as an integer.
     :param gamma: strength of the guidance, a number.
     :raises TypeError: if `denoiser` can't be called.
+    :raises ValueError: if `gamma` is no number.
     """
 
     denoiser: Any
@@ -38,6 +41,8 @@ class ClassifierFreeGuidance:
 
     def __post_init__(self):
         object.__setattr__(self, "denoiser", as_pytree("denoiser", self.denoiser))
+        if is_concrete(self.gamma) and not math.isfinite(as_number(self.gamma)):
+            raise ValueError(f"gamma must be a finite number, got {self.gamma!r}.")
 
     def __call__(self, x: Array, sigma: Array) -> Array:
         """

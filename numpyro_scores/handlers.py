@@ -3,14 +3,14 @@
 
 """Effect handlers: how a kernel changes a model without the user touching it."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
-from numpyro_scores._validation import is_concrete
+from numpyro_scores._validation import as_number, is_concrete
 from numpyro_scores.distributions._wrapped import base_of, with_base
 
 
@@ -75,10 +75,11 @@ class guided(Messenger):
     Run a model with the likelihood of chosen sites to the power :math:`\gamma`:
     :math:`p(x)\, p(y \mid x)^\gamma`, so that the score is :math:`\nabla \log p(x) + \gamma \nabla
     \log p(y \mid x)`. Above 1 it trusts the data more than the model does, below 1 less; only 1 is
-    Bayes' rule.
+    Bayes' rule. A site that is conditioned outside of it, `condition(guided(model), data)`, is not
+    yet observed inside and keeps its likelihood: write `guided(condition(model, data))`.
 
     :param fn: a model.
-    :param gamma: the power, a number that is not negative.
+    :param gamma: the power, a finite number that is not negative.
     :param sites: names of observed sites; all by default.
     :raises ValueError: if one of them is not an observed site of the model.
     """
@@ -89,8 +90,8 @@ class guided(Messenger):
         gamma: Any = 1.0,
         sites: Sequence[str] | None = None,
     ):
-        if is_concrete(gamma) and not (jnp.shape(gamma) == () and gamma >= 0):
-            raise ValueError(f"gamma must be a number that is not negative, got {gamma!r}.")
+        if is_concrete(gamma) and not 0 <= as_number(gamma) < math.inf:
+            raise ValueError(f"gamma must be a finite number that is not negative, got {gamma!r}.")
         self.gamma = gamma
         names = [sites] if isinstance(sites, str) else sites
         self.sites = None if names is None else frozenset(names)

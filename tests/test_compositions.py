@@ -22,6 +22,14 @@ def normal(mean, scale):
     return dist.Normal(jnp.full(2, mean), scale).to_event(1)
 
 
+def half_normal():
+    return dist.HalfNormal(1.0).expand([2]).to_event(1)
+
+
+def uniform(low, high):
+    return dist.Uniform(low, high).expand([2]).to_event(1)
+
+
 def quadratic(x):
     return jnp.sum(x**2) / 2
 
@@ -48,15 +56,52 @@ def test_a_product_of_gaussians_is_the_gaussian_of_added_precisions(x64):
     [
         ([], None, ValueError, "at least one axis"),
         ([quadratic], None, TypeError, "must be NumPyro distributions"),
+        (normal(0, 1), None, TypeError, "must be a sequence of distributions"),
         ([normal(0, 1), dist.Normal(0, 1).expand([3]).to_event(1)], None, ValueError, r"\(3,\)"),
         ([dist.Normal(jnp.zeros(2), 1)], None, ValueError, "to_event"),
         ([normal(0, 1), dist.Dirichlet(jnp.ones(2))], None, ValueError, "one support"),
+        ([normal(0, 1), half_normal()], None, ValueError, "one support"),
+        ([uniform(0.0, 1.0), uniform(0.0, 2.0)], None, ValueError, "Give each that of the product"),
         ([normal(0, 1)] * 2, np.ones(3), ValueError, "one entry for each of the 2 experts"),
     ],
 )
 def test_experts_that_do_not_fit_are_told(experts, powers, error, message):
     with pytest.raises(error, match=message):
         ns.ProductOfExperts(experts, powers)
+
+
+def test_experts_may_write_one_support_in_two_ways():
+    full = dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2))
+    x = np.array([0.3, -1.0])
+    found = ns.ProductOfExperts([full, normal(0, 1)]).log_prob(x)
+    np.testing.assert_allclose(found, 2 * normal(0, 1).log_prob(x), rtol=1e-6)
+    positive = [half_normal(), dist.Exponential(1.0).expand([2]).to_event(1)]
+    assert ns.ProductOfExperts(positive).support == positive[0].support
+    same = [uniform(0.0, 1.0), dist.Beta(2.0, 2.0).expand([2]).to_event(1)]
+    assert ns.ProductOfExperts(same).support == same[0].support
+
+
+def test_a_mixture_of_priors_is_numpyros():
+    process = ns.VarianceExploding(0.02, 50.0)
+
+    def prior(mean, variance):
+        return ns.DiffusionPrior(
+            lambda x, sigma: mean + variance / (variance + sigma**2) * (x - mean), process, 2
+        )
+
+    weights = dist.Categorical(jnp.array([0.3, 0.7]))
+    mixture = dist.MixtureGeneral(weights, [prior(-2.0, 0.25), prior(2.0, 1.0)])
+    variances = np.array([0.25, 1.0]) + 0.02**2
+    exact = dist.MixtureGeneral(
+        weights, [normal(-2.0, variances[0] ** 0.5), normal(2.0, variances[1] ** 0.5)]
+    )
+    x = np.array([[-2.1, -1.5], [0.1, 0.4], [2.0, 3.0]])
+    found = jax.jit(jax.vmap(jax.value_and_grad(mixture.log_prob)))(x)
+    expected = jax.vmap(jax.value_and_grad(exact.log_prob))(x)
+    np.testing.assert_allclose(found[0], expected[0], atol=2e-3)
+    np.testing.assert_allclose(found[1], expected[1], atol=5e-3)
+    drawn = jax.jit(lambda key: mixture.sample(key, (1000,)))(random.key(0))
+    assert abs(np.mean(drawn[:, 0] > 0) - 0.7) < 4 * np.sqrt(0.3 * 0.7 / 1000) + 0.02
 
 
 def test_a_product_that_is_drawn_from_says_how():
@@ -94,6 +139,12 @@ def test_guidance_adds_the_gradient_of_the_class(x64, gamma):
         np.testing.assert_allclose(guided(x, sigma), of_two_classes(x, sigma, label), rtol=1e-12)
 
 
+@pytest.mark.parametrize("gamma", [np.inf, "strong", np.ones(2)])
+def test_a_strength_that_is_no_number_is_told(gamma):
+    with pytest.raises(ValueError, match="gamma must be a finite number, got"):
+        ns.ClassifierFreeGuidance(of_two_classes, 1, gamma)
+
+
 def model(y):
     x = numpyro.sample("x", dist.Normal(0, 1))
     numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
@@ -117,5 +168,17 @@ def test_what_cannot_be_guided_is_told():
         guided = ns.handlers.guided(model, 2.0, name)
         with pytest.raises(ValueError, match=f"no observed sites .'{name}'"):
             handlers.seed(guided, random.key(0))(1.3)
-    with pytest.raises(ValueError, match="gamma must be a number that is not negative, got -1"):
-        ns.handlers.guided(model, -1.0)
+    for gamma in (-1.0, np.inf, np.ones(2), "strong", None):
+        with pytest.raises(ValueError, match="gamma must be a finite number that is not negative"):
+            ns.handlers.guided(model, gamma)
+
+
+def test_only_what_is_conditioned_inside_is_guided(x64):
+    def half():
+        numpyro.sample("y", dist.Normal(0, 1))
+
+    found = [
+        log_density(ns.handlers.guided(handlers.condition(half, {"y": 2.0}), 3.0), (), {}, {})[0],
+        log_density(handlers.condition(ns.handlers.guided(half, 3.0), {"y": 2.0}), (), {}, {})[0],
+    ]
+    np.testing.assert_allclose(found, norm.logpdf(2.0) * np.array([3, 1]), rtol=1e-12)

@@ -58,6 +58,18 @@ def test_a_process_is_a_static_argument_that_does_not_compile_again():
     assert len(traces) == 1
 
 
+def test_processes_take_arrays_for_numbers():
+    # As of `data.std()`; held as an array they could not be static.
+    small, large = jnp.float32(0.25), jnp.float32(0.5)
+    for process, same in [
+        (VarianceExploding(small, large), VarianceExploding(0.25, 0.5)),
+        (ns.VariancePreserving(small, large, small), ns.VariancePreserving(0.25, 0.5, 0.25)),
+        (ns.DDPM(10, small, large), ns.DDPM(10, 0.25, 0.5)),
+    ]:
+        assert process == same and hash(process) == hash(same)
+        np.testing.assert_array_equal(process.noise_levels(3), same.noise_levels(3))
+
+
 @pytest.mark.parametrize(
     "sigma_min, sigma_max",
     [(10.0, 0.02), (1.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (0.1, np.inf), (np.nan, 1.0)],

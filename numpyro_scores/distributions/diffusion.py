@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from jax.typing import ArrayLike
+from numpyro.util import is_prng_key
 
 from numpyro_scores._callables import Denoiser, as_pytree, check_field
 from numpyro_scores._validation import check_positive, is_concrete
@@ -26,9 +27,10 @@ from numpyro_scores.densities import (
     mean_at_sigma_max,
 )
 from numpyro_scores.distributions._base import PointwiseDistribution
+from numpyro_scores.distributions._compiled import compiled
 from numpyro_scores.flows import ProbabilityFlow
 from numpyro_scores.processes import TimedProcess
-from numpyro_scores.samplers import Multistep, ReverseSampler
+from numpyro_scores.samplers import Multistep, PriorSampler
 from numpyro_scores.stein import HutchinsonTrace
 
 
@@ -65,7 +67,7 @@ class DiffusionPrior(PointwiseDistribution):
     :param sampler: how :meth:`sample` draws; by default along the probability flow, with 40
         evaluations of the denoiser.
     :raises ValueError: if the denoiser does not map a point to its own shape.
-    :raises TypeError: if `sampler` is no sampler.
+    :raises TypeError: if `process`, `log_density` or `sampler` is none.
     """
 
     pytree_data_fields = ("denoiser", "sigma")
@@ -81,13 +83,13 @@ class DiffusionPrior(PointwiseDistribution):
         | ProbabilityFlow
         | AdaptiveProbabilityFlow = NoisePathIntegral(),
         sigma: Any = None,
-        sampler: ReverseSampler = Multistep(),
+        sampler: PriorSampler = Multistep(),
         validate_args: bool | None = None,
     ):
         self.denoiser = as_pytree("denoiser", denoiser)
-        self.process = process
-        self.log_density = log_density
-        self.sampler = _checked(sampler)
+        self.process = _checked_process(process)
+        self.log_density = _checked_rule("log_density", log_density)
+        self.sampler = _checked_sampler(sampler)
         super().__init__(event_shape, validate_args=validate_args)
         self.sigma = self._within_process(process.sigma_min if sigma is None else sigma)
         check_field("denoiser", self.denoiser, jnp.zeros(self.event_shape), self.sigma)
@@ -106,7 +108,7 @@ class DiffusionPrior(PointwiseDistribution):
         :param sigma: noise level; that of this density by default.
         :return: the shape of `x`.
         """
-        sigma = self.sigma if sigma is None else sigma
+        sigma = self._level(sigma)
         return self._map_points("denoise", lambda x: self.denoiser(x, sigma), x)
 
     def score(self, x: Array, sigma: Any = None) -> Array:
@@ -114,14 +116,14 @@ class DiffusionPrior(PointwiseDistribution):
         :math:`\\nabla \\log p_\\sigma(x) = (D(x, \\sigma) - x) / \\sigma^2`; arguments as of
         :meth:`denoise`.
         """
-        sigma = self.sigma if sigma is None else sigma
+        sigma = self._level(sigma)
         return self._map_points("score", lambda x: _score((self.denoiser, sigma), x), x)
 
     def sample(
         self,
         key: Array | None,
         sample_shape: tuple[int, ...] = (),
-        sampler: ReverseSampler | None = None,
+        sampler: PriorSampler | None = None,
     ) -> Array:
         r"""
         Draws of the density at `sigma` by the `sampler` (by default the own one) from
@@ -129,14 +131,24 @@ class DiffusionPrior(PointwiseDistribution):
         direction of variance `c` comes out with :math:`c \sigma_{\max}^2 / (c +
         \sigma_{\max}^2)`, so choose `sigma_max` well above the data's largest standard deviation.
         """
-        if key is None:
-            raise ValueError("DiffusionPrior.sample needs a random key, got None.")
-        sampler = self.sampler if sampler is None else _checked(sampler)
+        key = _checked_key("sample", key)
+        sampler = self.sampler if sampler is None else _checked_sampler(sampler)
+        at_sigma_max = is_concrete(self.sigma) and bool(self.sigma >= self.process.sigma_max)
+        return compiled(
+            DiffusionPrior._draws,
+            self,
+            key,
+            sample_shape=tuple(sample_shape),
+            sampler=None if at_sigma_max else sampler,
+        )
+
+    def _draws(self, key: Array, sample_shape: Any, sampler: PriorSampler | None) -> Array:
+        """Draws by the reverse process, or with `sampler=None` its starts."""
         key_start, key_steps = random.split(key)
         sigma_max = jnp.asarray(self.process.sigma_max, float)
         mean = mean_at_sigma_max(self.denoiser, jnp.zeros(self.event_shape), sigma_max)
         start = mean + sigma_max * random.normal(key_start, (*sample_shape, *self.event_shape))
-        if is_concrete(self.sigma) and self.sigma >= self.process.sigma_max:
+        if sampler is None:
             return start
 
         def reverse(x, key):
@@ -153,8 +165,8 @@ class DiffusionPrior(PointwiseDistribution):
     ) -> LogLikelihood:
         r"""
         The log density along the probability flow, the number that papers report. The bits are of
-        the data in their own units: pixels that were divided by `a` have
-        :math:`\log_2 a` more bits per dimension.
+        the data as the prior has them: where pixels were divided by `a`, those of the pixels
+        themselves are :math:`\log_2 a` more.
 
         :param x: points, shape `(*batch_shape, *event_shape)`.
         :param key: where the trace is estimated (above 256 dimensions, or by a `HutchinsonTrace`),
@@ -164,8 +176,14 @@ class DiffusionPrior(PointwiseDistribution):
         :return: nats and bits per dimension, each of shape `batch_shape`.
         """
         x = self._checked("log_likelihood", x)
-        dim = math.prod(self.event_shape)
-        trace = flow.trace or default_trace(dim)
+        flow = _checked_rule("flow", flow)
+        if key is not None:
+            key = _checked_key("log_likelihood", key)
+        found = compiled(DiffusionPrior._nats, self, x, key, flow=flow)
+        return LogLikelihood(found, -found / (math.prod(self.event_shape) * math.log(2)))
+
+    def _nats(self, x: Array, key: Array | None, flow: Any) -> Array:
+        trace = flow.trace or default_trace(math.prod(self.event_shape))
 
         def nats(x, key):
             rule = flow
@@ -175,8 +193,13 @@ class DiffusionPrior(PointwiseDistribution):
             return _log_density(rule, self.process.sigma_max, (self.denoiser, self.sigma), x)
 
         batch_shape = x.shape[: x.ndim - len(self.event_shape)]
-        found = _map_with_keys(nats, x, key, batch_shape)
-        return LogLikelihood(found, -found / (dim * math.log(2)))
+        return _map_with_keys(nats, x, key, batch_shape)
+
+    def _level(self, sigma: Any) -> Any:
+        if sigma is None:
+            return self.sigma
+        check_positive("sigma", sigma)
+        return sigma
 
     def _within_process(self, sigma: Any) -> Array:
         check_positive("sigma", sigma)
@@ -199,13 +222,43 @@ def _map_with_keys(f: Any, x: Array, key: Array | None, batch_shape: tuple[int, 
     return f(x, keys)
 
 
-def _checked(sampler: Any) -> ReverseSampler:
-    if not isinstance(sampler, ReverseSampler):
+def _checked_sampler(sampler: Any) -> PriorSampler:
+    if not isinstance(sampler, PriorSampler):
         raise TypeError(
             "sampler must be one of numpyro_scores.samplers, such as Heun(num_steps=18), got "
             f"{sampler!r}."
         )
     return sampler
+
+
+def _checked_process(process: Any) -> TimedProcess:
+    # A class has the properties of its instances, too.
+    if isinstance(process, type) or not (
+        hasattr(process, "sigma_min") and hasattr(process, "sigma_max")
+    ):
+        raise TypeError(
+            "process must be a noise process, such as VarianceExploding(sigma_min=0.02, "
+            f"sigma_max=10.0), got {process!r}."
+        )
+    return process
+
+
+def _checked_rule(name: str, rule: Any) -> Any:
+    if not isinstance(rule, NoisePathIntegral | ProbabilityFlow | AdaptiveProbabilityFlow):
+        raise TypeError(
+            f"{name} must be ProbabilityFlow(), AdaptiveProbabilityFlow() or NoisePathIntegral(), "
+            f"got {rule!r}."
+        )
+    return rule
+
+
+def _checked_key(method: str, key: Any) -> Array:
+    if not is_prng_key(key):
+        raise ValueError(
+            f"DiffusionPrior.{method} needs a random key, got {key!r}. Make one with "
+            "jax.random.key(0)."
+        )
+    return key
 
 
 def _log_density(rule: Any, sigma_max: float, params: Any, x: Array) -> Array:

@@ -40,6 +40,8 @@ class ProductOfExperts(PointwiseDistribution):
         log_normalizer: Any = None,
         validate_args: bool | None = None,
     ):
+        if isinstance(experts, dist.Distribution):
+            raise TypeError(f"Experts must be a sequence of distributions, got {experts!r}.")
         experts = tuple(experts)
         for expert in experts:
             if not isinstance(expert, dist.Distribution):
@@ -52,8 +54,12 @@ class ProductOfExperts(PointwiseDistribution):
                 "to_event."
             )
         supports = [expert.support for expert in experts]
-        if any(type(support) is not type(supports[0]) for support in supports):
-            raise ValueError(f"Experts must have one support, got {supports}.")
+        # NumPyro's densities go on smoothly outside their supports, which must bound the product.
+        if any(support != supports[0] for support in supports):
+            raise ValueError(
+                f"Experts must have one support, got {supports}. Give each that of the product: "
+                "for a Normal on the positive numbers, dist.TruncatedNormal(0.0, 1.0, low=0.0)."
+            )
         self.experts = experts
         self.powers = jnp.ones(len(experts)) if powers is None else jnp.asarray(powers)
         if self.powers.shape != (len(experts),):

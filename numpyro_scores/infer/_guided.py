@@ -44,7 +44,7 @@ class GuidedKernel(PosteriorKernel):
         super().__init__(model)
         if not isinstance(sampler, ReverseSampler):
             raise TypeError(
-                "sampler must be one of numpyro_scores.samplers, such as "
+                "sampler must be one of numpyro_scores.samplers that goes step by step, such as "
                 f"Ancestral(num_steps=100), got {sampler!r}."
             )
         check_count("num_steps", num_steps)

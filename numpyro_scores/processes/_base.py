@@ -4,7 +4,7 @@
 """What an objective, a prior and a sampler need of a noise process."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array, random
@@ -19,6 +19,12 @@ class NoiseProcess(Protocol):
     def noise_level(self, t: Array) -> Array:
         """The standard deviation of the noise at time `t`."""
         ...
+
+
+def hold_floats(process: Any, *names: str) -> None:
+    """Make numbers of fields that came as arrays of JAX: those have no hash."""
+    for name in names:
+        object.__setattr__(process, name, float(getattr(process, name)))
 
 
 class TimedProcess(ABC):

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.processes._base import TimedProcess
+from numpyro_scores.processes._base import TimedProcess, hold_floats
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class DDPM(TimedProcess):
                 "DDPM needs num_steps >= 2 and 0 < beta_min <= beta_max < 1, got "
                 f"{self.num_steps}, {self.beta_min} and {self.beta_max}."
             )
+        hold_floats(self, "beta_min", "beta_max")
 
     @property
     def sigma_min(self) -> float:

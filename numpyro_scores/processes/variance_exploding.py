@@ -10,7 +10,7 @@ from jax import Array
 
 from numpyro_scores import schedules
 from numpyro_scores._validation import check_decreasing
-from numpyro_scores.processes._base import TimedProcess
+from numpyro_scores.processes._base import TimedProcess, hold_floats
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class VarianceExploding(TimedProcess):
 
     def __post_init__(self):
         check_decreasing("(sigma_max, sigma_min)", [self.sigma_max, self.sigma_min])
+        hold_floats(self, "sigma_min", "sigma_max")
 
     def noise_level(self, t: Array) -> Array:
         r""":math:`\sigma(t)`, the standard deviation of the noise at time `t`."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from numpyro_scores._validation import check_positive
-from numpyro_scores.processes._base import TimedProcess
+from numpyro_scores.processes._base import TimedProcess, hold_floats
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class _LinearRate(TimedProcess):
     def __post_init__(self):
         for name in ("beta_min", "beta_max", "t_min"):
             check_positive(name, getattr(self, name))
+            hold_floats(self, name)
         if self.beta_min > self.beta_max:
             raise ValueError(
                 f"beta_min must be at most beta_max, got {self.beta_min} and {self.beta_max}."
@@ -102,7 +103,8 @@ class SubVariancePreserving(_LinearRate):
     :math:`dx = -\tfrac12 \beta(t) x\, dt + \sqrt{\beta(t) (1 - e^{-2 B(t)})}\, dw` (Song et al.
     2021, equation 12): the mean of :class:`VariancePreserving` and the variance
     :math:`(1 - e^{-B})^2`, which is smaller. So the noise level is :math:`\sigma = e^{B/2} -
-    e^{-B/2}`.
+    e^{-B/2}`. With the defaults its smallest is 0.00011, where `float32` leaves nothing of the
+    score of a denoiser: use `prior.at(0.01)`, or `t_min=0.03`.
 
     :param beta_min: as of :class:`VariancePreserving`.
     :param beta_max: as of :class:`VariancePreserving`.

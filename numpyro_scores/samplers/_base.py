@@ -60,8 +60,32 @@ class TimeSpacing:
 Spacing = KarrasSpacing | TimeSpacing
 
 
+class PriorSampler(ABC):
+    """What `DiffusionPrior.sample` needs: a way from one noise level down to another."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        process: TimedProcess,
+        x: Array,
+        sigma: Any,
+        *,
+        key: Array,
+        sigma_from: Any = None,
+    ) -> Array:
+        """
+        :param denoiser: of one unbatched point.
+        :param x: a point of the density at `sigma_from`.
+        :param sigma: the level to stop at, positive.
+        :param key: key of the noise on the way; samplers without noise leave it.
+        :param sigma_from: the level to start at; by default the `sigma_max` of the process.
+        :return: the point at `sigma`.
+        """
+
+
 @dataclass(frozen=True)
-class ReverseSampler(ABC):
+class ReverseSampler(PriorSampler):
     """
     A subclass writes one step from a noise level to the next, as a function of standard normals,
     and says how many of them it takes, so that on a Gaussian its error can be found without a draw.
@@ -112,13 +136,7 @@ class ReverseSampler(ABC):
         key: Array,
         sigma_from: Any = None,
     ) -> Array:
-        """
-        :param x: a point of the density at `sigma_from`.
-        :param sigma: the level to stop at, positive.
-        :param key: key of the noise on the way; samplers without noise leave it.
-        :param sigma_from: the level to start at; by default the `sigma_max` of the process.
-        :return: the point at `sigma`.
-        """
+        """See :meth:`PriorSampler.__call__`."""
         sigma = jnp.asarray(sigma, x.dtype)
         levels = self.spacing(process, sigma, self.num_steps + 1, sigma_from).astype(x.dtype)
 

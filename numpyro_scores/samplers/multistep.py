@@ -55,7 +55,7 @@ class Multistep(ReverseSampler):
         )
 
     def __call__(self, denoiser, process, x, sigma, *, key, sigma_from=None):
-        """See :meth:`ReverseSampler.__call__`."""
+        """See :meth:`PriorSampler.__call__`."""
         del key
         sigma = jnp.asarray(sigma, x.dtype)
         levels = self.spacing(process, sigma, self.num_steps + 1, sigma_from).astype(x.dtype)

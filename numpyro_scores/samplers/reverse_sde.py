@@ -6,11 +6,10 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jax import lax
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.integrators import euler_maruyama
 from numpyro_scores.samplers._base import ReverseSampler
+from numpyro_scores.samplers.langevin import langevin_steps
 
 
 def _reverse_step(denoiser, x, sigma, sigma_next, noise):
@@ -45,7 +44,7 @@ class PredictorCorrector(ReverseSampler):
     r"""
     A step of :class:`ReverseSDE`, then Langevin steps at the level reached (Song et al. 2021,
     algorithms 1 and 4), :math:`x \leftarrow x + h s_{\sigma'}(x) + \sqrt{2 h}\, z` with :math:`h =
-    (r \sigma')^2`. In that paper the step is :math:`h = (r |z| / |s|)^2`; here the norms are
+    2 (r \sigma')^2`. In that paper the step is :math:`h = 2 (r |z| / |s|)^2`; here the norms are
     those of noise alone, :math:`|s| = |z| / \sigma'`, so that it does not depend on the draw. The
     Langevin steps have a bias of their own, by which the variance `V` of a Gaussian comes out about
     :math:`1 + h / (2 V)` too large however many steps there are.
@@ -77,10 +76,5 @@ class PredictorCorrector(ReverseSampler):
     def step(self, denoiser, x, sigma, sigma_next, noise):
         """See :meth:`ReverseSampler.step`."""
         x = _reverse_step(denoiser, x, sigma, sigma_next, noise[0])
-        step_size = (self.signal_to_noise * sigma_next) ** 2
-
-        def correct(x, xi):
-            grad = (x - denoiser(x, sigma_next)) / sigma_next**2
-            return euler_maruyama(x, grad, step_size, xi), None
-
-        return lax.scan(correct, x, noise[1:])[0]
+        step_size = 2 * (self.signal_to_noise * sigma_next) ** 2
+        return langevin_steps(denoiser, x, sigma_next, step_size, noise[1:])

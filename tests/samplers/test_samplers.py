@@ -87,7 +87,8 @@ def test_langevin_corrections_leave_their_documented_bias(x64):
     noises = jnp.zeros((101, 1))
     _, slopes = jax.jacfwd(partial(sampler.step, wiener), (0, 3))(jnp.ones(1), 1.1, 1.0, noises)
     v = VARIANCE + 1
-    np.testing.assert_allclose(jnp.sum(slopes[..., 1:, :] ** 2), v / (1 - 0.25 / 2 / v), rtol=1e-6)
+    h = 2 * 0.5**2
+    np.testing.assert_allclose(jnp.sum(slopes[..., 1:, :] ** 2), v / (1 - h / 2 / v), rtol=1e-6)
 
 
 def test_the_steps_of_a_ddpm_are_ancestral(x64):

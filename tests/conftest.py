@@ -10,6 +10,8 @@ import pytest
 
 # JAX reads it when imported; `JAX_PLATFORMS=cuda pytest` still runs the tests on a GPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The threads of LAPACK and those of XLA wait for each other on busy cores (docs/limits.md).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 

@@ -58,7 +58,7 @@ def informed_noise(
     covariance = with_noise(twist.covariance(rows, images, new_sigma), data.scale)
     images = images * s
     # Each of these waits for the one before: two batched calls of LAPACK at once can block for ever
-    # (jaxlib 0.10 on two cores).
+    # on busy cores (jaxlib 0.10, with the threads of OpenBLAS).
     root, root_sum = jnp.linalg.cholesky(jnp.stack([covariance, images @ images.T + covariance]))
     residual = data.value - data.loc - images @ b
     drawn = images @ noise + root @ random.normal(key_data, residual.shape, x.dtype)

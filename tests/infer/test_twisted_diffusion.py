@@ -69,6 +69,23 @@ def test_the_twist_is_exact_for_gaussians(level, sigma):
     np.testing.assert_allclose(-point.grad, slope, rtol=1e-4)
 
 
+def test_slopes_of_the_twist_are_those_of_differences(x64):
+    """In the entries of a noise scale too, whose way goes through a covariance."""
+    model = ParticleModel(mixed, (Y,), {})
+    at, sigma, h = np.array([np.log(0.4), 0.3, -1.0, 2.0]), 1.5, 1e-5
+
+    @jax.jit
+    @jax.vmap
+    def point(x):
+        return twisted(random.key(0), x, model, sigma, jnp.zeros_like(x), num_moves=0).point
+
+    ends = point(at + h * np.concatenate([np.eye(4), -np.eye(4)])).energy.reshape(2, 4)
+    slopes = (ends[0] - ends[1]) / (2 * h)
+    # The point has the slope of the prior of the scale as well: of exp(t) under a half-normal.
+    slopes = slopes.at[0].add(0.4**2 - 1)
+    np.testing.assert_allclose(point(at[None]).grad[0], slopes, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_repeats, num_products", [(8, 9), (24, 1)])
 def test_many_numbers_take_few_products(num_repeats, num_products):

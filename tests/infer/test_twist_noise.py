@@ -77,6 +77,7 @@ def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings
     np.testing.assert_allclose(log_ratio, -np.sum(z**2, axis=1) / 2 - log_q, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_noise_below_the_smallest_level_and_many_numbers_leave_most_particles():
     """Twelve numbers with a noise of a tenth of the smallest level of the prior."""
     rng = np.random.default_rng(0)

@@ -103,14 +103,16 @@ class SubVariancePreserving(_LinearRate):
     :math:`dx = -\tfrac12 \beta(t) x\, dt + \sqrt{\beta(t) (1 - e^{-2 B(t)})}\, dw` (Song et al.
     2021, equation 12): the mean of :class:`VariancePreserving` and the variance
     :math:`(1 - e^{-B})^2`, which is smaller. So the noise level is :math:`\sigma = e^{B/2} -
-    e^{-B/2}`. With the defaults its smallest is 0.00011, where `float32` leaves nothing of the
-    score of a denoiser: use `prior.at(0.01)`, or `t_min=0.03`.
+    e^{-B/2}`, from 0.012 with the defaults.
 
     :param beta_min: as of :class:`VariancePreserving`.
     :param beta_max: as of :class:`VariancePreserving`.
-    :param t_min: as of :class:`VariancePreserving`.
+    :param t_min: as of :class:`VariancePreserving`, but later: at a time of 0.001 the noise level
+        is 0.00011, where `float32` leaves nothing of the score of a denoiser.
     :raises ValueError: as :class:`VariancePreserving`.
     """
+
+    t_min: float = 0.03
 
     @staticmethod
     def _level(integral, xp):

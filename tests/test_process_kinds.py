@@ -21,7 +21,7 @@ from numpyro_scores.processes import (
 
 BETA_MIN, BETA_MAX = 0.3, 12.0
 VP = VariancePreserving(BETA_MIN, BETA_MAX)
-SUB_VP = SubVariancePreserving(BETA_MIN, BETA_MAX)
+SUB_VP = SubVariancePreserving(BETA_MIN, BETA_MAX, t_min=1e-3)
 PROCESSES = [VP, SUB_VP, DDPM(), DDPM(50, 1e-3, 0.3), VarianceExploding(0.02, 10.0)]
 EACH = pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
 
@@ -51,6 +51,11 @@ def test_the_forward_marginals_are_those_of_the_differential_equation(x64, proce
     scale, sigma = process.scale(times), process.noise_level(times)
     np.testing.assert_allclose(scale, mean, rtol=1e-8)
     np.testing.assert_allclose((scale * sigma) ** 2, variance, rtol=1e-7)
+
+
+def test_processes_start_where_single_precision_leaves_something_of_the_score():
+    for process in VariancePreserving(), SubVariancePreserving():
+        assert 0.01 < process.sigma_min < 0.02
 
 
 def test_the_variance_of_unit_data_is_preserved_or_smaller(x64):

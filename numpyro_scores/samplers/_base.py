@@ -126,16 +126,7 @@ class ReverseSampler(PriorSampler):
         :return: the point at `sigma_next`.
         """
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        process: TimedProcess,
-        x: Array,
-        sigma: Any,
-        *,
-        key: Array,
-        sigma_from: Any = None,
-    ) -> Array:
+    def __call__(self, denoiser, process, x, sigma, *, key, sigma_from=None):
         """See :meth:`PriorSampler.__call__`."""
         sigma = jnp.asarray(sigma, x.dtype)
         levels = self.spacing(process, sigma, self.num_steps + 1, sigma_from).astype(x.dtype)

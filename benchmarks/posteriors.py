@@ -15,7 +15,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 import numpyro_scores as ns
-from numpyro_scores.densities import default_trace
+from numpyro_scores.densities.noise_path import default_trace
 
 NUM_DRAWS = 2_000
 

@@ -18,8 +18,11 @@ from numpyro_scores import (
     samplers,
     schedules,
 )
-from numpyro_scores.adaptive_flow import AdaptiveProbabilityFlow
-from numpyro_scores.densities import LineIntegral, NoisePathIntegral
+from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
+from numpyro_scores.densities.flow import ProbabilityFlow
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.noise_path import NoisePathIntegral
+from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace
 from numpyro_scores.diagnostics import diagnose, to_inference_data
 from numpyro_scores.distributions import (
     BernoulliRBM,
@@ -33,7 +36,6 @@ from numpyro_scores.distributions import (
     ProductOfExperts,
     ScoreDistribution,
 )
-from numpyro_scores.flows import ProbabilityFlow
 from numpyro_scores.guidance import ClassifierFreeGuidance
 from numpyro_scores.infer import (
     DAPS,
@@ -76,7 +78,6 @@ from numpyro_scores.processes import (
     VariancePreserving,
 )
 from numpyro_scores.samplers import DDIM, Ancestral, Heun, Multistep, PredictorCorrector, ReverseSDE
-from numpyro_scores.stein import ExactTrace, HutchinsonTrace
 from numpyro_scores.training import FitProgress, FitResult, fit, load_weights, save_weights
 from numpyro_scores.version import __version__
 

@@ -13,8 +13,8 @@ from flax import nnx
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores import conservativeness as module
-from numpyro_scores.conservativeness import conservativeness, jacobian_asymmetry
+from numpyro_scores.densities import conservativeness as module
+from numpyro_scores.densities.conservativeness import conservativeness, jacobian_asymmetry
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

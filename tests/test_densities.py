@@ -13,9 +13,10 @@ import pytest
 from jax.scipy.special import logsumexp
 from scipy import stats
 
-from numpyro_scores.densities import LineIntegral, NoisePathIntegral, mean_at_sigma_max
-from numpyro_scores.flows import ProbabilityFlow, probability_flow
-from numpyro_scores.stein import ExactTrace, HutchinsonTrace
+from numpyro_scores.densities.flow import ProbabilityFlow, probability_flow
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.noise_path import NoisePathIntegral, mean_at_sigma_max
+from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from jax import random
 
-from numpyro_scores import stein
-from numpyro_scores.stein import ExactTrace, HutchinsonTrace
+from numpyro_scores.densities import traces
+from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -37,7 +37,7 @@ def test_the_exact_trace_is_that_of_the_jacobian(x64):
 
 
 def test_the_mean_over_all_signs_is_the_exact_trace(x64, monkeypatch):
-    monkeypatch.setattr(stein, "rademacher", lambda key, shape, dtype: SIGNS)
+    monkeypatch.setattr(traces, "rademacher", lambda key, shape, dtype: SIGNS)
     value, trace = HutchinsonTrace(num_probes=len(SIGNS))(field, POINT)
     np.testing.assert_allclose(value, field(POINT), rtol=1e-14)
     np.testing.assert_allclose(trace, trace_of_jacobian(POINT), rtol=1e-13)
@@ -59,7 +59,7 @@ def test_hutchinson_is_one_function_of_its_seed(x64):
     np.testing.assert_allclose(jax.vmap(lambda x: trace(0, x))(batch), values[0], rtol=1e-13)
 
 
-@pytest.mark.parametrize("projection", [stein.gaussian, stein.rademacher, stein.sphere])
+@pytest.mark.parametrize("projection", [traces.gaussian, traces.rademacher, traces.sphere])
 def test_projections_have_identity_covariance(projection):
     # 10^5 draws: the standard error of an entry is at most 0.0045.
     keys = random.split(random.key(1), 100_000)
@@ -69,11 +69,11 @@ def test_projections_have_identity_covariance(projection):
 
 
 def test_signs_are_signs_and_the_sphere_has_radius_root_d(x64):
-    assert set(np.unique(stein.rademacher(random.key(0), (50,)))) == {-1.0, 1.0}
-    np.testing.assert_allclose(jnp.linalg.norm(stein.sphere(random.key(0), (7,))), 7**0.5)
+    assert set(np.unique(traces.rademacher(random.key(0), (50,)))) == {-1.0, 1.0}
+    np.testing.assert_allclose(jnp.linalg.norm(traces.sphere(random.key(0), (7,))), 7**0.5)
 
 
-@pytest.mark.parametrize("projection", [stein.gaussian, stein.rademacher, stein.sphere])
+@pytest.mark.parametrize("projection", [traces.gaussian, traces.rademacher, traces.sphere])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_projections_have_the_dtype_asked_for(x64, projection, dtype):
     v = projection(random.key(0), SHAPE, dtype)

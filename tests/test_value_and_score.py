@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_scores.densities import density_with_score
+from numpyro_scores.densities.with_score import density_with_score
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -4,55 +4,65 @@
 """Looking at a score, at samples, and at what a run drew: tests, distances, ArviZ objects, figures.
 ArviZ and Matplotlib load on first use."""
 
-from numpyro_scores.conservativeness import Conservativeness, conservativeness
+from numpyro_scores.densities.conservativeness import Conservativeness, conservativeness
 from numpyro_scores.diagnostics._estimates import Estimate
 from numpyro_scores.diagnostics._kernels import gaussian_kernel, imq_kernel
-from numpyro_scores.diagnostics.arviz_bridge import to_inference_data
-from numpyro_scores.diagnostics.classifier_test import ClassifierTest, classifier_two_sample_test
-from numpyro_scores.diagnostics.classifiers import Classifier, LogisticRegression, SmallNetwork
-from numpyro_scores.diagnostics.coverage import Coverage, coverage
-from numpyro_scores.diagnostics.diagnose import diagnose
-from numpyro_scores.diagnostics.energy_distance import EnergyDistance, energy_distance
-from numpyro_scores.diagnostics.figures import plot_posterior_images, plot_trace_rank
-from numpyro_scores.diagnostics.finite_set_stein import (
-    FiniteSetSteinDiscrepancy,
-    finite_set_stein_discrepancy,
+from numpyro_scores.diagnostics.arviz.figures import plot_posterior_images, plot_trace_rank
+from numpyro_scores.diagnostics.arviz.inference_data import to_inference_data
+from numpyro_scores.diagnostics.calibration.coverage import Coverage, coverage
+from numpyro_scores.diagnostics.calibration.geweke import GewekeTest, geweke_test
+from numpyro_scores.diagnostics.calibration.simulation_based import (
+    SimulationBasedCalibration,
+    simulation_based_calibration,
 )
-from numpyro_scores.diagnostics.fisher import fisher_divergence
-from numpyro_scores.diagnostics.frechet import FrechetDistance, frechet_distance
-from numpyro_scores.diagnostics.geweke import GewekeTest, geweke_test
-from numpyro_scores.diagnostics.importance import (
+from numpyro_scores.diagnostics.calibration.tarp import Tarp, tarp
+from numpyro_scores.diagnostics.likelihood.importance import (
     ImportanceEstimate,
     importance_log_likelihood,
     log_mean_weight,
 )
-from numpyro_scores.diagnostics.inception import InceptionScore, inception_score
-from numpyro_scores.diagnostics.kernel_density import (
+from numpyro_scores.diagnostics.likelihood.kernel_density import (
     KernelDensity,
     kernel_density_log_likelihood,
 )
-from numpyro_scores.diagnostics.kernel_distance import kernel_distance
-from numpyro_scores.diagnostics.kernel_stein import (
-    KernelSteinDiscrepancy,
-    kernel_stein_discrepancy,
-)
-from numpyro_scores.diagnostics.mmd import MMDTest, linear_mmd_test, mmd_test
-from numpyro_scores.diagnostics.moment_tests import MomentTest, mean_test, variance_test
-from numpyro_scores.diagnostics.neighbours import (
+from numpyro_scores.diagnostics.quality.frechet import FrechetDistance, frechet_distance
+from numpyro_scores.diagnostics.quality.inception import InceptionScore, inception_score
+from numpyro_scores.diagnostics.quality.kernel_distance import kernel_distance
+from numpyro_scores.diagnostics.quality.neighbours import (
     DensityCoverage,
     PrecisionRecall,
     density_coverage,
     precision_recall,
 )
-from numpyro_scores.diagnostics.pictures import psnr, ssim
-from numpyro_scores.diagnostics.reports import Fault, Line, Report
-from numpyro_scores.diagnostics.simulation_based import (
-    SimulationBasedCalibration,
-    simulation_based_calibration,
+from numpyro_scores.diagnostics.quality.pictures import psnr, ssim
+from numpyro_scores.diagnostics.report.diagnose import diagnose
+from numpyro_scores.diagnostics.report.reports import Fault, Line, Report
+from numpyro_scores.diagnostics.score.finite_set_stein import (
+    FiniteSetSteinDiscrepancy,
+    finite_set_stein_discrepancy,
 )
-from numpyro_scores.diagnostics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
-from numpyro_scores.diagnostics.stein_thinning import SteinThinning, stein_thinning
-from numpyro_scores.diagnostics.tarp import Tarp, tarp
+from numpyro_scores.diagnostics.score.fisher import fisher_divergence
+from numpyro_scores.diagnostics.score.kernel_stein import (
+    KernelSteinDiscrepancy,
+    kernel_stein_discrepancy,
+)
+from numpyro_scores.diagnostics.score.stein_thinning import SteinThinning, stein_thinning
+from numpyro_scores.diagnostics.two_sample.classifier_test import (
+    ClassifierTest,
+    classifier_two_sample_test,
+)
+from numpyro_scores.diagnostics.two_sample.classifiers import (
+    Classifier,
+    LogisticRegression,
+    SmallNetwork,
+)
+from numpyro_scores.diagnostics.two_sample.energy_distance import EnergyDistance, energy_distance
+from numpyro_scores.diagnostics.two_sample.mmd import MMDTest, linear_mmd_test, mmd_test
+from numpyro_scores.diagnostics.two_sample.moment_tests import MomentTest, mean_test, variance_test
+from numpyro_scores.diagnostics.two_sample.sliced_wasserstein import (
+    SlicedWasserstein,
+    sliced_wasserstein,
+)
 
 __all__ = [
     "Classifier",

@@ -13,7 +13,8 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from numpyro_scores._callables import Score, as_pytree, check_field
-from numpyro_scores.densities import LineIntegral, density_with_score
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.with_score import density_with_score
 from numpyro_scores.distributions._base import PointwiseDistribution
 
 

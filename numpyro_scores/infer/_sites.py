@@ -11,7 +11,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import seed, substitute, trace
 
 from numpyro_scores.handlers import noise_conditional_prior
-from numpyro_scores.infer._guards import check_observations
+from numpyro_scores.infer.guards import check_observations
 
 
 class LatentSites(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_scores.infer.annealed import AnnealedLangevin
+from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
 
 
 def model_to_wrap(kernel: Any) -> Callable:

@@ -18,14 +18,14 @@ from numpyro.util import identity
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.distributions._short_runs import as_sampler, checked_kernel, one_draw
-from numpyro_scores.infer._adjusted import accept_or_stay
-from numpyro_scores.infer._base import LangevinKernel
-from numpyro_scores.infer._discrete import Trace
-from numpyro_scores.infer._guards import latent_normalizers
-from numpyro_scores.infer._metric import unwhiten
-from numpyro_scores.infer._protocol import mean_of_phase
-from numpyro_scores.infer._warmup import metric_adapter
-from numpyro_scores.infer.block_gibbs import BlockGibbs
+from numpyro_scores.infer.discrete.base import Trace
+from numpyro_scores.infer.discrete.block_gibbs import BlockGibbs
+from numpyro_scores.infer.guards import latent_normalizers
+from numpyro_scores.infer.kernel import mean_of_phase
+from numpyro_scores.infer.langevin.adjusted import accept_or_stay
+from numpyro_scores.infer.langevin.base import LangevinKernel
+from numpyro_scores.infer.langevin.metric import unwhiten
+from numpyro_scores.infer.langevin.warmup import metric_adapter
 
 
 class ExchangeState(NamedTuple):

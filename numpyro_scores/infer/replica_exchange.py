@@ -14,12 +14,12 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_scores.infer._guards import check_observations
-from numpyro_scores.infer._protocol import ChainKernel
-from numpyro_scores.infer._swaps import UP, even_odd_partners, running_mean, swap, turn_round
-from numpyro_scores.infer._trees import take
 from numpyro_scores.infer._wrapping import model_to_wrap
+from numpyro_scores.infer.guards import check_observations
+from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder
+from numpyro_scores.infer.swaps import UP, even_odd_partners, running_mean, swap, turn_round
+from numpyro_scores.infer.trees import take
 
 # Draws of the first round of warmup that tunes the ladder; each later round is twice as long.
 FIRST_ROUND = 16

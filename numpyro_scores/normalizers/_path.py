@@ -12,7 +12,7 @@ from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.distributions import BlockDistribution, BoltzmannDistribution
-from numpyro_scores.distributions._rbm import RestrictedBoltzmann
+from numpyro_scores.distributions.boltzmann.joint_rbm import RestrictedBoltzmann
 
 Blocks = tuple[Array, ...]
 

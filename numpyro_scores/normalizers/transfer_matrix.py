@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.scipy.special import logsumexp
 
 from numpyro_scores.distributions import BoltzmannDistribution
-from numpyro_scores.distributions.lattices import Lattice
+from numpyro_scores.distributions.boltzmann.lattices import Lattice
 from numpyro_scores.normalizers._base import ExactMethod
 
 MAX_ROW_STATES = 2**12

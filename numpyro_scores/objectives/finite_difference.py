@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from numpyro_scores import stein
 from numpyro_scores._callables import Energy, Score, as_score
 from numpyro_scores._validation import check_batch, check_count, check_positive
+from numpyro_scores.densities import traces
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FiniteDifferenceScoreMatching:
 
     eps: float = 0.02
     num_projections: int = 1
-    projection: Callable[..., Array] = stein.rademacher
+    projection: Callable[..., Array] = traces.rademacher
 
     def __post_init__(self):
         check_positive("eps", self.eps)

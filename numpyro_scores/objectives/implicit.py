@@ -11,7 +11,7 @@ from jax import Array
 
 from numpyro_scores._callables import Energy, Score, as_score
 from numpyro_scores._validation import check_batch
-from numpyro_scores.stein import ExactTrace, TraceEstimator
+from numpyro_scores.densities.traces import ExactTrace, TraceEstimator
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from numpyro_scores import stein
 from numpyro_scores._callables import Energy, Score, as_score
 from numpyro_scores._validation import check_batch, check_count
+from numpyro_scores.densities import traces
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class SlicedScoreMatching:
 
     :param num_projections: projections `v` a point, fresh at every call.
     :param projection: `projection(key, shape, dtype)`, of identity covariance: one of
-        :func:`~numpyro_scores.stein.rademacher`, :func:`~numpyro_scores.stein.sphere`,
-        :func:`~numpyro_scores.stein.gaussian`.
+        :func:`~numpyro_scores.densities.traces.rademacher`,
+        :func:`~numpyro_scores.densities.traces.sphere`,
+        :func:`~numpyro_scores.densities.traces.gaussian`.
     :param variance_reduced: take :math:`|s|^2` for its sliced estimate.
     """
 
     num_projections: int = 1
-    projection: Callable[..., Array] = stein.rademacher
+    projection: Callable[..., Array] = traces.rademacher
     variance_reduced: bool = True
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.adaptive_flow import adaptive_runge_kutta
+from numpyro_scores.densities.adaptive_flow import adaptive_runge_kutta
 from numpyro_scores.samplers._base import PriorSampler
 
 

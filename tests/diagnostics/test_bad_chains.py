@@ -14,7 +14,7 @@ import pytest
 from numpyro.infer import HMC, MCMC
 
 import numpyro_scores as ns
-from numpyro_scores.diagnostics._bad_chains import bad_chains
+from numpyro_scores.diagnostics.report.bad_chains import bad_chains
 
 RNG = np.random.default_rng(0)
 

@@ -14,7 +14,7 @@ import scipy.stats
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.diagnostics import _ranks
+from numpyro_scores.diagnostics.calibration import ranks
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -52,17 +52,17 @@ def langevin(integrator, **kwargs):
 def test_ranks_count_the_draws_below_and_break_ties_by_chance():
     draws = np.array([[[0.0], [1.0], [2.0]]] * 4_000)
     truth = np.full((4_000, 1), 1.0)
-    ranks = _ranks.ranks_among(draws, truth, KEY)
-    assert set(np.unique(ranks)) == {1, 2}
-    assert abs(np.mean(ranks) - 1.5) < 4 * 0.5 / np.sqrt(4_000)
+    found = ranks.ranks_among(draws, truth, KEY)
+    assert set(np.unique(found)) == {1, 2}
+    assert abs(np.mean(found) - 1.5) < 4 * 0.5 / np.sqrt(4_000)
 
 
 def test_the_statistic_is_the_least_tail_of_the_cumulated_counts():
-    ranks = np.array([0, 0, 0, 1, 2, 2, 0, 0, 3, 1])
-    found = _ranks.uniformity(ranks, 4, KEY)
+    values = np.array([0, 0, 0, 1, 2, 2, 0, 0, 3, 1])
+    found = ranks.uniformity(values, 4, KEY)
     tails = []
     for r in range(3):
-        count = np.sum(ranks <= r)
+        count = np.sum(values <= r)
         binom = scipy.stats.binom(10, (r + 1) / 4)
         tails.append(2 * min(binom.cdf(count), 1 - binom.cdf(count - 1)))
     np.testing.assert_allclose(found.statistic, min(tails), rtol=1e-12)
@@ -70,8 +70,8 @@ def test_the_statistic_is_the_least_tail_of_the_cumulated_counts():
 
 
 def test_the_p_values_of_uniform_ranks_are_uniform_and_the_bands_hold_them():
-    ranks = RNG.integers(20, size=(200, 2_000))
-    found = _ranks.uniformity(ranks, 20, KEY)
+    values = RNG.integers(20, size=(200, 2_000))
+    found = ranks.uniformity(values, 20, KEY)
     alarms = np.mean(found.p_value <= 0.05)
     assert abs(alarms - 0.05) < 4 * np.sqrt(0.05 * 0.95 * 2 / 2_000)
     inside = (found.lower[:, None] <= found.ecdf) & (found.ecdf <= found.upper[:, None])

@@ -18,9 +18,9 @@ import xarray
 from numpyro.infer import MCMC, NUTS
 
 import numpyro_scores as ns
-from numpyro_scores.diagnostics import _elements, _thresholds
-from numpyro_scores.diagnostics._kernel_checks import check_divergences
-from numpyro_scores.diagnostics._runs import Part, Run
+from numpyro_scores.diagnostics.report import elements, thresholds
+from numpyro_scores.diagnostics.report.kernel_checks import check_divergences
+from numpyro_scores.diagnostics.report.runs import Part, Run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -116,14 +116,14 @@ def test_what_cannot_be_told_is_said():
 def test_one_bad_pixel_of_a_large_image_is_found_in_bounded_time(monkeypatch):
     image = RNG.normal(size=(4, 300, 60, 60)).astype(np.float32)
     seen = []
-    numbers = _elements._numbers
+    numbers = elements._numbers
 
     def counted(draws):
         seen.append(draws.shape)
         return numbers(draws)
 
-    monkeypatch.setattr(_elements, "_numbers", counted)
-    monkeypatch.setattr(_elements, "MAX_ELEMENTS", 50)
+    monkeypatch.setattr(elements, "_numbers", counted)
+    monkeypatch.setattr(elements, "MAX_ELEMENTS", 50)
     assert ns.diagnose(posterior(image=image)).faults == ()
     image[1, :, 7, 31] += 2
     report = ns.diagnose(posterior(image=image))
@@ -137,11 +137,11 @@ def test_many_short_chains_of_independent_draws_are_fine():
     """The R-hat of short chains is above 1.01 by chance."""
     report = ns.diagnose(posterior(x=RNG.normal(size=(16, 50, 8, 8))))
     assert report.faults == ()
-    assert _thresholds.r_hat_of(4, 1_000, 64) == 1.01 < _thresholds.r_hat_of(16, 50, 64) < 1.04
+    assert thresholds.r_hat_of(4, 1_000, 64) == 1.01 < thresholds.r_hat_of(16, 50, 64) < 1.04
     x = RNG.normal(size=(4_000, 2 * 16, 25))
     ratio = x.mean(axis=2).var(axis=1, ddof=1) / x.var(axis=2, ddof=1).mean(axis=1)
     # Half of the level, since this is one of the two that R-hat is the larger of.
-    share = np.mean(np.sqrt(24 / 25 + ratio) > _thresholds.r_hat_of(16, 50, 1))
+    share = np.mean(np.sqrt(24 / 25 + ratio) > thresholds.r_hat_of(16, 50, 1))
     assert share < 0.0005 + 4 * np.sqrt(0.0005 / 4_000)
 
 
@@ -270,7 +270,7 @@ def test_a_given_step_is_judged_by_the_curvature_at_the_draws(langevin):
 
 def test_statistics_of_arviz_data_are_read():
     x = RNG.normal(size=(4, 500))
-    data = ns.diagnostics._arviz_versions.pack_groups(
+    data = ns.diagnostics.arviz.versions.pack_groups(
         {
             "posterior": posterior(x=x),
             "sample_stats": posterior(

@@ -11,7 +11,7 @@ import pytest
 import xarray
 
 from numpyro_scores.diagnostics import plot_posterior_images, plot_trace_rank
-from numpyro_scores.diagnostics.figures import rank_counts
+from numpyro_scores.diagnostics.arviz.figures import rank_counts
 
 CHAINS, DRAWS = 3, 40
 

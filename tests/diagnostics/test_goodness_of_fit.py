@@ -12,7 +12,7 @@ import pytest
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.diagnostics import finite_set_stein, kernel_stein
+from numpyro_scores.diagnostics.score import finite_set_stein, kernel_stein
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -15,8 +15,8 @@ from jax import random
 from jax.tree_util import Partial
 
 import numpyro_scores as ns
-from numpyro_scores.diagnostics import _permutations
-from numpyro_scores.diagnostics.sliced_wasserstein import powers_on_a_line
+from numpyro_scores.diagnostics.two_sample import permutations
+from numpyro_scores.diagnostics.two_sample.sliced_wasserstein import powers_on_a_line
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -72,7 +72,7 @@ def test_the_permutation_p_value_is_the_share_of_all_splits(x64):
 
 
 def test_permutations_keep_the_sizes_of_the_sets_and_begin_with_the_truth():
-    labels = np.asarray(_permutations.labels(KEY, 3, 2, 500, jnp.float32))
+    labels = np.asarray(permutations.labels(KEY, 3, 2, 500, jnp.float32))
     assert labels[0].tolist() == [1, 1, 1, 0, 0]
     assert np.all(labels.sum(axis=1) == 3)
     assert np.all(abs(labels[1:].mean(axis=0) - 0.6) < 4 * np.sqrt(0.24 / 500))

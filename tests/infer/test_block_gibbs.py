@@ -18,8 +18,8 @@ from numpyro.infer import MCMC
 from numpyro.infer.util import log_density
 
 import numpyro_scores as ns
-from numpyro_scores.infer._block_updates import ElementwiseUpdate
-from numpyro_scores.infer._discrete import Trace, blocks_of
+from numpyro_scores.infer.discrete.base import Trace, blocks_of
+from numpyro_scores.infer.discrete.updates import ElementwiseUpdate
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

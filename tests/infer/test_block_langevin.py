@@ -15,8 +15,8 @@ from infer.noise_scales import noise_model, two_looks
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._block_langevin import BlockLangevin
-from numpyro_scores.infer._block_steps import Blocks
+from numpyro_scores.infer.diffusion.step_sizes import Blocks
+from numpyro_scores.infer.diffusion.walk import BlockLangevin
 
 
 @dataclass(frozen=True)

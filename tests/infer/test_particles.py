@@ -14,9 +14,9 @@ from infer.helpers import assert_within
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._particle_model import ParticleModel
-from numpyro_scores.infer._particle_moves import fisher_root, move_particles, points_at
-from numpyro_scores.infer._particle_weights import (
+from numpyro_scores.infer.smc.moves import fisher_root, move_particles, points_at
+from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.smc.weights import (
     effective_sample_size,
     incremental_log_weights,
     next_power,

@@ -16,9 +16,9 @@ from infer.noise_scales import exact_noise, noise_model, two_looks
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._posteriors import posterior_of
-from numpyro_scores.infer.moment_matching import matched_likelihood, solve
-from numpyro_scores.infer.posterior_sampling import denoised_likelihood
+from numpyro_scores.infer.diffusion.moment_matching import matched_likelihood, solve
+from numpyro_scores.infer.diffusion.posterior_sampling import denoised_likelihood
+from numpyro_scores.infer.diffusion.posteriors import posterior_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -20,7 +20,7 @@ from numpyro.infer import Gibbs, init_to_uniform
 from numpyro.infer.util import potential_energy
 
 import numpyro_scores as ns
-from numpyro_scores.infer._segments import target_of
+from numpyro_scores.infer.langevin.segments import target_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -20,8 +20,8 @@ from numpyro.infer.util import potential_energy
 from scipy import special
 
 import numpyro_scores as ns
-from numpyro_scores.infer._swaps import even_odd_partners, swap, turn_round
 from numpyro_scores.infer.ladders import RUNG
+from numpyro_scores.infer.swaps import even_odd_partners, swap, turn_round
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -18,8 +18,8 @@ from scipy.sparse.csgraph import connected_components as scipy_components
 from scipy.stats import chisquare
 
 import numpyro_scores as ns
-from numpyro_scores.infer._clusters import connected_components
-from numpyro_scores.infer.swendsen_wang import cluster_logits, open_probs
+from numpyro_scores.infer.discrete.clusters import connected_components
+from numpyro_scores.infer.discrete.swendsen_wang import cluster_logits, open_probs
 
 # What takes time is to compile.
 pytestmark = pytest.mark.usefixtures("quick_compilation")

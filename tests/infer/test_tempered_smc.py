@@ -25,7 +25,7 @@ from infer.helpers import assert_within
 from jax import lax, random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._particle_model import ParticleModel
+from numpyro_scores.infer.smc.particle_model import ParticleModel
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -12,8 +12,8 @@ from infer.helpers import assert_within
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._particle_model import ParticleModel
-from numpyro_scores.infer._twist_noise import informed_noise
+from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.smc.twist_noise import informed_noise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -15,9 +15,9 @@ from infer.twists import NOISE, OPERATOR, PRIOR, PROCESS, Y, denoise, given_nois
 from jax import lax, random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._diffusion_twist import DiffusionTwist, _by_directions
-from numpyro_scores.infer._particle_model import ParticleModel
-from numpyro_scores.infer._twist_moves import twisted
+from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.smc.twist import DiffusionTwist, _by_directions
+from numpyro_scores.infer.smc.twist_moves import twisted
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -12,8 +12,8 @@ from infer.twists import NOISE, OPERATOR, PRIOR, Y, denoise, given_noise, unmove
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer._diffusion_twist import DiffusionTwist
-from numpyro_scores.infer._particle_model import ParticleModel
+from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.smc.twist import DiffusionTwist
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")

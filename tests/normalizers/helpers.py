@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_scores as ns
-from numpyro_scores.distributions._blocks import graph_blocks
+from numpyro_scores.distributions.boltzmann.blocks import graph_blocks
 
 
 def rbm(num_visible=4, num_hidden=3, seed=0):

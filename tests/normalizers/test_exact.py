@@ -15,7 +15,7 @@ from numpyro.infer.util import log_density
 from scipy.special import logsumexp, softmax
 
 import numpyro_scores as ns
-from numpyro_scores.infer._guards import check_normalizers
+from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.normalizers import enumeration, transfer_matrix
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from jax import random
 
-from numpyro_scores import ULA, stein
+from numpyro_scores import ULA, HutchinsonTrace
+from numpyro_scores.densities import traces
 from numpyro_scores.objectives import (
     AdversarialLikelihood,
     AdversarialPair,
@@ -38,10 +39,10 @@ KEY = random.key(0)
 X = np.random.default_rng(0).normal(size=(8, 4))
 SCORE_OBJECTIVES = [
     ImplicitScoreMatching(),
-    ImplicitScoreMatching(trace=stein.HutchinsonTrace(2)),
+    ImplicitScoreMatching(trace=HutchinsonTrace(2)),
     SlicedScoreMatching(),
-    SlicedScoreMatching(num_projections=3, projection=stein.sphere, variance_reduced=False),
-    SlicedScoreMatching(projection=stein.gaussian),
+    SlicedScoreMatching(num_projections=3, projection=traces.sphere, variance_reduced=False),
+    SlicedScoreMatching(projection=traces.gaussian),
     DenoisingScoreMatching(0.3),
 ]
 PROCESS_OBJECTIVE = DenoisingScoreMatching(VarianceExploding(0.02, 10.0))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from numpyro_scores import stein
+from numpyro_scores.densities import traces
 from numpyro_scores.objectives import FiniteDifferenceScoreMatching, SlicedScoreMatching
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -40,10 +40,10 @@ def objective_and_gradient(objective, f):
 @pytest.mark.parametrize("f, reduced", [(energy, False), (score, True)])
 def test_it_is_sliced_score_matching_up_to_the_square_of_the_step(x64, f, reduced):
     def error(eps):
-        finite = FiniteDifferenceScoreMatching(eps, 4, stein.gaussian)
+        finite = FiniteDifferenceScoreMatching(eps, 4, traces.gaussian)
         return objective_and_gradient(finite, f) - exact
 
-    exact = objective_and_gradient(SlicedScoreMatching(4, stein.gaussian, reduced), f)
+    exact = objective_and_gradient(SlicedScoreMatching(4, traces.gaussian, reduced), f)
     large, small = error(0.02), error(0.01)
     assert np.all(np.abs(small) < 0.01 * np.abs(exact).max())
     np.testing.assert_allclose(large / small, 4, rtol=0.02)

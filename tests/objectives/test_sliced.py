@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from numpyro_scores import stein
+from numpyro_scores.densities import traces
 from numpyro_scores.objectives import ImplicitScoreMatching, SlicedScoreMatching
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -22,7 +22,7 @@ def score(x):
     return jnp.sin(x[::-1]) - x + jnp.roll(x, 1) ** 2 / 4
 
 
-@pytest.mark.parametrize("projection", [stein.gaussian, stein.rademacher, stein.sphere])
+@pytest.mark.parametrize("projection", [traces.gaussian, traces.rademacher, traces.sphere])
 @pytest.mark.parametrize("variance_reduced", [True, False])
 def test_the_expectation_is_that_of_implicit_score_matching(projection, variance_reduced):
     objective = SlicedScoreMatching(25_000, projection, variance_reduced)
@@ -35,7 +35,7 @@ def test_the_expectation_is_that_of_implicit_score_matching(projection, variance
 def test_the_variance_of_the_norm_is_gone_when_reduced(x64, variance_reduced):
     # A constant score c: (v^T c)^2 / 2 of a Gaussian projection has the variance |c|^4 / 2.
     constant = jnp.array([1.0, -2.0, 0.5])
-    objective = SlicedScoreMatching(1, stein.gaussian, variance_reduced)
+    objective = SlicedScoreMatching(1, traces.gaussian, variance_reduced)
     keys = random.split(random.key(0), 4_000)
     losses = jax.jit(jax.vmap(lambda key: objective(lambda x: constant, X[:1], key=key)))(keys)
     expected = 0 if variance_reduced else (constant @ constant) ** 2 / 2
@@ -49,7 +49,7 @@ def test_every_point_has_projections_of_its_own():
 
     def variance(num_points, num_projections):
         x = jnp.zeros((num_points, 3))
-        objective = SlicedScoreMatching(num_projections, stein.gaussian)
+        objective = SlicedScoreMatching(num_projections, traces.gaussian)
         return np.var(jax.jit(jax.vmap(lambda key: objective(lambda x: 2 * x, x, key=key)))(keys))
 
     one = 2 * 3 * 2.0**2  # the variance of 2 |v|^2

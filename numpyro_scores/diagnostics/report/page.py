@@ -1,0 +1,95 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""A report as one page of HTML: words, a table of faults, and the figure inside."""
+
+from base64 import b64encode
+from html import escape
+from io import BytesIO
+
+import numpyro_scores.version
+from numpyro_scores.diagnostics.report.reports import Line, Report
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2126; --faint: #5d646e; --paper: #ffffff;
+  --rule: #d9dde2; --fine: #1f6f54; --fault: #b3261e; --unknown: #5d646e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7e9ec; --faint: #a3abb5; --paper: #16191d;
+  --rule: #363c44; --fine: #6fcfa8; --fault: #ff8f86; --unknown: #a3abb5; } }
+body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: var(--ink);
+  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.35rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.verdict { font-size: 1.1rem; margin-top: .25rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { border-top: 1px solid var(--rule); padding: .4rem .75rem .4rem 0; text-align: left;
+  vertical-align: top; }
+.fine { color: var(--fine); } .fault { color: var(--fault); font-weight: 600; }
+.unknown { color: var(--unknown); }
+.advice { color: var(--faint); margin: .25rem 0 0; }
+/* The figure is drawn on white, whatever the page is. */
+img { background: #ffffff; border-radius: .5rem; height: auto; max-width: 100%; }
+footer { border-top: 1px solid var(--rule); color: var(--faint); margin-top: 2rem; }
+"""
+WORDS = {"fine": "fine", "fault": "fault", "unknown": "not known"}
+
+
+def page_of(report: Report) -> str:
+    """The page; all text is escaped."""
+    buffer = BytesIO()
+    report.plot().savefig(buffer, format="png", dpi=110)
+    image = b64encode(buffer.getvalue()).decode("ascii")
+    rows = "\n".join(map(_row, report.lines))
+    verdict = "fault" if report.faults else "fine"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Diagnosis of {escape(report.title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{escape(report.title)}</h1>
+<p class="verdict {verdict}">{escape(report.verdict)}</p>
+<img src="data:image/png;base64,{image}" alt="Each diagnostic beside its threshold; R-hat and \
+effective sample size of the elements; ranks and trace of the worst">
+<h2>Diagnostics</h2>
+<table>
+<thead><tr><th>What</th><th>Is</th><th>Because</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+{_faults(report)}<footer><p>numpyro-scores {escape(numpyro_scores.version.__version__)}</p></footer>
+</body>
+</html>
+"""
+
+
+def _row(line: Line) -> str:
+    advice = "".join(
+        f'<p class="advice">{escape(text)}</p>'
+        for text in dict.fromkeys(fault.advice for fault in line.faults)
+    )
+    return (
+        f"<tr><td>{escape(line.title)}</td>"
+        f'<td class="{line.status}">{WORDS[line.status]}</td>'
+        f"<td>{escape(line.text)}{advice}</td></tr>"
+    )
+
+
+def _faults(report: Report) -> str:
+    if not report.faults:
+        return ""
+    rows = "\n".join(
+        f"<tr><td>{escape(fault.name)}</td><td>{escape(fault.where)}</td>"
+        f"<td>{fault.measured:.4g}</td><td>{fault.threshold:.4g}</td></tr>"
+        for fault in report.faults
+    )
+    return f"""<h2>Faults</h2>
+<table>
+<thead><tr><th>Name</th><th>Where</th><th>Measured</th><th>Threshold</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+"""

@@ -1,0 +1,120 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Annealed Langevin dynamics through the noise levels of a diffusion prior."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
+
+from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
+from numpyro_scores.infer.diffusion.base import AnnealedState, NoiseLevelKernel
+from numpyro_scores.infer.diffusion.walk import BlockLangevin
+from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
+
+
+class AnnealedLangevin(NoiseLevelKernel):
+    r"""
+    Annealed Langevin dynamics (Song & Ermon 2019, algorithm 1) for a model with one or more
+    noise-conditional priors (:class:`~numpyro_scores.DiffusionPrior`) and any likelihood.
+
+    Each draw is one full anneal from fresh prior draws, so the draws are **independent**: the
+    priors start at the largest noise level, all other sites (a noise scale, say) at a draw of
+    their own prior, and then all sites move together by Langevin steps at each noise level. No
+    warmup is needed. The draws of a diffusion site are of the smallest noise level.
+
+    The result is **approximate**: the dynamics lags behind the noise levels, and with
+    `denoised=True` the likelihood at noise level :math:`\sigma` is that of
+    :math:`E[x_0 \mid x_\sigma]` (diffusion posterior sampling; Chung et al. 2023), which is exact
+    only as :math:`\sigma \to 0`. More levels and more steps lessen both.
+
+    :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
+        continuous.
+    :param step_size: by default the steps follow the curvature. In rounds of `num_steps` steps,
+        Hessian-vector products measure the largest curvature of each block of sites
+        (:func:`~numpyro_scores.curvature.largest_curvature`), and the block steps by half its
+        inverse, :math:`1 / \Lambda`, or half of :math:`\sigma / \sqrt\Lambda` if that is less; the
+        diffusion priors are one block, each other site is one, with :math:`\sigma = 1`. A number
+        is the step `h` at the smallest noise level, times :math:`\sigma^2 / \sigma_{\min}^2` at
+        the others and the same for all sites (half of the :math:`\epsilon` of Song & Ermon).
+    :param num_steps: number of steps at each noise level. With a momentum and no `step_size` there
+        are more where the data make the steps small: rounds of as many, up to 20, in proportion to
+        :math:`\sigma \sqrt\Lambda` for a curvature :math:`\Lambda`. So a small noise scale costs
+        time and asks for no tuning.
+    :param num_levels: number of geometric noise levels, at least 2, over the range of the priors'
+        processes.
+    :param noise_levels: the noise levels themselves, decreasing, in place of `num_levels`.
+    :param denoised: whether the likelihood sees the denoised value or the noisy one.
+    :param integrator: the one-step map. :class:`~numpyro_scores.BAOAB` carries a momentum, so that
+        directions that the data say little about keep up when a small noise makes all steps small.
+    :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); by
+        default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
+    :raises ValueError: if an overdamped integrator is given a friction, or `integrator` is none.
+    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
+        its own that the anneal would pass (`prior.at(sigma)`), or a discrete site, or if the
+        potential energy is not finite (data with NaN).
+
+    Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
+    `init_params` are checked but do not matter: an anneal starts from the prior.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        step_size: float | None = None,
+        num_steps: int = 5,
+        num_levels: int = 100,
+        noise_levels: Sequence[float] | Array | None = None,
+        denoised: bool = True,
+        integrator: Integrator = BAOAB(),
+        friction: float | None = None,
+    ):
+        super().__init__(model, num_levels=num_levels, noise_levels=noise_levels, denoised=denoised)
+        if step_size is not None:
+            check_positive("step_size", step_size)
+        check_count("num_steps", num_steps)
+        if not isinstance(integrator, Integrator):
+            raise ValueError(f"integrator must be one such as BAOAB(), got {integrator!r}.")
+        if friction is not None:
+            if isinstance(integrator, OverdampedIntegrator):
+                raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
+            check_positive("friction", friction)
+        self._step_size = step_size
+        self._num_steps = num_steps
+        self._integrator = integrator
+        self._friction = friction
+
+    def _sample_chain(self, state, model_args, model_kwargs):
+        rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
+        x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
+        levels = jnp.asarray(self._levels(), x.dtype)
+        langevin = BlockLangevin(
+            self._blocks(state.z), self._num_steps, self._integrator, self._friction
+        )
+
+        def level(walk, inputs):
+            sigma, num_iterations, key = inputs
+            potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=sigma)
+            gradient = jax.grad(lambda x: potential_fn(unravel(x)))
+            step_size = None
+            if self._step_size is not None:
+                step_size = self._step_size * (sigma / levels[-1]) ** 2
+            return langevin.run(key, walk, gradient, sigma, num_iterations, step_size)
+
+        num_iterations = np.full(len(levels), NUM_ITERATIONS)
+        num_iterations[0] = NUM_FIRST_ITERATIONS
+        inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
+        walk = langevin.start(x, key_noise, key_directions)
+        walk, num_grad_evals = lax.scan(level, walk, inputs)
+        return AnnealedState(
+            z=unravel(walk.x),
+            diverging=walk.diverging,
+            num_grad_evals=jnp.sum(num_grad_evals),
+            rng_key=rng_key,
+        )

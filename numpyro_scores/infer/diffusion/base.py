@@ -1,0 +1,183 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""How a kernel that goes through the noise levels of diffusion priors is wired to a model."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
+from numpyro.infer.initialization import init_to_sample, init_to_value
+from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
+from numpyro.primitives import Messenger
+from numpyro.util import is_prng_key
+
+from numpyro_scores._validation import check_count, check_decreasing, is_concrete
+from numpyro_scores.handlers import latent_prior, noise_level
+from numpyro_scores.infer._sites import LatentSites
+from numpyro_scores.infer.diffusion.step_sizes import Blocks
+from numpyro_scores.infer.langevin.base import LangevinKernel
+
+LARGEST_LEVEL = 1e30
+
+
+class AnnealedState(NamedTuple):
+    """
+    - **z** - unconstrained values by site.
+    - **diverging** - whether the steps of a noise level left the finite numbers, and so were not
+      made.
+    - **num_grad_evals** - number of gradients of this draw, a Hessian-vector product counted as 2.
+    - **rng_key** - key of the next draw.
+    """
+
+    z: dict[str, Array]
+    diverging: Array
+    num_grad_evals: Array
+    rng_key: Array
+
+
+class NoiseLevelKernel(LangevinKernel):
+    """
+    A kernel for a model with noise-conditional priors. Chains start at a draw of the priors at the
+    largest noise level and, for all other sites, of their own priors.
+
+    :param num_levels: number of geometric noise levels.
+    :param noise_levels: the noise levels themselves.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        num_levels: int = 100,
+        noise_levels: Sequence[float] | Array | None = None,
+        denoised: bool = True,
+    ):
+        super().__init__(model, init_strategy=init_to_sample)
+        check_count("num_levels", num_levels)
+        if num_levels < 2:
+            raise ValueError(
+                "num_levels must be at least 2, or the only level is the largest, got "
+                f"{num_levels}. For one level of your choice: noise_levels=[sigma]."
+            )
+        if noise_levels is not None:
+            check_decreasing("noise_levels", noise_levels)
+            noise_levels = tuple(float(sigma) for sigma in np.asarray(noise_levels))
+        self._num_levels = num_levels
+        self._noise_levels = noise_levels
+        self._denoised = denoised
+
+    def get_potential_fn(self, model_args=(), model_kwargs=None, *, sigma=None):
+        """The potential energy of unconstrained values at noise level `sigma` (None: no change)."""
+        model = self._model if sigma is None else self._at(sigma)
+        return partial(potential_energy, model, model_args, model_kwargs or {})
+
+    def postprocess_fn(self, model_args, model_kwargs):
+        if self._sites.has_deterministic or self._sites.dynamic_support:
+            model_kwargs = model_kwargs or {}
+            return partial(
+                constrain_fn, self._model, model_args, model_kwargs, return_deterministic=True
+            )
+        return partial(transform_fn, self._sites.transforms)
+
+    def _at(self, sigma: Any) -> Callable:
+        return noise_level(self._model, sigma=sigma, denoised=self._denoised)
+
+    def _look(self, key: Array, model_args: tuple, model_kwargs: dict):
+        # The priors clip this level to the largest of their process, where a draw is mere noise.
+        model = self._at(LARGEST_LEVEL)
+        return LatentSites.of(model, key, self._init_strategy, model_args, model_kwargs)
+
+    def _start(self, key: Array, model_args: tuple, model_kwargs: dict) -> dict[str, Array]:
+        sites, values = self._look(key, model_args, model_kwargs)
+        return transform_fn(sites.transforms, values, invert=True)
+
+    def _init_from_model(self, rng_key, model_args, model_kwargs):
+        single_chain = is_prng_key(rng_key)
+        single_key = rng_key if single_chain else rng_key[0]
+        assert self._model is not None
+        sites, values = self._look(single_key, model_args, model_kwargs)
+        name = type(self).__name__
+        sites.check_continuous(name, enumerates=False)
+        self._check_normalizers(model_args, model_kwargs, values)
+        if not sites.processes:
+            raise ValueError(
+                f"{name} needs a noise-conditional prior, but the latent sites "
+                f"{sorted(sites.transforms)} have none. Use a DiffusionPrior for one of them, or "
+                "another kernel: MALA(model), ULA(model) or numpyro.infer.NUTS(model)."
+            )
+        self._sites = sites
+        self._check_model(model_args, model_kwargs, values)
+        start = partial(self._start, model_args=model_args, model_kwargs=model_kwargs)
+        return jax.jit(start if single_chain else jax.vmap(start))(rng_key)
+
+    def _check_model(self, model_args: tuple, model_kwargs: dict, values: dict) -> None:
+        """Raise if the kernel and the priors of the model do not fit."""
+        assert self._model is not None
+        last, at_values = self._levels()[-1], init_to_value(values=values)
+        sites, _ = LatentSites.of(self._model, random.key(0), at_values, model_args, model_kwargs)
+        for site, level in sites.levels.items():
+            end = max(last, sites.processes[site].sigma_min)
+            if is_concrete(level) and level > end * (1 + 1e-6):
+                raise ValueError(
+                    f"{type(self).__name__} would draw {site!r} at noise level {end:.4g}, but its "
+                    f"prior in the model is at {level:.4g}. Write the prior without .at(sigma), or "
+                    "use TemperedSMC(model), which draws it as it is."
+                )
+
+    def _levels(self) -> np.ndarray:
+        """The noise levels, within those of the priors' processes."""
+        sigma_max = max(process.sigma_max for process in self._sites.processes.values())
+        sigma_min = min(process.sigma_min for process in self._sites.processes.values())
+        if self._noise_levels is None:
+            return np.geomspace(sigma_max, sigma_min, self._num_levels)
+        levels = np.asarray(self._noise_levels)
+        if levels[0] > sigma_max * (1 + 1e-6) or levels[-1] < sigma_min * (1 - 1e-6):
+            raise ValueError(
+                f"noise_levels go from {levels[0]} to {levels[-1]}, but the priors' processes only "
+                f"from {sigma_max} to {sigma_min}: choose levels within, or train for more."
+            )
+        return levels
+
+    def _blocks(self, z: dict[str, Array]) -> Blocks:
+        """The blocks of the entries: the noise-conditional priors, and each other site."""
+        numbers, transformed = {}, [False]
+        for name in sorted(z):
+            numbers[name] = 0
+            if name not in self._sites.processes:
+                numbers[name] = len(transformed)
+                transform = self._sites.transforms[name]
+                while isinstance(transform, IndependentTransform):
+                    transform = transform.base_transform
+                transformed.append(not isinstance(transform, IdentityTransform))
+        index = np.concatenate([np.full(np.size(z[name]), numbers[name]) for name in sorted(z)])
+        return Blocks(index, np.array(transformed))
+
+    def _energy_at_start(self, z: dict[str, Array], model_args: tuple, model_kwargs: dict) -> Array:
+        """
+        The potential energy, which must be finite, without the priors: of these the kernel wants
+        scores alone, where the log density of a picture is a thousand evaluations of its network.
+        """
+        model = without_priors(self._at(LARGEST_LEVEL))
+        return potential_energy(model, model_args, model_kwargs, z)
+
+    def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
+        state = AnnealedState(z, jnp.array(False), jnp.zeros((), int), rng_key)
+        return state, (self._energy_at_start(z, model_args, model_kwargs),)
+
+    def refresh(self, state, model_args, model_kwargs):
+        """Nothing of the model is kept between draws."""
+        return state
+
+
+class without_priors(Messenger):
+    """Leave out the density of each latent noise-conditional prior."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if latent_prior(msg) is not None:
+            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed

@@ -1,0 +1,159 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Langevin steps of several blocks of sites, whose lengths follow the curvature as it changes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax, random
+
+from numpyro_scores.curvature import (
+    NUM_ITERATIONS,
+    block_directions,
+    largest_curvature,
+    renewed,
+)
+from numpyro_scores.infer.diffusion.step_sizes import MAX_ROUNDS, Blocks, friction_at, num_rounds
+from numpyro_scores.infer.langevin.underdamped import FRICTION
+from numpyro_scores.infer.trees import all_finite, select
+from numpyro_scores.integrators import (
+    BAOAB,
+    Integrator,
+    OverdampedIntegrator,
+    UnderdampedIntegrator,
+)
+
+# A curvature may fall by this factor from one noise level to the next: one estimate that is far too
+# low, among thousands of chains, would let its chain explode.
+CURVATURE_MEMORY = 0.8
+
+
+class Walk(NamedTuple):
+    """
+    - **x** - all entries, shape `(d,)`.
+    - **memory** - what the integrator carries besides.
+    - **directions** - of the largest curvatures, shape `(num_blocks, d)`.
+    - **curvatures** - the largest of each block, shape `(num_blocks,)`.
+    - **diverging** - whether steps left the finite numbers, and so were not made.
+    """
+
+    x: Array
+    memory: Any
+    directions: Array
+    curvatures: Array
+    diverging: Array
+
+
+@dataclass(frozen=True)
+class BlockLangevin:
+    r"""
+    Rounds of `num_steps` Langevin steps. In each, Hessian-vector products measure the largest
+    curvature of each block, and the block steps by half its inverse, :math:`1 / \Lambda`, or half
+    of :math:`\sigma / \sqrt\Lambda` if that is less, divided by the number of blocks.
+
+    :param blocks: which entries belong together.
+    :param num_steps: number of steps of a round.
+    :param integrator: the one-step map.
+    :param friction: of an underdamped integrator, friction times time step; by default 0.2, or
+        :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
+    :param max_rounds: with a momentum there are as many rounds as the condition number of the first
+        block asks for, but at most these.
+    """
+
+    blocks: Blocks
+    num_steps: int
+    integrator: Integrator = BAOAB()
+    friction: float | None = None
+    max_rounds: int = MAX_ROUNDS
+
+    def start(self, x: Array, key_noise: Array, key_directions: Array) -> Walk:
+        """A walk that has not yet made a step."""
+        noise = random.normal(key_noise, x.shape, x.dtype)
+        directions = random.normal(key_directions, x.shape, x.dtype)
+        return Walk(
+            x=x,
+            memory=self.integrator.init(x, noise, jnp.zeros_like).memory,
+            directions=block_directions(directions, self.blocks.index),
+            curvatures=jnp.zeros(len(self.blocks.transformed), x.dtype),
+            diverging=jnp.array(False),
+        )
+
+    def run(
+        self,
+        key: Array,
+        walk: Walk,
+        gradient: Callable[[Array], Array],
+        sigma: Any,
+        num_iterations: int | Array = NUM_ITERATIONS,
+        step_size: Any = None,
+    ) -> tuple[Walk, Array]:
+        """
+        :param gradient: of the potential energy, of a vector.
+        :param sigma: the scale of the first block, for example the noise level.
+        :param num_iterations: Hessian-vector products of the first round.
+        :param step_size: of all entries, in place of one from the curvatures; for one round.
+        :return: the walk, and the number of gradients, a Hessian-vector product counted as 2.
+        """
+        underdamped = isinstance(self.integrator, UnderdampedIntegrator)
+
+        def one_round(carry):
+            i, walk = carry
+            x, memory, directions, curvatures, diverging = walk
+            key_probe, key_steps = random.split(random.fold_in(key, i))
+            current = self.integrator.init(x, jnp.zeros_like(x), gradient)
+            if step_size is not None:
+                steps = step_size
+                friction = self.friction or FRICTION
+            else:
+                if underdamped:
+                    memory = self.blocks.limited(memory)
+                fresh = random.normal(key_probe, x.shape, x.dtype)
+                measured, directions = largest_curvature(
+                    gradient,
+                    x,
+                    renewed(directions, block_directions(fresh, self.blocks.index)),
+                    jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
+                )
+                curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
+                steps = self.blocks.step_size(curvatures, current.grad, sigma, self.num_steps)
+                friction = self.friction or friction_at(curvatures[0], sigma)
+
+            def tamed(x):
+                grad = gradient(x)
+                return grad if step_size is not None else self.blocks.tamed(grad, steps, sigma)
+
+            def step(current, key):
+                return self._step(current, key, tamed, steps, friction), None
+
+            keys = random.split(key_steps, self.num_steps)
+            current, _ = lax.scan(step, current._replace(memory=memory), keys)
+            finite = all_finite(current)
+            x, memory = select(finite, (current.x, current.memory), (x, memory))
+            return i + 1, Walk(x, memory, directions, curvatures, diverging | ~finite)
+
+        def unfinished(carry):
+            i, walk = carry
+            return i < jnp.minimum(num_rounds(walk.curvatures[0], sigma), self.max_rounds)
+
+        carry = (0, walk)
+        if step_size is None and underdamped and self.max_rounds > 1:
+            rounds, walk = lax.while_loop(unfinished, one_round, carry)
+        else:
+            rounds, walk = one_round(carry)
+        num_grad_evals = rounds * (self.num_steps * self.integrator.num_grad_evals + 1)
+        if step_size is None:
+            num_products = num_iterations + NUM_ITERATIONS * (rounds - 1)
+            num_grad_evals += 2 * len(self.blocks.transformed) * num_products
+        return walk, jnp.asarray(num_grad_evals)
+
+    def _step(self, current, key, gradient, step_size, friction):
+        integrator, x = self.integrator, current.x
+        noise = random.normal(key, (integrator.num_noises, *x.shape), x.dtype)
+        if isinstance(integrator, OverdampedIntegrator):
+            return integrator.step(current, noise, gradient, step_size)
+        # A block whose step is zero does not move, and its momentum is forgotten all the same.
+        time_step = jnp.sqrt(2 * jnp.maximum(step_size, jnp.finfo(x.dtype).tiny))
+        return integrator.step(current, noise, gradient, time_step, friction / time_step)

@@ -1,0 +1,268 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""How a site is drawn given everything else, for Gibbs sampling."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, random
+from numpyro.distributions.distribution import MaskedDistribution
+from numpyro.ops.provenance import eval_provenance
+
+from numpyro_scores.distributions._wrapped import base_of
+from numpyro_scores.distributions.boltzmann.base import BlockDistribution, gibbs_sweeps
+from numpyro_scores.distributions.boltzmann.states import choice, finite_states, tilted
+from numpyro_scores.infer.discrete.base import Trace, Values, blocks_of
+from numpyro_scores.infer.discrete.elementwise import (
+    Layout,
+    Term,
+    find_terms,
+    sum_to,
+    unsummed_log_prob,
+)
+
+
+class Update:
+    """How some sites are drawn given all others. It holds names and shapes, no arrays."""
+
+    @abstractmethod
+    def draw(self, key: Array, values: Values, trace_at: Trace, num_sweeps: int) -> Values:
+        """New values of these sites, after some sweeps over their blocks."""
+
+    def log_weights(self, values: Values, trace_at: Trace) -> tuple[Array | None, ...]:
+        """
+        For each block what each state of each element adds to the log density, as far as the
+        site's own distribution does not know: the states on the first axis. None where nothing.
+        """
+        return ()
+
+
+@dataclass(frozen=True)
+class BlockUpdate(Update):
+    """
+    A site whose distribution has blocks, one by one.
+
+    - **discrete** - for each block, whether it is discrete.
+    - **states** - of the elements of these.
+    - **terms** - the log densities that depend on the site, besides its own.
+    - **joint** - the sites whose log density depends on it, but is not a sum over its elements.
+    """
+
+    name: str
+    discrete: tuple[bool, ...]
+    states: tuple[int, ...]
+    terms: tuple[Term, ...]
+    joint: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "BlockUpdate":
+        if isinstance(fn, MaskedDistribution):
+            raise ValueError(
+                f"The distribution of site {name!r} is masked, but its elements are drawn from all "
+                "of its density. Mask the likelihood instead."
+            )
+        d = blocks_of(fn)
+        conditionals = jax.eval_shape(
+            lambda x: [d._conditional(k, tuple(d.split(x))) for k in range(d.num_blocks)],
+            values[name],
+        )
+        layout = Layout(
+            values[name].shape,
+            lambda x: tuple(d.split(x)),
+            d.join,
+            lambda key: d.random_point(key, fn.batch_shape),
+        )
+        dependents = [n for n in _dependents(name, values, trace_at) if n != name]
+        terms, joint = _terms(name, dependents, values, trace_at, layout)
+        discrete = tuple(c.is_discrete for c in conditionals)
+        for k, is_discrete in enumerate(discrete):
+            if not is_discrete and any(term.block in (None, k) for term in terms):
+                raise ValueError(
+                    f"BlockGibbs draws the continuous elements of site {name!r} from their "
+                    f"distribution, but {[t.name for t in terms]} depend on them. Draw a "
+                    "continuous site with a Langevin kernel, and the discrete one beside it: "
+                    "v = sample('v', rbm), h = sample('h', rbm.conditional(visible=v).to_event(1))."
+                )
+        states = next(_states(c) for c in conditionals if c.is_discrete)
+        return cls(name, discrete, states, terms, joint)
+
+    def log_weights(self, values, trace_at):
+        if not self.terms:
+            return (None,) * len(self.discrete)
+        value = values[self.name]
+        d = blocks_of(trace_at(values)[self.name]["fn"])
+        whole = [term for term in self.terms if term.block is None]
+
+        def of_state(state: Array) -> tuple[Array, ...]:
+            sites = trace_at(values | {self.name: jnp.full(value.shape, state)})
+            blocks = [jnp.zeros(b.shape) for b in d.split(value)]
+            if whole:
+                total = sum(sum_to(_log_prob(sites, term), value.shape) for term in whole)
+                blocks = list(d.split(total))
+            for term in self.terms:
+                if term.block is not None:
+                    blocks[term.block] += sum_to(_log_prob(sites, term), blocks[term.block].shape)
+            return tuple(blocks)
+
+        return jax.vmap(of_state)(jnp.array(self.states))
+
+    def conditional(self, values: Values, trace_at: Trace) -> Callable[..., dist.Distribution]:
+        """The distribution of block `k` given all others, as a function of `k` and the blocks."""
+        site = trace_at(values)[self.name]
+        d = blocks_of(site["fn"])
+        if site["scale"] is not None and not (
+            all(self.discrete) and isinstance(d, BlockDistribution)
+        ):
+            raise ValueError(
+                f"The density of site {self.name!r} is scaled (handlers.scale, or a tempered "
+                "replica), which BlockGibbs can do for Ising, Potts, PairwiseMRF and the joint() "
+                "of a BernoulliRBM."
+            )
+        log_weights = self.log_weights(values, trace_at)
+
+        def conditional(k: int, blocks: tuple[Array, ...]) -> dist.Distribution:
+            of_prior = d._conditional(k, blocks)
+            if not self.discrete[k]:
+                return of_prior
+            return tilted(of_prior, log_weights[k], site["scale"])
+
+        return conditional
+
+    def draw(self, key, values, trace_at, num_sweeps):
+        d = blocks_of(trace_at(values)[self.name]["fn"])
+        value = values[self.name]
+        # Conversions of small integers in each sweep would take longer than the sums.
+        blocks = tuple(d.split(value.astype(float)))
+        blocks = gibbs_sweeps(self.conditional(values, trace_at), key, blocks, num_sweeps)
+        return {self.name: d.join(blocks).astype(value.dtype)}
+
+
+@dataclass(frozen=True)
+class ElementwiseUpdate(Update):
+    """
+    A site whose elements are independent given everything else, all at once.
+
+    - **joint** - the sites whose log density is not a sum over its elements, which then are not
+      independent.
+    """
+
+    name: str
+    states: tuple[int, ...]
+    terms: tuple[Term, ...]
+    joint: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
+        states = finite_states(fn.support)
+        if not states:
+            raise ValueError(
+                "Elements are drawn that all have the same finitely many states, but site "
+                f"{name!r} is of {type(base_of(fn)).__name__}. Give BlockGibbs its full "
+                f"conditional, blocks=[([{name!r}], conditional), ...]."
+            )
+        shape = values[name].shape
+        layout = Layout(
+            shape,
+            lambda x: (x,),
+            lambda blocks: blocks[0],
+            lambda key: random.choice(key, jnp.array(states), shape),
+        )
+        dependents = _dependents(name, values, trace_at)
+        return cls(name, states, *_terms(name, dependents, values, trace_at, layout))
+
+    def log_weights(self, values, trace_at):
+        value = values[self.name]
+
+        def of_state(state: Array) -> Array:
+            sites = trace_at(values | {self.name: jnp.full(value.shape, state)})
+            terms = [sum_to(_log_prob(sites, term), value.shape) for term in self.terms]
+            return sum(terms, jnp.zeros(value.shape))
+
+        return (jax.vmap(of_state)(jnp.array(self.states)),)
+
+    def conditional(self, values: Values, trace_at: Trace) -> dist.Distribution:
+        """The distribution of the number of each element's state."""
+        (log_weights,) = self.log_weights(values, trace_at)
+        return choice(jnp.moveaxis(log_weights, 0, -1))
+
+    def draw(self, key, values, trace_at, num_sweeps):
+        # All but the last of several draws, each from the same distribution, would be forgotten.
+        index = self.conditional(values, trace_at).sample(key)
+        return {self.name: jnp.array(self.states, values[self.name].dtype)[index]}
+
+
+@dataclass(frozen=True)
+class ConditionalUpdate(Update):
+    """Sites with a full conditional of the user's."""
+
+    names: tuple[str, ...]
+    conditional: Callable
+
+    def draw(self, key, values, trace_at, num_sweeps):
+        latent = trace_at.conditioned | values
+        given = self.conditional(latent, *trace_at.args, **trace_at.kwargs)
+        if isinstance(given, dist.Distribution) and len(self.names) == 1:
+            given = {self.names[0]: given}
+        if not isinstance(given, dict) or set(given) != set(self.names):
+            raise ValueError(
+                f"The conditional of the sites {list(self.names)} must return a NumPyro "
+                "distribution of each, by name, got "
+                f"{sorted(given) if isinstance(given, dict) else type(given).__name__}."
+            )
+        new = {}
+        for name, key_site in zip(self.names, random.split(key, len(self.names)), strict=True):
+            if given[name].shape() != values[name].shape:
+                raise ValueError(
+                    f"The conditional of site {name!r} must have the shape of the site, "
+                    f"{values[name].shape}, got {given[name].shape()}."
+                )
+            new[name] = jnp.asarray(given[name].sample(key_site), values[name].dtype)
+        return new
+
+
+def _states(d: dist.Distribution) -> tuple[int, ...]:
+    return tuple(int(state) for state in np.ravel(d.enumerate_support(expand=False)))
+
+
+def _log_prob(sites: Any, term: Term) -> Array:
+    return unsummed_log_prob(sites[term.name], term.num_axes)
+
+
+def _dependents(name: str, values: Values, trace_at: Trace) -> list[str]:
+    """The sites whose log density depends on the value of a site."""
+
+    def log_probs(**value):
+        sites = trace_at(values | value)
+        return {n: unsummed_log_prob(s, 0) for n, s in sites.items() if s["type"] == "sample"}
+
+    depends = eval_provenance(log_probs, **{name: values[name]})
+    return [site for site, latent in depends.items() if latent]
+
+
+def _terms(
+    name: str, dependents: list[str], values: Values, trace_at: Trace, layout: Layout
+) -> tuple[tuple[Term, ...], tuple[str, ...]]:
+    """The log densities that are sums over the elements, and the names of those that are not."""
+    if not dependents:
+        return (), ()
+    found = find_terms(dependents, lambda value: trace_at(values | {name: value}), layout)
+    terms = tuple(term for term in found.values() if term is not None)
+    return terms, tuple(site for site, term in found.items() if term is None)
+
+
+def check_elementwise(kernel: str, update: Any, shape: tuple[int, ...], way_out: str) -> None:
+    """Raise if the elements of a site are joined by another log density than its own."""
+    if update.joint:
+        raise ValueError(
+            f"{kernel} cannot draw the elements of site {update.name!r}, of shape {shape}, at "
+            f"once: the log density of {list(update.joint)} is not a sum over single elements. "
+            "Missing observations should be masked, not indexed. For a likelihood that joins the "
+            f"elements {way_out}."
+        )

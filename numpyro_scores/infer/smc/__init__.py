@@ -1,0 +1,4 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Samplers of particles, that find the evidence too."""

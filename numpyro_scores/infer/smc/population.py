@@ -1,0 +1,94 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a sampler of particles carries from round to round."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from numpyro_scores.infer.langevin.adjusted import Point
+from numpyro_scores.infer.smc.moves import Moved
+from numpyro_scores.infer.smc.weights import Selection
+
+MAX_ROUNDS = 1_000
+
+
+class Rounds(NamedTuple):
+    """
+    What is known of the rounds, each of shape `(num_rounds,)`.
+
+    - **rung** - the power of the likelihood, or the noise level, at the end of the round.
+    - **ess** - effective sample size of the weights of the round.
+    - **log_increment** - what the round added to the log evidence.
+    - **accept_prob** - mean acceptance probability of its moves.
+    - **step_size** - that of the next moves.
+    - **num_diverging** - number of proposals that were not finite.
+    - **num_grad_evals** - gradients and scores of each particle.
+    """
+
+    rung: Array
+    ess: Array
+    log_increment: Array
+    accept_prob: Array
+    step_size: Array
+    num_diverging: Array
+    num_grad_evals: Array
+
+
+class Population(NamedTuple):
+    """
+    What a sampler of `n` particles carries from round to round.
+
+    - **i** - number of rounds so far.
+    - **points** - positions with energies and gradients.
+    - **log_likelihood** - of each particle, shape `(n,)`.
+    - **ancestor** - index of the draw that a particle descends from, shape `(n,)`.
+    - **rung** - power of the likelihood, or index of the noise level.
+    - **step_size** - of the next move.
+    - **log_evidence** - so far.
+    - **relative_variance** - of the evidence so far, estimated.
+    - **num_dead** - number of draws whose likelihood was zero or not a number.
+    - **is_done** - whether no round is left.
+    - **rounds** - with zeros where the rounds to come will be.
+    - **rng_key** - key of the next round.
+    """
+
+    i: Array
+    points: Point
+    log_likelihood: Array
+    ancestor: Array
+    rung: Array
+    step_size: Array
+    log_evidence: Array
+    relative_variance: Array
+    num_dead: Array
+    is_done: Array
+    rounds: Rounds
+    rng_key: Array
+
+
+def no_rounds(dtype: jnp.dtype) -> Rounds:
+    """Room for all rounds to come."""
+    return Rounds(*(jnp.zeros(MAX_ROUNDS, dtype) for _ in Rounds._fields))
+
+
+def noted(rounds: Rounds, i: Any, **values: Any) -> Rounds:
+    """`rounds` with some figures of round `i` written in."""
+    rows = {name: getattr(rounds, name).at[i].set(value) for name, value in values.items()}
+    return rounds._replace(**rows)
+
+
+def of_weights(selection: Selection) -> dict[str, Array]:
+    """What is noted of a selection."""
+    return {"ess": selection.ess, "log_increment": selection.log_increment}
+
+
+def of_moves(moved: Moved) -> dict[str, Array]:
+    """What is noted of moves."""
+    return {
+        "accept_prob": moved.accept_prob,
+        "step_size": moved.step_size,
+        "num_diverging": moved.num_diverging,
+    }

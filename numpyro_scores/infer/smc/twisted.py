@@ -1,0 +1,276 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Sequential Monte Carlo through the noise levels of a diffusion prior, twisted by the data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+
+from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
+from numpyro_scores.infer.guards import check_independent_priors
+from numpyro_scores.infer.smc.driver import ParticleSampler
+from numpyro_scores.infer.smc.moves import (
+    ADAPTATION_RATE,
+    first_step_size,
+    fisher_root,
+    points_at,
+)
+from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.smc.population import (
+    MAX_ROUNDS,
+    Population,
+    no_rounds,
+    noted,
+    of_moves,
+    of_weights,
+)
+from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.smc.twist_moves import Twisted, twisted
+from numpyro_scores.infer.smc.twist_noise import informed_noise
+from numpyro_scores.infer.smc.weights import selected
+from numpyro_scores.infer.trees import mapped, take
+
+NUM_MOVES = 3  # of sites other than diffusion priors, at each level
+MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
+
+
+class TwistedDiffusionSampler(ParticleSampler):
+    r"""
+    Sequential Monte Carlo through the noise levels :math:`\sigma_0 > \dots > \sigma_K` of the
+    diffusion priors of a model, along
+
+    .. math:: \pi_k(x) \propto p_{\sigma_k}(x)\, g_k(x), \qquad
+              g_k(x) \approx E[p(y | x_{\sigma_K}) \mid x_{\sigma_k} = x],
+
+    for data so informative that too few draws of the prior itself would meet them. The last level
+    is that of the priors in the model, where :math:`g_K` is the likelihood itself.
+
+    From level to level a particle gets some noise, up to the level :math:`\hat\sigma = \sigma_k
+    (\sigma_k / \sigma_{k+1})^c`, and follows the probability flow down to :math:`\sigma_{k+1}`
+    (as in Karras et al. 2022, algorithm 2). Both carry draws of :math:`p_{\sigma_k}` to draws of
+    :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
+    `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
+    make no error but that of the flow. The noise is drawn with the mean and the covariance that up
+    to 64 Normal numbers give it, or with the mean :math:`s^2 \nabla \log g_k`, for its variance
+    :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the twisted
+    diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional sampling in
+    diffusion models"). Then all other sites :math:`\theta`, a noise scale for example, make three
+    Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)` as it is
+    and share one evaluation of the denoiser. At the end steps of MALA leave the posterior as it is.
+
+    Exact as the numbers of particles and of levels grow.
+
+    :param model: a NumPyro model with data and at least one noise-conditional prior, such as
+        :class:`~numpyro_scores.DiffusionPrior`. Its other latent sites start from draws of their
+        priors; they must not depend on these, nor these on them.
+    :param num_particles: number of draws.
+    :param num_levels: number of geometric noise levels, from the largest of the priors' processes
+        to the smallest that a prior has in the model. Each prior keeps within its own.
+    :param churn: :math:`c`, how far the noise rises at each level, over how far it falls in all.
+        At 1 the path is that of the reverse diffusion; with few levels less noise is better.
+    :param num_steps: number of steps of MALA at the end.
+    :param dense_mass: as of :class:`~numpyro_scores.TemperedSMC`, and so all that follow.
+    :raises ValueError: if an argument is out of its range, or at `run` if the model has no
+        noise-conditional prior, or one that depends on another latent site or another on it.
+
+    A level costs three evaluations of the denoiser for the flow, two for the twist with its
+    gradient, one more for the noise of up to 64 numbers that are Normal, and products with its
+    Jacobian: two for each of up to 16 such numbers, 18 for up to 64, or where their means depend on
+    other sites, and one for more.
+    """
+
+    _rung_name = "noise level"
+    _advice = "Take more particles, or use TemperedSMC."
+
+    def __init__(
+        self,
+        model: Callable,
+        num_particles: int = 2_000,
+        *,
+        num_levels: int = 24,
+        churn: float = 0.5,
+        num_steps: int = 10,
+        dense_mass: bool | None = None,
+        target_accept_prob: float = 0.574,
+        segment_integral: LineIntegral = LineIntegral(num_nodes=2),
+        batch_size: int | None = None,
+        progress_bar: bool = True,
+    ):
+        super().__init__(
+            model,
+            num_particles=num_particles,
+            num_steps=num_steps,
+            dense_mass=dense_mass,
+            target_accept_prob=target_accept_prob,
+            segment_integral=segment_integral,
+            batch_size=batch_size,
+            progress_bar=progress_bar,
+        )
+        check_count("num_levels", num_levels)
+        if not 2 <= num_levels < MAX_ROUNDS:
+            raise ValueError(f"num_levels must be from 2 to {MAX_ROUNDS - 1}, got {num_levels}.")
+        check_positive("churn", churn)
+        self._num_levels = num_levels
+        self._churn = churn
+        self._levels: np.ndarray = np.zeros(num_levels)
+
+    def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
+        """
+        Draw from the posterior. A second run with data of the same shapes compiles nothing.
+
+        :param rng_key: key of the run.
+        :param args: arguments of the model; arrays among them are traced, unless it must see them.
+        :param kwargs: keyword arguments of the model.
+        :raises ValueError: as :meth:`TemperedSMC.run`, and if the noise-conditional priors are
+            none, or not independent of all other sites.
+        """
+        self._run(rng_key, args, kwargs, {})
+
+    def _check_sites(self, sites, values, args, kwargs):
+        if not sites.processes:
+            raise ValueError(
+                f"TwistedDiffusionSampler follows a noise-conditional prior, but the latent sites "
+                f"{sorted(sites.transforms)} have none. Use a DiffusionPrior for one of them, or "
+                "TemperedSMC(model)."
+            )
+        check_independent_priors(
+            type(self).__name__, self.model, args, kwargs, values, sites.processes, both_ways=True
+        )
+        largest = max(process.sigma_max for process in sites.processes.values())
+        smallest = min(float(level) for level in sites.levels.values())
+        levels = np.geomspace(largest, smallest, self._num_levels)
+        if not np.array_equal(levels, self._levels):
+            self._levels, self._programs = levels, None  # the programs hold the levels
+
+    def _check_start(self, state):
+        if state.num_dead == self._num_particles:
+            raise ValueError(
+                f"The likelihood of the denoised values is zero or not a number at all "
+                f"{self._num_particles} particles of the largest noise level, whose denoised "
+                "values are near the mean of the prior: look for NaN in the data. Of a likelihood "
+                "that is zero there, TemperedSMC(model) needs draws of the prior alone."
+            )
+
+    def _start(self, key, model, given):
+        key_draws, key_resample, rng_key = random.split(key, 3)
+        n = self._num_particles
+        # The priors clip this level to the largest of their process, where a draw is mere noise.
+        x = jax.vmap(lambda key: model.noisy_draw(key, LARGEST_LEVEL))(random.split(key_draws, n))
+        sigma = jnp.asarray(self._levels[0], x.dtype)
+        # No moves yet, the sites beside being exact draws: the key stays unused.
+        points = self._twisted(key_draws, x, model, sigma, jnp.zeros_like(x[0]), 0).point
+        state = Population(
+            i=jnp.array(0),
+            points=points,
+            log_likelihood=-points.energy,
+            ancestor=jnp.arange(n),
+            rung=sigma,
+            step_size=jnp.ones_like(sigma),
+            log_evidence=jnp.zeros_like(sigma),
+            relative_variance=jnp.zeros_like(sigma),
+            num_dead=jnp.sum(~jnp.isfinite(points.energy)),
+            is_done=jnp.array(False),
+            rounds=no_rounds(x.dtype),
+            rng_key=rng_key,
+        )
+        return self._resampled(key_resample, state, -points.energy, num_scores=2)
+
+    def _twisted(
+        self,
+        key: Array,
+        x: Array,
+        model: ParticleModel,
+        sigma: Array,
+        scale: Array,
+        num_moves: int = NUM_MOVES,
+    ) -> Twisted:
+        """The particles at a noise level, after moves of the sites beside diffusion priors."""
+
+        def one(particle):
+            return twisted(*particle, model, sigma, scale, num_moves)
+
+        return mapped(one, (random.split(key, len(x)), x), self._batch_size)
+
+    def _resampled(self, key, state, log_weights, num_scores) -> Population:
+        """The state after a round that ends with these weights."""
+        n = self._num_particles
+        selection = selected(key, state.points.x, log_weights, state.ancestor, n, n)
+        figures = {"rung": state.rung, "num_grad_evals": num_scores, **of_weights(selection)}
+        return state._replace(
+            i=state.i + 1,
+            points=take(state.points, selection.rows),
+            log_likelihood=state.log_likelihood[selection.rows],
+            ancestor=state.ancestor[selection.rows],
+            log_evidence=state.log_evidence + selection.log_increment,
+            relative_variance=state.relative_variance + selection.variance,
+            rounds=noted(state.rounds, state.i, **figures),
+        )
+
+    def _round(self, state, model):
+        return lax.cond(
+            state.i == self._num_levels,
+            lambda: self._last_round(state, model),
+            lambda: self._level(state, model),
+        )
+
+    def _level(self, state: Population, model: ParticleModel) -> Population:
+        """From one noise level to the next."""
+        key_noise, key_moves, key_resample, rng_key = random.split(state.rng_key, 4)
+        twist, x = DiffusionTwist(model), state.points.x
+        levels = jnp.asarray(self._levels, x.dtype)
+        sigma, new_sigma = state.rung, levels[state.i]
+        churned = sigma * (sigma / new_sigma) ** self._churn  # within the levels of each prior
+        risen, log_ratio = mapped(
+            lambda particle: informed_noise(*particle, model, sigma, churned, new_sigma),
+            (random.split(key_noise, len(x)), x, -state.points.grad),
+            self._batch_size,
+        )
+        x = mapped(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
+        scale = state.step_size * fisher_root(state.points.grad, dense=False)
+        particles = self._twisted(key_moves, x, model, new_sigma, scale)
+        log_weights = log_ratio + state.points.energy + particles.log_twist
+        accept_prob = jnp.mean(particles.accept_prob)
+        change = ADAPTATION_RATE * (accept_prob - MOVES_ACCEPT_PROB)
+        state = state._replace(
+            points=particles.point,
+            log_likelihood=-particles.point.energy,
+            rung=new_sigma,
+            step_size=state.step_size * jnp.exp(change),
+            rng_key=rng_key,
+        )
+        return self._resampled(key_resample, state, log_weights, _num_scores(twist, x[0]))
+
+    def _last_round(self, state: Population, model: ParticleModel) -> Population:
+        """Moves: at the last level the twist was the likelihood."""
+        key_moves, rng_key = random.split(state.rng_key)
+        x = state.points.x
+        target = model.tempered(1.0, x[0], self._kernel._segment_integral)
+        points = points_at(x, target, self._batch_size)
+        moved, cost = self._move(key_moves, points, target, first_step_size(x))
+        x = moved.points.x
+        figures = {"rung": state.rung, "ess": len(x), "num_grad_evals": cost + 1}
+        return state._replace(
+            i=state.i + 1,
+            points=moved.points,
+            log_likelihood=mapped(model.log_likelihood, x, self._batch_size),
+            step_size=moved.step_size,
+            is_done=jnp.array(True),
+            rounds=noted(state.rounds, state.i, **figures, **of_moves(moved)),
+            rng_key=rng_key,
+        )
+
+
+def _num_scores(twist: DiffusionTwist, x: Array) -> int:
+    """Evaluations of the denoiser, or products with its Jacobian, at a level."""
+    products = twist.num_products(x)
+    flow_and_twist = 5 + products
+    if not twist.has_covariance(x):
+        return flow_and_twist
+    return flow_and_twist + 1 + products + (twist.data(x)[1] is not None)

@@ -13,15 +13,16 @@ import numpy as np
 from jax import Array, random
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
 from numpyro.infer.initialization import init_to_sample, init_to_value
-from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
-from numpyro.primitives import Messenger
+from numpyro.infer.util import potential_energy, transform_fn
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, is_concrete
-from numpyro_scores.handlers import latent_prior, noise_level
-from numpyro_scores.infer._sites import LatentSites
+from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer.diffusion.step_sizes import Blocks
+from numpyro_scores.infer.guards import check_supports
 from numpyro_scores.infer.langevin.base import LangevinKernel
+from numpyro_scores.infer.model import LatentSites
+from numpyro_scores.infer.parts import without_priors
 
 LARGEST_LEVEL = 1e30
 
@@ -77,14 +78,6 @@ class NoiseLevelKernel(LangevinKernel):
         model = self._model if sigma is None else self._at(sigma)
         return partial(potential_energy, model, model_args, model_kwargs or {})
 
-    def postprocess_fn(self, model_args, model_kwargs):
-        if self._sites.has_deterministic or self._sites.dynamic_support:
-            model_kwargs = model_kwargs or {}
-            return partial(
-                constrain_fn, self._model, model_args, model_kwargs, return_deterministic=True
-            )
-        return partial(transform_fn, self._sites.transforms)
-
     def _at(self, sigma: Any) -> Callable:
         return noise_level(self._model, sigma=sigma, denoised=self._denoised)
 
@@ -105,6 +98,7 @@ class NoiseLevelKernel(LangevinKernel):
         name = type(self).__name__
         sites.check_continuous(name, enumerates=False)
         self._check_normalizers(model_args, model_kwargs, values)
+        check_supports(name, self._model, model_args, model_kwargs, values)
         if not sites.processes:
             raise ValueError(
                 f"{name} needs a noise-conditional prior, but the latent sites "
@@ -173,11 +167,3 @@ class NoiseLevelKernel(LangevinKernel):
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
         return state
-
-
-class without_priors(Messenger):
-    """Leave out the density of each latent noise-conditional prior."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if latent_prior(msg) is not None:
-            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed

@@ -12,8 +12,9 @@ from numpyro.infer.util import potential_energy
 from numpyro.primitives import Messenger
 
 from numpyro_scores.handlers import latent_prior, noise_level
-from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL, NoiseLevelKernel, without_priors
+from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL, NoiseLevelKernel
 from numpyro_scores.infer.guards import check_independent_priors
+from numpyro_scores.infer.parts import without_priors
 
 
 class PosteriorKernel(NoiseLevelKernel):

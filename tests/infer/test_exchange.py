@@ -3,6 +3,7 @@
 
 """ExchangeKernel: posteriors of parameters on which unknown normalisers depend."""
 
+import itertools
 from functools import partial
 
 import jax

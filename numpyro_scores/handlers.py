@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
@@ -97,13 +96,14 @@ def raise_to_power(msg: dict[str, Any], power: Any) -> None:
     Raise the density of the site of a message to a power. A power of zero leaves it out, where it
     is zero too: `0 * -inf` is not a number.
     """
-    if is_concrete(power) and jnp.ndim(power) == 0:
+    if is_concrete(power):
         if power == 1:
             return
         if power == 0:
             msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed
             return
-    msg["fn"] = msg["fn"].mask(jnp.asarray(power) != 0)
+    else:
+        msg["fn"] = msg["fn"].mask(power != 0)
     msg["scale"] = power if msg["scale"] is None else power * msg["scale"]
 
 

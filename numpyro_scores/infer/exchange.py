@@ -175,10 +175,8 @@ class ExchangeKernel(LangevinKernel):
         """What auxiliary draws of the densities at a proposal `y` add to the logarithm."""
         log_ratio = jnp.zeros(())
         for name, draws in auxiliary.items():
-            fn_x, fn_y = at_x[name]["fn"], at_y[name]["fn"]
-            log_ratio += jnp.sum(
-                jax.vmap(lambda w, x=fn_x, y=fn_y: x.log_prob(w) - y.log_prob(w))(draws)
-            )
+            log_f_x, log_f_y = (jax.vmap(at[name]["fn"].log_prob) for at in (at_x, at_y))
+            log_ratio += jnp.sum(log_f_x(draws) - log_f_y(draws))
         return log_ratio
 
     def _sample_chain(self, state, model_args, model_kwargs):

@@ -3,12 +3,16 @@
 
 """Models whose posterior would be wrong are refused: a normaliser is missing, data do not fit."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from infer.helpers import assert_within, mean_and_error
 from jax import random
+from numpyro.distributions.transforms import AffineTransform
 from numpyro.infer import MCMC, NUTS, Gibbs
 from numpyro.infer.initialization import init_to_uniform
 
@@ -184,3 +188,93 @@ def test_what_numpyro_means_by_smaller_distributions_and_single_numbers_goes_on(
             numpyro.factor("factor", x[0])
 
     LatentSites.of(model, random.key(0), init_to_uniform, (jnp.ones((2, 3)),), {})
+
+
+def gaussian_energy(precision):
+    return lambda x: precision * jnp.sum(x**2) / 2
+
+
+def moved_by(loc, precision):
+    """A location family: the transform knows its Jacobian, the energy beneath not its constant."""
+    return dist.TransformedDistribution(
+        ns.EnergyDistribution(gaussian_energy(precision), 1), AffineTransform(loc, 2.0)
+    )
+
+
+def mixed(weights, precision, scale):
+    components = [
+        ns.EnergyDistribution(gaussian_energy(precision), 1),
+        dist.Normal(jnp.zeros(1), scale).to_event(1),
+    ]
+    return dist.MixtureGeneral(dist.Categorical(weights), components)
+
+
+HALVES = jnp.ones(2) / 2
+
+
+@pytest.mark.parametrize(
+    "of_theta, is_refused",
+    [
+        (lambda t: moved_by(0.0, t), True),
+        (lambda t: moved_by(t, 1.0), False),
+        (lambda t: mixed(HALVES, t, 1.0), True),
+        (lambda t: mixed(HALVES, 1.0, t), False),
+        (lambda t: mixed(jnp.stack([t, 1.0]) / (t + 1.0), 1.0, 1.0), True),
+    ],
+    ids=["transformed", "transform", "component", "other component", "weights"],
+)
+def test_normalisers_are_seen_beneath_transforms_and_within_mixtures(of_theta, is_refused):
+    def model():
+        theta = numpyro.sample("theta", dist.Gamma(2.0, 1.0))
+        with numpyro.plate("n", 4):
+            data = jnp.array([0.9, 1.3, 0.7, 1.1])[:, None]
+            numpyro.sample("x", of_theta(theta), obs=data)
+
+    kernel = ns.MALA(model)
+    if is_refused:
+        with pytest.raises(ValueError, match=r"depend on the latent sites \['theta'\]"):
+            kernel.init(random.key(0), 0, None, (), {})
+    else:
+        kernel.init(random.key(0), 0, None, (), {})
+
+
+def test_a_location_family_of_an_energy_has_its_posterior():
+    """The energy of N(0, 1) moved by loc ~ N(0, 1) and doubled; four data."""
+    data = jnp.array([0.9, 1.3, 0.7, 1.1])
+
+    def model():
+        loc = numpyro.sample("loc", dist.Normal(0.0, 1.0))
+        with numpyro.plate("n", 4):
+            numpyro.sample("x", moved_by(loc, 1.0), obs=data[:, None])
+
+    mcmc = MCMC(
+        ns.MALA(model),
+        num_warmup=200,
+        num_samples=500,
+        num_chains=8,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0))
+    assert_within(*mean_and_error(mcmc.get_samples(group_by_chain=True)["loc"]), data.mean() / 2)
+
+
+@pytest.mark.parametrize("kernel", [ns.MALA, ns.ULA])
+def test_states_that_there_are_not_are_no_data(kernel):
+    """Bits where spins are wanted; entries behind a mask say nothing."""
+    bits = jnp.array([[1, 0], [0, 1]])
+
+    def model(x, seen=True):
+        field = numpyro.sample("field", dist.Normal(0.0, 1.0))
+        lattice = ns.Ising(
+            (2, 2), coupling=0.0, field=field, log_normalizer=4 * jnp.logaddexp(field, -field)
+        )
+        numpyro.sample("x", lattice.mask(seen), obs=x)
+
+    init = partial(kernel(model).init, random.key(0), 0, None)
+    with pytest.raises(
+        ValueError, match=r"outside of the support of Ising.*holds 0, 1.*2 \* bits - 1"
+    ):
+        init((bits,), {})
+    init((2 * bits - 1,), {})
+    init((bits, False), {})

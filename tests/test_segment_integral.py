@@ -28,9 +28,9 @@ def test_exact_up_to_its_degree_and_not_beyond(x64, num_nodes):
     degree = DEGREES[num_nodes]
     powers = jnp.arange(degree + 2.0)
     x, y = np.full(powers.shape, -0.4), np.full(powers.shape, 1.1)
-    values, errors = jax.jit(
-        jax.vmap(lambda k, x, y: integrate(num_nodes, lambda x: x**k, x, y))
-    )(powers, x, y)
+    values, errors = jax.jit(jax.vmap(lambda k, x, y: integrate(num_nodes, lambda x: x**k, x, y)))(
+        powers, x, y
+    )
     exact = (1.1 ** (powers + 1) - (-0.4) ** (powers + 1)) / (powers + 1)
     np.testing.assert_allclose(values[:-1], exact[:-1], rtol=1e-12)
     assert abs(values[-1] - exact[-1]) > 1e-9
@@ -86,9 +86,13 @@ def test_a_turn_of_the_score_does_not_hide_between_the_nodes(x64):
         return integrate(7, score, -jnp.ones(1), jnp.ones(1))
 
     value, error = jax.jit(jax.vmap(value_and_error))(turns)
-    exact = height / sharpness * (
-        np.logaddexp(sharpness * (1 - turns), -sharpness * (1 - turns))
-        - np.logaddexp(sharpness * (1 + turns), -sharpness * (1 + turns))
+    exact = (
+        height
+        / sharpness
+        * (
+            np.logaddexp(sharpness * (1 - turns), -sharpness * (1 - turns))
+            - np.logaddexp(sharpness * (1 + turns), -sharpness * (1 + turns))
+        )
     )
     off = np.abs(value - exact)
     assert off.max() > 5

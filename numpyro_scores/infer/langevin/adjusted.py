@@ -21,9 +21,11 @@ from numpyro_scores._validation import check_count, check_positive, is_concrete
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.infer.fields import no_such_field
 from numpyro_scores.infer.kernel import mean_of_phase
 from numpyro_scores.infer.langevin.asymmetry import warn_unless_gradient
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
+from numpyro_scores.infer.langevin.blocks import checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import (
     check_inverse_mass_matrix,
     coordinates,
@@ -67,6 +69,8 @@ class AdjustedState(NamedTuple):
     num_grad_evals: Array
     adapt_state: HMCAdaptState
     rng_key: Array
+
+    __getattr__ = no_such_field
 
 
 class Transition(NamedTuple):
@@ -122,7 +126,7 @@ class AdjustedKernel(LangevinKernel):
         num_steps: int,
         adapt_step_size: bool,
         adapt_mass_matrix: bool,
-        dense_mass: bool,
+        dense_mass: bool | list,
         inverse_mass_matrix: Any,
         target_accept_prob: float,
         segment_integral: SegmentIntegral | LineIntegral,
@@ -144,8 +148,8 @@ class AdjustedKernel(LangevinKernel):
         self._num_steps = num_steps
         self._adapt_step_size = adapt_step_size
         self._adapt_mass_matrix = adapt_mass_matrix
-        self._dense_mass = dense_mass
-        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, dense_mass)
+        self._dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
+        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
         self._target_accept_prob = target_accept_prob
         self._segment_integral = segment_integral
         self._num_warmup = 0
@@ -200,12 +204,12 @@ class AdjustedKernel(LangevinKernel):
         x, _, potential = self._flat(z, model_args, model_kwargs)
         potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, rng_key = random.split(rng_key, 3)
-        inverse_mass_matrix = given_metric(self._inverse_mass_matrix, x)
+        inverse_mass_matrix = given_metric(self._inverse_mass_matrix, self._dense_mass, z)
         init_adapter, _ = self._adapter(num_warmup)
         adapt = partial(init_adapter, (z,), key_adapt, inverse_mass_matrix=inverse_mass_matrix)
         step_size = self._step_size
         if step_size is None:
-            v, position = coordinates(adapt().mass_matrix_sqrt_inv, x)
+            v, position = coordinates(flat_root(adapt().mass_matrix_sqrt_inv, z), x)
             gradient = jax.grad(lambda v: potential(position(v)))
             curvature = curvature_at(gradient, v, key_curvature)
             step_size = self._first_step_size(jnp.where(curvature > 0, curvature, 1.0), x.size)
@@ -239,7 +243,11 @@ class AdjustedKernel(LangevinKernel):
         start = Point(x, energy, state.z_grad, state.potential_energy - energy, force)
         adapt_state = state.adapt_state
         end, accept_prob, diverging, unresolved = self._move(
-            key_move, start, target, adapt_state.step_size, adapt_state.mass_matrix_sqrt_inv
+            key_move,
+            start,
+            target,
+            adapt_state.step_size,
+            flat_root(adapt_state.mass_matrix_sqrt_inv, state.z),
         )
         num_evals = self._num_steps * (1 + target.num_score_evals) + (force is not None)
         z = unravel(end.x)

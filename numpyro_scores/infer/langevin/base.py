@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
+from numpyro.distributions import Distribution
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
@@ -43,6 +45,8 @@ class LangevinKernel(ChainKernel):
                 f"{type(self).__name__} needs either a model or a potential_fn, got "
                 f"{'neither' if model is None else 'both'}."
             )
+        if model is not None:
+            check_model(type(self).__name__, model)
         self._model = model
         self._potential_fn = potential_fn
         self._init_strategy = init_strategy
@@ -106,7 +110,8 @@ class LangevinKernel(ChainKernel):
                 "MCMC.run, with a leading axis of num_chains when there are several chains."
             )
         else:
-            z = init_params
+            z = jax.tree.map(_as_floating, init_params)
+        check_not_empty(type(self).__name__, z)
         return self._init_chains(key_chain, z, num_warmup, model_args, model_kwargs)
 
     def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
@@ -159,4 +164,47 @@ class LangevinKernel(ChainKernel):
                     f"{jnp.shape(init_params[name])} (unconstrained values, with a leading axis "
                     "of num_chains when there are several chains)."
                 )
-        return init_params
+            if jnp.issubdtype(jnp.result_type(init_params[name]), jnp.complexfloating):
+                raise ValueError(f"init_params[{name!r}] must be real, got complex numbers.")
+        # Integers and booleans are numbers too, but have no gradient.
+        return {name: jnp.asarray(init_params[name], z[name].dtype) for name in z}
+
+
+def check_model(kernel: str, model: Any) -> None:
+    """
+    Raise unless `model` is a function that may be a NumPyro model.
+
+    :raises TypeError: if it is a distribution, a kernel or a class of either, or is not callable.
+    """
+    if isinstance(model, Distribution):
+        raise TypeError(
+            f"{kernel} takes a NumPyro model, a function that samples, but got the distribution "
+            f"{type(model).__name__}: def model(): numpyro.sample('x', prior)."
+        )
+    kind = model if isinstance(model, type) else type(model)
+    if issubclass(kind, MCMCKernel | Distribution):
+        raise TypeError(
+            f"{kernel} takes a NumPyro model, a function that samples, but got "
+            f"{'the class ' if isinstance(model, type) else ''}{kind.__name__}: {kernel}(model)."
+        )
+    if not callable(model):
+        raise TypeError(
+            f"{kernel} takes a NumPyro model, a function that samples, but got {model!r}."
+        )
+
+
+def check_not_empty(kernel: str, z: Any) -> None:
+    """Raise if there is no number to sample."""
+    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(z)):
+        which = f"only {sorted(z)} of size 0" if isinstance(z, dict) and z else "none"
+        raise ValueError(
+            f"{kernel} needs a continuous latent site, but the model has {which}: draw from a "
+            "model without one with numpyro.infer.Predictive."
+        )
+
+
+def _as_floating(values: Any) -> Any:
+    """Integers and booleans are numbers too, but have no gradient."""
+    if jnp.issubdtype(jnp.result_type(values), jnp.inexact):
+        return values
+    return jnp.asarray(values, jnp.result_type(float))

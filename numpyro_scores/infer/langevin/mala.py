@@ -39,10 +39,12 @@ class MALA(AdjustedKernel):
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
     :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
         covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
-        many entries do not forbid a direction.
+        many entries do not forbid a direction. `[("a", "b")]` is one of the sites `a` and `b`
+        together, with a diagonal for all others, as in NumPyro's `HMC`.
     :param inverse_mass_matrix: :math:`M^{-1}`, the covariance of the unconstrained values as far as
         it is known: a vector of shape `(d,)`, or with `dense_mass` a matrix `(d, d)`, sites in
-        alphabetical order. Where the adaptation starts; by default the identity.
+        alphabetical order; or a dict of these by block, `{("a", "b"): matrix}`. Where the
+        adaptation starts; by default the identity.
     :param target_accept_prob: 0.574 is optimal in high dimensions (Roberts & Rosenthal 1998).
     :param segment_integral: how the sites of a :class:`~numpyro_scores.ScoreDistribution` enter
         :math:`U(y) - U(z)`: by the integral of the score along the segment from `z` to the
@@ -66,7 +68,7 @@ class MALA(AdjustedKernel):
         num_steps: int = 10,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
-        dense_mass: bool = False,
+        dense_mass: bool | list = False,
         inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.574,
         segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=7),

@@ -20,7 +20,7 @@ from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.distributions._short_runs import as_sampler, checked_kernel, one_draw
 from numpyro_scores.infer.discrete.base import Trace
 from numpyro_scores.infer.discrete.block_gibbs import BlockGibbs
-from numpyro_scores.infer.fields import no_such_field
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import latent_normalizers
 from numpyro_scores.infer.kernel import mean_of_phase
 from numpyro_scores.infer.langevin.adjusted import accept_or_stay
@@ -49,7 +49,7 @@ class ExchangeState(NamedTuple):
     adapt_state: HMCAdaptState
     rng_key: Array
 
-    __getattr__ = no_such_field
+    __getitem__ = by_position
 
 
 class ExchangeKernel(LangevinKernel):

@@ -16,12 +16,17 @@ ELSEWHERE = {
 }
 
 
-def no_such_field(state: Any, name: str) -> Any:
-    """`__getattr__` of a state, for `MCMC.run(..., extra_fields=(name,))`."""
-    if name.startswith("_"):  # protocols of Python and JAX that ask whether there is one
-        raise AttributeError(name)
-    hint = f" ({ELSEWHERE[name]})" if name in ELSEWHERE else ""
-    raise AttributeError(
-        f"{type(state).__name__} has no field {name!r}{hint}. Its fields, for extra_fields, are "
+def by_position(state: Any, index: Any) -> Any:
+    """
+    `__getitem__` of a state. NumPyro's `MCMC.run(..., extra_fields=(name,))` asks by name for what
+    is no attribute.
+
+    :raises ValueError: if `index` is a name.
+    """
+    if not isinstance(index, str):
+        return tuple.__getitem__(state, index)
+    hint = f" ({ELSEWHERE[index]})" if index in ELSEWHERE else ""
+    raise ValueError(
+        f"{type(state).__name__} has no field {index!r}{hint}. Its fields, for extra_fields, are "
         f"{list(state._fields)}."
     )

@@ -15,7 +15,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_scores.infer._wrapping import model_to_wrap
-from numpyro_scores.infer.fields import no_such_field
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder
@@ -65,7 +65,7 @@ class ReplicaExchangeState(NamedTuple):
     num_grad_evals: Array
     rng_key: Array
 
-    __getattr__ = no_such_field
+    __getitem__ = by_position
 
 
 class ReplicaExchange(ChainKernel):

@@ -21,7 +21,7 @@ from numpyro_scores._validation import check_count, check_decreasing, is_concret
 from numpyro_scores.handlers import latent_prior, noise_level
 from numpyro_scores.infer._sites import LatentSites
 from numpyro_scores.infer.diffusion.step_sizes import Blocks
-from numpyro_scores.infer.fields import no_such_field
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel
 
 LARGEST_LEVEL = 1e30
@@ -41,7 +41,7 @@ class AnnealedState(NamedTuple):
     num_grad_evals: Array
     rng_key: Array
 
-    __getattr__ = no_such_field
+    __getitem__ = by_position
 
 
 class NoiseLevelKernel(LangevinKernel):

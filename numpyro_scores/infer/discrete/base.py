@@ -24,7 +24,7 @@ from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.distributions.boltzmann.base import BlockDistribution
 from numpyro_scores.distributions.boltzmann.joint_rbm import HiddenThenVisible, RestrictedBoltzmann
 from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
-from numpyro_scores.infer.fields import no_such_field
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import ChainKernel, parted, same
 
@@ -46,7 +46,7 @@ class DiscreteState(NamedTuple):
     z: Values
     rng_key: Array
 
-    __getattr__ = no_such_field
+    __getitem__ = by_position
 
 
 class Latent(NamedTuple):

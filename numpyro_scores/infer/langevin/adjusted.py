@@ -21,9 +21,9 @@ from numpyro_scores._validation import check_count, check_positive, is_concrete
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.fields import no_such_field
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.kernel import mean_of_phase
-from numpyro_scores.infer.langevin.asymmetry import warn_unless_gradient
+from numpyro_scores.infer.langevin.asymmetry import proposals, warn_unless_gradient
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.blocks import checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import (
@@ -70,7 +70,7 @@ class AdjustedState(NamedTuple):
     adapt_state: HMCAdaptState
     rng_key: Array
 
-    __getattr__ = no_such_field
+    __getitem__ = by_position
 
 
 class Transition(NamedTuple):
@@ -164,7 +164,10 @@ class AdjustedKernel(LangevinKernel):
             chain = state.z if is_prng_key(rng_key) else jax.tree.map(lambda z: z[0], state.z)
             x, _, potential = self._flat(chain, model_args, model_kwargs or {})
             if sites := [name for name in score_sites(potential, x) if name in state.z]:
-                values, starts = (transform_fn(self._sites.transforms, z) for z in (chain, state.z))
+                values, *corners = (
+                    transform_fn(self._sites.transforms, z)
+                    for z in (chain, state.z, *proposals(state, self._noise_scale))
+                )
                 warn_unless_gradient(
                     type(self).__name__,
                     sites,
@@ -172,9 +175,13 @@ class AdjustedKernel(LangevinKernel):
                     model_args,
                     model_kwargs or {},
                     values,
-                    starts,
+                    corners,
                 )
         return state
+
+    @abstractmethod
+    def _noise_scale(self, step_size: Array) -> Array:
+        """Standard deviation of a step from noise alone, in the metric."""
 
     @abstractmethod
     def _first_step_size(self, curvature: Array, size: int) -> Array:

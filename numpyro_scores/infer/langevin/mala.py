@@ -92,6 +92,9 @@ class MALA(AdjustedKernel):
         # Half the squared step 1.65^2 d^(-1/3) that is optimal on a Gaussian of this curvature.
         return 1.36 * size ** (-1 / 3) / curvature
 
+    def _noise_scale(self, step_size):
+        return jnp.sqrt(2 * step_size)
+
     def _move(self, key, start, target, step_size, root):
         def draw(key, shape):
             key_proposal, key_accept = random.split(key)

@@ -106,6 +106,9 @@ class MALT(AdjustedKernel):
         # start is forgotten: this makes the acceptance 0.8 in high dimensions. Stable below 2.
         return min(1.42 * size ** (-1 / 4), 1.4) / jnp.sqrt(curvature)
 
+    def _noise_scale(self, step_size):
+        return step_size
+
     def _move(self, key, start, target, step_size, root):
         key_momentum, key_steps, key_accept = random.split(key, 3)
 

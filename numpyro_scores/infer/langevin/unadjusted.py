@@ -15,7 +15,7 @@ from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_ITERATIONS
-from numpyro_scores.infer.fields import no_such_field
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.blocks import checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import (
@@ -69,7 +69,7 @@ class UnadjustedState(NamedTuple):
     num_grad_evals: Array
     rng_key: Array
 
-    __getattr__ = no_such_field
+    __getitem__ = by_position
 
 
 class UnadjustedKernel(LangevinKernel):

@@ -26,12 +26,12 @@ def turned(angular_velocity, x):
     return -x + angular_velocity * jnp.array([-x[1], x[0]])
 
 
-def model(angular_velocity=0.3):
-    """The likelihood's Hessian is large, and symmetric: it must not hide the rotation."""
+def model(angular_velocity=0.8):
+    """The likelihood has a Hessian too, and a symmetric one: it says nothing of the score."""
     prior = ns.ScoreDistribution(jax.tree_util.Partial(turned, angular_velocity), 2)
     x = numpyro.sample("x", prior.expand([3]).to_event(1))
     v = numpyro.sample("v", ns.ScoreDistribution(jnp.negative, 1))
-    numpyro.sample("y", dist.Normal(x.sum() + v, 1.0), obs=1.0)
+    numpyro.sample("y", dist.Normal(x.sum() + v, 5.0), obs=1.0)
 
 
 def told(kernel, *args, key=None):
@@ -44,8 +44,8 @@ def told(kernel, *args, key=None):
 def test_the_site_the_number_and_the_ways_out(key):
     (message,) = told(ns.MALA(model), key=key)
     assert message.startswith("The score of site 'x' is not a gradient")
-    assert f"is {0.3 / np.sqrt(1 + 0.3**2):.2g} of the whole" in message
-    assert "round a triangle of a point and two proposals is 0." in message
+    assert f"is {0.8 / np.sqrt(1 + 0.8**2):.2g} of the whole" in message
+    assert "round a triangle of a point and two proposals is " in message
     assert "MALA accepts" in message and "EnergyDistribution" in message and "ULA" in message
 
 
@@ -61,7 +61,7 @@ def test_a_block_of_gibbs_speaks_of_its_own_sites():
     [
         (ns.MALA, 0.0),
         (ns.MALA, 0.02),  # below the threshold
-        (partial(ns.MALA, step_size=1e-3), 0.3),  # of which so short steps feel nothing
+        (partial(ns.MALA, step_size=1e-3), 0.8),  # of which so short steps feel nothing
         (ns.ULA, 0.5),
     ],
 )

@@ -25,8 +25,8 @@ from numpyro_scores.infer.langevin.segments import score_distribution
 LARGEST_ASYMMETRY = 0.01
 
 # Nats round a triangle of a point and two proposals. Beside Langevin dynamics with the same linear
-# field, which is no gradient, MALA's variances were off by less than 0.3% at 0.2 nats, by 1% at 0.5,
-# 4% at 0.9 and 16% at 1.1.
+# field, which is no gradient, MALA's variances were off by less than 0.3% at 0.2 nats, by 1% at
+# 0.5, 4% at 0.9 and 16% at 1.1.
 LARGEST_RESIDUAL = 0.3
 
 # Enough for a mean to some percent, and no long wait with many chains.

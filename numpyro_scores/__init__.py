@@ -22,6 +22,7 @@ from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.noise_path import NoisePathIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace
 from numpyro_scores.diagnostics import diagnose, to_inference_data
 from numpyro_scores.distributions import (
@@ -134,6 +135,7 @@ __all__ = [
     "ReverseAnnealedImportanceSampling",
     "ReverseSDE",
     "ScoreDistribution",
+    "SegmentIntegral",
     "SplitGibbs",
     "ThermodynamicIntegration",
     "SubVariancePreserving",

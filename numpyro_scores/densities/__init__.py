@@ -7,6 +7,7 @@ from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.noise_path import NoisePathIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "LineIntegral",
     "NoisePathIntegral",
     "ProbabilityFlow",
+    "SegmentIntegral",
 ]

@@ -22,10 +22,12 @@ from numpyro_scores._validation import as_number, check_count, check_positive, i
 from numpyro_scores.distributions._short_runs import as_sampler, checked_kernel, one_draw
 from numpyro_scores.infer.discrete.base import Trace
 from numpyro_scores.infer.discrete.block_gibbs import BlockGibbs
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import latent_normalizers
 from numpyro_scores.infer.kernel import mean_of_phase
 from numpyro_scores.infer.langevin.adjusted import accept_or_stay
 from numpyro_scores.infer.langevin.base import LangevinKernel
+from numpyro_scores.infer.langevin.blocks import check_sites, checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import unwhiten
 from numpyro_scores.infer.langevin.warmup import metric_adapter
 
@@ -48,6 +50,8 @@ class ExchangeState(NamedTuple):
     diverging: Array
     adapt_state: HMCAdaptState
     rng_key: Array
+
+    __getitem__ = by_position
 
 
 class ExchangeKernel(LangevinKernel):
@@ -77,7 +81,8 @@ class ExchangeKernel(LangevinKernel):
     :param num_steps: proposals, each with an auxiliary draw, in one draw.
     :param adapt_step_size: adapt the step size in warmup to `target_accept_prob`.
     :param adapt_mass_matrix: adapt the covariance of the random walk in warmup.
-    :param dense_mass: a full covariance, or else a diagonal one.
+    :param dense_mass: a full covariance, or else a diagonal one; or a list of blocks of sites, as
+        of :class:`~numpyro_scores.MALA`.
     :param target_accept_prob: acceptance probability that the step size is adapted to.
     :raises ValueError: by `init`, if an unnormalised density is of a site that this kernel updates.
     """
@@ -93,7 +98,7 @@ class ExchangeKernel(LangevinKernel):
         num_steps: int = 1,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
-        dense_mass: bool = False,
+        dense_mass: bool | list = False,
         target_accept_prob: float = 0.4,
         init_strategy: Callable = init_to_uniform,
     ):
@@ -106,11 +111,12 @@ class ExchangeKernel(LangevinKernel):
         self._make_kernel = as_sampler(default if sampler is None else sampler, "BlockGibbs")
         self._step_size = step_size
         self._num_steps = num_steps
+        self._dense_mass = checked_blocks(dense_mass, None)
         self._adapter = partial(
             metric_adapter,
             adapt_step_size=adapt_step_size,
             adapt_mass_matrix=adapt_mass_matrix,
-            dense_mass=dense_mass,
+            dense_mass=self._dense_mass,
             target_accept_prob=target_accept_prob,
         )
         self._num_warmup = 0
@@ -133,6 +139,8 @@ class ExchangeKernel(LangevinKernel):
         for site in self._densities(z, model_args, model_kwargs).values():
             _num_counts(site)  # raises for what the kernel cannot do
         x, _, potential = self._flat(z, model_args, model_kwargs)
+        if isinstance(self._dense_mass, list):
+            check_sites(self._dense_mass, {}, z)
         key_adapt, rng_key = random.split(rng_key)
         init_adapter, _ = self._adapter(num_warmup)
         zero = jnp.zeros((), x.dtype)
@@ -183,11 +191,12 @@ class ExchangeKernel(LangevinKernel):
         x, unravel, potential = self._flat(state.z, model_args, model_kwargs)
         adapt_state = state.adapt_state
         rng_key, key_steps = random.split(state.rng_key)
+        root = flat_root(adapt_state.mass_matrix_sqrt_inv, state.z)
 
         def step(x, key):
             key_proposal, key_auxiliary, key_accept = random.split(key, 3)
             move = random.normal(key_proposal, x.shape, x.dtype)
-            y = x + adapt_state.step_size * unwhiten(adapt_state.mass_matrix_sqrt_inv, move)
+            y = x + adapt_state.step_size * unwhiten(root, move)
             at_x, at_y = (self._densities(unravel(v), model_args, model_kwargs) for v in (x, y))
             keys = random.split(key_auxiliary, max(1, len(at_y)))
             auxiliary = {

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from numpyro.distributions import Distribution
 from numpyro.distributions.distribution import (
     ExpandedDistribution,
     Independent,
@@ -18,11 +19,45 @@ from numpyro.distributions.distribution import (
 )
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.mcmc import MCMCKernel
 from numpyro.ops.provenance import eval_provenance
 
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions import ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of
+
+
+def check_model(kernel: str, model: Any) -> None:
+    """
+    Raise unless `model` is a function that may be a NumPyro model.
+
+    :raises TypeError: if it is a distribution, a kernel or a class of either, or is not callable.
+    """
+    if isinstance(model, Distribution):
+        raise TypeError(
+            f"{kernel} takes a NumPyro model, a function that samples, but got the distribution "
+            f"{type(model).__name__}: def model(): numpyro.sample('x', prior)."
+        )
+    kind = model if isinstance(model, type) else type(model)
+    if issubclass(kind, MCMCKernel | Distribution):
+        raise TypeError(
+            f"{kernel} takes a NumPyro model, a function that samples, but got "
+            f"{'the class ' if isinstance(model, type) else ''}{kind.__name__}: {kernel}(model)."
+        )
+    if not callable(model):
+        raise TypeError(
+            f"{kernel} takes a NumPyro model, a function that samples, but got {model!r}."
+        )
+
+
+def check_not_empty(kernel: str, z: Any) -> None:
+    """Raise if there is no number to sample."""
+    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(z)):
+        which = f"only {sorted(z)} of size 0" if isinstance(z, dict) and z else "none"
+        raise ValueError(
+            f"{kernel} needs a continuous latent site, but the model has {which}: draw from a "
+            "model without one with numpyro.infer.Predictive."
+        )
 
 
 def check_observations(model_trace: Any) -> None:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import Distribution
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
@@ -107,22 +106,6 @@ class ChainKernel(MCMCKernel):
     def __getstate__(self) -> dict[str, Any]:
         # A kernel from a pickle has no model looked at: MCMC runs its init again.
         return self.__dict__ | {"_sample_fn": None}
-
-
-def check_model(kernel: str, model: Any) -> None:
-    """Raise unless `model` is a function of NumPyro's primitives, or None."""
-    if isinstance(model, Distribution):
-        raise TypeError(
-            f"{kernel} takes a model, got a distribution: write the model that samples it, "
-            f"{kernel}(lambda: numpyro.sample('x', prior))."
-        )
-    is_kernel = isinstance(model, MCMCKernel) or (
-        isinstance(model, type) and issubclass(model, MCMCKernel)
-    )
-    if is_kernel or not (model is None or callable(model)):
-        raise TypeError(
-            f"{kernel} takes a model, a function that calls numpyro.sample, got {model!r}."
-        )
 
 
 def parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]:

@@ -104,11 +104,6 @@ class LatentSites(NamedTuple):
 
         :param enumerates: whether the kernel sums over enumerated sites.
         """
-        if not (self.transforms or self.discrete or self.enumerated):
-            raise ValueError(
-                f"{kernel} needs a latent site, but the model has none to sample: all its sites "
-                "are observed. Predictive(model, num_samples=...) draws what it has."
-            )
         names = list(self.discrete if enumerates else self.discrete + self.enumerated)
         if names:
             way_out = ", or enumerate them with infer={'enumerate': 'parallel'}"

@@ -14,6 +14,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder
@@ -63,6 +64,8 @@ class ReplicaExchangeState(NamedTuple):
     diverging: Array
     num_grad_evals: Array
     rng_key: Array
+
+    __getitem__ = by_position
 
 
 class ReplicaExchange(ChainKernel):

@@ -115,7 +115,9 @@ def test_target_accept_prob(kernel, target):
 @pytest.mark.parametrize("kernel", ADAPTED)
 @pytest.mark.parametrize("segment_integral", [4, None, ns.LineIntegral])
 def test_segment_integral(kernel, segment_integral):
-    with pytest.raises(ValueError, match="segment_integral must be a LineIntegral, such as .*got"):
+    with pytest.raises(
+        ValueError, match="segment_integral must be a SegmentIntegral, such as .*got"
+    ):
         kernel(model, segment_integral=segment_integral)
 
 

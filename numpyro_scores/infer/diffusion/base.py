@@ -19,6 +19,7 @@ from numpyro.util import is_prng_key
 from numpyro_scores._validation import check_count, check_decreasing, is_concrete
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer.diffusion.step_sizes import Blocks
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_supports
 from numpyro_scores.infer.langevin.base import LangevinKernel
 from numpyro_scores.infer.model import LatentSites
@@ -40,6 +41,8 @@ class AnnealedState(NamedTuple):
     diverging: Array
     num_grad_evals: Array
     rng_key: Array
+
+    __getitem__ = by_position
 
 
 class NoiseLevelKernel(LangevinKernel):

@@ -15,6 +15,7 @@ from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.infer.diffusion.posteriors import PosteriorKernel, posterior_of
 from numpyro_scores.infer.diffusion.walk import BlockLangevin, Walk
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.trees import all_finite
 from numpyro_scores.samplers import Ancestral, PredictorCorrector, ReverseSampler, ReverseSDE
 
@@ -38,6 +39,8 @@ class SplitGibbsState(NamedTuple):
     diverging: Array
     num_grad_evals: Array
     rng_key: Array
+
+    __getitem__ = by_position
 
 
 class SplitGibbs(PosteriorKernel):

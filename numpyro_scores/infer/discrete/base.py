@@ -24,6 +24,7 @@ from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.distributions.boltzmann.base import BlockDistribution
 from numpyro_scores.distributions.boltzmann.joint_rbm import HiddenThenVisible, RestrictedBoltzmann
 from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import ChainKernel, parted, same
 
@@ -44,6 +45,8 @@ class DiscreteState(NamedTuple):
     i: Array
     z: Values
     rng_key: Array
+
+    __getitem__ = by_position
 
 
 class Latent(NamedTuple):

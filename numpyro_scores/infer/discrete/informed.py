@@ -12,6 +12,7 @@ from jax import Array, lax, random
 
 from numpyro_scores.infer.discrete.base import DiscreteKernel, Trace, Values
 from numpyro_scores.infer.discrete.local_differences import LocalSite, Point, local_points
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.kernel import mean_of_phase
 from numpyro_scores.infer.trees import select
 
@@ -35,6 +36,8 @@ class InformedState(NamedTuple):
     mean_accept_prob: Array
     adapt_state: Any
     rng_key: Array
+
+    __getitem__ = by_position
 
 
 class InformedKernel(DiscreteKernel):

@@ -20,17 +20,23 @@ from numpyro.util import is_prng_key
 from numpyro_scores._validation import check_count, check_positive, is_concrete
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.kernel import mean_of_phase
-from numpyro_scores.infer.langevin.asymmetry import warn_unless_gradient
+from numpyro_scores.infer.langevin.asymmetry import proposals, warn_unless_gradient
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
+from numpyro_scores.infer.langevin.blocks import checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import (
     check_inverse_mass_matrix,
     coordinates,
     given_metric,
 )
-from numpyro_scores.infer.langevin.segments import Target, score_sites, target_of
+from numpyro_scores.infer.langevin.segments import Point, Target, score_sites, target_of
 from numpyro_scores.infer.langevin.warmup import metric_adapter
 from numpyro_scores.infer.trees import select
+
+# Share of the proposals above which the progress bar tells it.
+MANY_UNRESOLVED = 0.02
 
 
 class AdjustedState(NamedTuple):
@@ -43,7 +49,10 @@ class AdjustedState(NamedTuple):
     - **accept_prob** - mean acceptance probability of the proposals of this draw.
     - **mean_accept_prob** - its mean over the draws of this phase.
     - **diverging** - whether a proposal of this draw was not finite, and so rejected.
-    - **num_grad_evals** - number of gradients of this draw.
+    - **unresolved** - share of the proposals of this draw that were refused because the integral of
+      a score between point and proposal is not known to the tolerance of `segment_integral`.
+    - **mean_unresolved** - its mean over the draws of this phase.
+    - **num_grad_evals** - number of gradients of this draw, and of scores along its segments.
     - **adapt_state** - NumPyro's: `step_size`, `inverse_mass_matrix`, ...
     - **rng_key** - key of the next draw.
     """
@@ -55,36 +64,48 @@ class AdjustedState(NamedTuple):
     accept_prob: Array
     mean_accept_prob: Array
     diverging: Array
+    unresolved: Array
+    mean_unresolved: Array
     num_grad_evals: Array
     adapt_state: HMCAdaptState
     rng_key: Array
 
+    __getitem__ = by_position
 
-class Point(NamedTuple):
+
+class Transition(NamedTuple):
     """
-    - **x** - position, shape `(d,)`.
-    - **energy** - `Target.energy` there: the potential energy, without what is known by scores.
-    - **grad** - gradient of the whole potential energy, shape `(d,)`.
-    - **integral** - what the sites known by scores add to `energy`: integrated along the path.
+    One draw.
+
+    - **point** - where the chain is then.
+    - **accept_prob** - mean acceptance probability of the proposals.
+    - **diverging** - whether a proposal was not finite.
+    - **unresolved** - share of the proposals that were refused because of the error of an integral.
     """
 
-    x: Array
-    energy: Array
-    grad: Array
-    integral: Array
+    point: Point
+    accept_prob: Array
+    diverging: Array
+    unresolved: Array
 
 
 def accept_or_stay(
-    uniform: Array, log_ratio: Array, proposal: Any, current: Any
+    uniform: Array,
+    log_ratio: Array,
+    proposal: Any,
+    current: Any,
+    is_known: Array | bool = True,
 ) -> tuple[Any, Array, Array]:
     """
     The next point by a number that is uniform in [0, 1), the acceptance probability, and whether
     the proposal was not finite.
+
+    :param is_known: whether the ratio can be relied on; the same of the way back.
     """
     # Not finite: the proposal left the support or the finite numbers, in its potential energy or
     # its gradient. Reject, an energy of -inf too: it would never be left.
     finite = jnp.isfinite(log_ratio)
-    accept_prob = jnp.where(finite, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+    accept_prob = jnp.where(finite & is_known, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
     return select(uniform < accept_prob, proposal, current), accept_prob, ~finite
 
 
@@ -105,10 +126,10 @@ class AdjustedKernel(LangevinKernel):
         num_steps: int,
         adapt_step_size: bool,
         adapt_mass_matrix: bool,
-        dense_mass: bool,
+        dense_mass: bool | list,
         inverse_mass_matrix: Any,
         target_accept_prob: float,
-        segment_integral: LineIntegral,
+        segment_integral: SegmentIntegral | LineIntegral,
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)
@@ -117,17 +138,18 @@ class AdjustedKernel(LangevinKernel):
         check_count("num_steps", num_steps)
         if not 0 < target_accept_prob < 1:
             raise ValueError(f"target_accept_prob must be in (0, 1), got {target_accept_prob!r}.")
-        if not isinstance(segment_integral, LineIntegral):
+        if not isinstance(segment_integral, SegmentIntegral | LineIntegral):
             raise ValueError(
-                "segment_integral must be a LineIntegral, such as LineIntegral(num_nodes=4), got "
+                "segment_integral must be a SegmentIntegral, such as SegmentIntegral(num_nodes=7), "
+                "or a LineIntegral, of any number of nodes and without a measure of its error; got "
                 f"{segment_integral!r}."
             )
         self._step_size = step_size
         self._num_steps = num_steps
         self._adapt_step_size = adapt_step_size
         self._adapt_mass_matrix = adapt_mass_matrix
-        self._dense_mass = dense_mass
-        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, dense_mass)
+        self._dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
+        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
         self._target_accept_prob = target_accept_prob
         self._segment_integral = segment_integral
         self._num_warmup = 0
@@ -142,7 +164,10 @@ class AdjustedKernel(LangevinKernel):
             chain = state.z if is_prng_key(rng_key) else jax.tree.map(lambda z: z[0], state.z)
             x, _, potential = self._flat(chain, model_args, model_kwargs or {})
             if sites := [name for name in score_sites(potential, x) if name in state.z]:
-                values, starts = (transform_fn(self._sites.transforms, z) for z in (chain, state.z))
+                values, *corners = (
+                    transform_fn(self._sites.transforms, z)
+                    for z in (chain, state.z, *proposals(state, self._noise_scale))
+                )
                 warn_unless_gradient(
                     type(self).__name__,
                     sites,
@@ -150,9 +175,13 @@ class AdjustedKernel(LangevinKernel):
                     model_args,
                     model_kwargs or {},
                     values,
-                    starts,
+                    corners,
                 )
         return state
+
+    @abstractmethod
+    def _noise_scale(self, step_size: Array) -> Array:
+        """Standard deviation of a step from noise alone, in the metric."""
 
     @abstractmethod
     def _first_step_size(self, curvature: Array, size: int) -> Array:
@@ -161,13 +190,11 @@ class AdjustedKernel(LangevinKernel):
     @abstractmethod
     def _move(
         self, key: Array, start: Point, target: Target, step_size: Array, root: Array
-    ) -> tuple[Point, Array, Array]:
+    ) -> Transition:
         """
         One draw.
 
         :param root: of the inverse metric, see `_metric`.
-        :return: the next point, the mean acceptance probability, and whether a proposal was not
-            finite.
         """
 
     def _adapter(self, num_warmup: int) -> tuple[Callable, Callable]:
@@ -184,12 +211,12 @@ class AdjustedKernel(LangevinKernel):
         x, _, potential = self._flat(z, model_args, model_kwargs)
         potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, rng_key = random.split(rng_key, 3)
-        inverse_mass_matrix = given_metric(self._inverse_mass_matrix, x)
+        inverse_mass_matrix = given_metric(self._inverse_mass_matrix, self._dense_mass, z)
         init_adapter, _ = self._adapter(num_warmup)
         adapt = partial(init_adapter, (z,), key_adapt, inverse_mass_matrix=inverse_mass_matrix)
         step_size = self._step_size
         if step_size is None:
-            v, position = coordinates(adapt().mass_matrix_sqrt_inv, x)
+            v, position = coordinates(flat_root(adapt().mass_matrix_sqrt_inv, z), x)
             gradient = jax.grad(lambda v: potential(position(v)))
             curvature = curvature_at(gradient, v, key_curvature)
             step_size = self._first_step_size(jnp.where(curvature > 0, curvature, 1.0), x.size)
@@ -202,6 +229,8 @@ class AdjustedKernel(LangevinKernel):
             accept_prob=zero,
             mean_accept_prob=zero,
             diverging=jnp.array(False),
+            unresolved=zero,
+            mean_unresolved=zero,
             num_grad_evals=jnp.array(0),
             adapt_state=adapt(jnp.asarray(step_size, x.dtype)),
             rng_key=rng_key,
@@ -215,12 +244,19 @@ class AdjustedKernel(LangevinKernel):
         else:
             target = target_of(potential, x, self._segment_integral)
         rng_key, key_move = random.split(state.rng_key)
-        energy = state.potential_energy if target.segment is None else target.energy(x)
-        start = Point(x, energy, state.z_grad, state.potential_energy - energy)
+        energy, force = state.potential_energy, None
+        if target.force is not None:
+            energy, force = target.energy(x), target.force(x)
+        start = Point(x, energy, state.z_grad, state.potential_energy - energy, force)
         adapt_state = state.adapt_state
-        end, accept_prob, diverging = self._move(
-            key_move, start, target, adapt_state.step_size, adapt_state.mass_matrix_sqrt_inv
+        end, accept_prob, diverging, unresolved = self._move(
+            key_move,
+            start,
+            target,
+            adapt_state.step_size,
+            flat_root(adapt_state.mass_matrix_sqrt_inv, state.z),
         )
+        num_evals = self._num_steps * (1 + target.num_score_evals) + (force is not None)
         z = unravel(end.x)
         _, update_adapter = self._adapter(self._num_warmup)
         adapt_state = lax.cond(
@@ -239,7 +275,9 @@ class AdjustedKernel(LangevinKernel):
                 state.mean_accept_prob, accept_prob, i, self._num_warmup
             ),
             diverging=diverging,
-            num_grad_evals=jnp.array(self._num_steps),
+            unresolved=unresolved,
+            mean_unresolved=mean_of_phase(state.mean_unresolved, unresolved, i, self._num_warmup),
+            num_grad_evals=jnp.array(num_evals),
             adapt_state=adapt_state,
             rng_key=rng_key,
         )
@@ -252,4 +290,7 @@ class AdjustedKernel(LangevinKernel):
 
     def get_diagnostics_str(self, state):
         step_size, accept_prob = state.adapt_state.step_size, state.mean_accept_prob
-        return f"step size {step_size:.2e}. acc. prob={accept_prob:.2f}"
+        text = f"step size {step_size:.2e}. acc. prob={accept_prob:.2f}"
+        if state.mean_unresolved > MANY_UNRESOLVED:
+            text += f". unresolved={state.mean_unresolved:.0%}"
+        return text

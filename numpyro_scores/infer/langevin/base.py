@@ -18,8 +18,13 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import constrain_fn, initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
-from numpyro_scores.infer.guards import check_normalizers, check_supports
-from numpyro_scores.infer.kernel import ChainKernel, check_model
+from numpyro_scores.infer.guards import (
+    check_model,
+    check_normalizers,
+    check_not_empty,
+    check_supports,
+)
+from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.model import LatentSites
 
 PotentialFn = Callable[[Any], Array]
@@ -44,7 +49,8 @@ class LangevinKernel(ChainKernel):
                 f"{type(self).__name__} needs either a model or a potential_fn, got "
                 f"{'neither' if model is None else 'both'}."
             )
-        check_model(type(self).__name__, model)
+        if model is not None:
+            check_model(type(self).__name__, model)
         self._model = model
         self._potential_fn = potential_fn
         self._init_strategy = init_strategy
@@ -115,7 +121,8 @@ class LangevinKernel(ChainKernel):
                 "MCMC.run, with a leading axis of num_chains when there are several chains."
             )
         else:
-            z = init_params
+            z = jax.tree.map(_as_floating, init_params)
+        check_not_empty(type(self).__name__, z)
         return self._init_chains(key_chain, z, num_warmup, model_args, model_kwargs)
 
     def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
@@ -161,14 +168,21 @@ class LangevinKernel(ChainKernel):
             )
         if GIBBS_SITES_KWARG in model_kwargs:  # as a block of Gibbs they come constrained
             init_params = transform_fn(self._sites.transforms, init_params, invert=True)
-        init_params = {name: jnp.asarray(value) for name, value in init_params.items()}
         for name in z:
-            if jnp.iscomplexobj(init_params[name]):
-                raise ValueError(f"init_params[{name!r}] must be real numbers, got complex ones.")
             if jnp.shape(init_params[name]) != jnp.shape(z[name]):
                 raise ValueError(
                     f"init_params[{name!r}] must have shape {jnp.shape(z[name])}, got "
                     f"{jnp.shape(init_params[name])} (unconstrained values, with a leading axis "
                     "of num_chains when there are several chains)."
                 )
-        return {name: value.astype(z[name].dtype) for name, value in init_params.items()}
+            if jnp.issubdtype(jnp.result_type(init_params[name]), jnp.complexfloating):
+                raise ValueError(f"init_params[{name!r}] must be real, got complex numbers.")
+        # Integers and booleans are numbers too, but have no gradient.
+        return {name: jnp.asarray(init_params[name], z[name].dtype) for name in z}
+
+
+def _as_floating(values: Any) -> Any:
+    """Integers and booleans are numbers too, but have no gradient."""
+    if jnp.issubdtype(jnp.result_type(values), jnp.inexact):
+        return values
+    return jnp.asarray(values, jnp.result_type(float))

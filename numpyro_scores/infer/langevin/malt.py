@@ -6,14 +6,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import random
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.densities.line_integral import LineIntegral
-from numpyro_scores.infer.langevin.adjusted import AdjustedKernel, Point, accept_or_stay
+from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.infer.langevin.adjusted import AdjustedKernel, Transition, accept_or_stay
 from numpyro_scores.infer.langevin.base import PotentialFn
 from numpyro_scores.infer.langevin.metric import unwhiten, whiten
 from numpyro_scores.infer.langevin.random_steps import scan_random
@@ -50,17 +50,20 @@ class MALT(AdjustedKernel):
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
     :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
         covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
-        many entries do not forbid a direction.
+        many entries do not forbid a direction. `[("a", "b")]` is one of the sites `a` and `b`
+        together, with a diagonal for all others, as in NumPyro's `HMC`.
     :param inverse_mass_matrix: :math:`M^{-1}`, the covariance of the unconstrained values as far as
         it is known: a vector of shape `(d,)`, or with `dense_mass` a matrix `(d, d)`, sites in
-        alphabetical order. Where the adaptation starts; by default the identity.
+        alphabetical order; or a dict of these by block, `{("a", "b"): matrix}`. Where the
+        adaptation starts; by default the identity.
     :param target_accept_prob: what warmup adapts the step size to: by default that of NumPyro's
         `HMC`. 0.651, optimal on a Gaussian in high dimensions (section 3), makes the most of a
         gradient there, but its steps are too long for tails that are steeper than the middle.
     :param segment_integral: how the sites of a :class:`~numpyro_scores.ScoreDistribution` enter
         :math:`U(x_{k+1}) - U(x_k)`: by the integral of the score along the segment, which replaces
-        their `log_prob` and costs `num_nodes` scores a step. One node is exact for a linear score,
-        two for a cubic one. Without such sites it has no effect.
+        their `log_prob` and costs 5 scores a step besides the one at its end. As in
+        :class:`~numpyro_scores.MALA`; a trajectory is refused if the errors of its steps sum up to
+        more than the tolerance.
     :param init_strategy: NumPyro's, where a model starts.
     :raises ValueError: if an argument is out of its range; at `init`, if `inverse_mass_matrix` has
         another size than the model.
@@ -76,10 +79,10 @@ class MALT(AdjustedKernel):
         friction: float = 1.0,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
-        dense_mass: bool = False,
+        dense_mass: bool | list = False,
         inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.8,
-        segment_integral: LineIntegral = LineIntegral(num_nodes=4),
+        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=7),
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(
@@ -103,37 +106,40 @@ class MALT(AdjustedKernel):
         # start is forgotten: this makes the acceptance 0.8 in high dimensions. Stable below 2.
         return min(1.42 * size ** (-1 / 4), 1.4) / jnp.sqrt(curvature)
 
+    def _noise_scale(self, step_size):
+        return step_size
+
     def _move(self, key, start, target, step_size, root):
         key_momentum, key_steps, key_accept = random.split(key, 3)
-        gradient = jax.grad(target.energy)
 
         def draw(key, shape):
             return random.normal(key, (*shape, *start.x.shape), start.x.dtype)
 
         def step(carry, noise):
-            x, grad, momentum, work, integral = carry
+            point, momentum, work, error = carry
             momentum = friction_flow(momentum, noise, step_size, self._friction)
-            momentum = momentum - step_size / 2 * whiten(root, grad)
+            momentum = momentum - step_size / 2 * whiten(root, point.grad)
             move = step_size * unwhiten(root, momentum)
-            grad_new = gradient(x + move)
-            momentum = momentum - step_size / 2 * whiten(root, grad_new)
-            work = work + jnp.vdot(move, grad + grad_new) / 2
-            if target.segment is not None:
-                integral = integral + target.segment(x, x + move)
-            return (x + move, grad_new, momentum, work, integral), None
+            new = target.moved(point, move)
+            momentum = momentum - step_size / 2 * whiten(root, new.grad)
+            work = work + jnp.vdot(move, point.grad + new.grad) / 2
+            rise, new_error = target.rise(point, new)
+            new = new._replace(integral=new.integral + rise)
+            return (new, momentum, work, error + new_error), None
 
-        x, energy, grad, integral = start
-        momentum = draw(key_momentum, ())
-        carry = (x, grad, momentum, jnp.zeros_like(energy), integral)
-        end, _ = scan_random(step, draw, carry, key_steps, self._num_steps)
-        x_new, grad_new, _, work, integral_new = end
-
+        zero = jnp.zeros_like(start.energy)
+        carry = (start, draw(key_momentum, ()), zero, zero)
+        (end, _, work, integral_error), _ = scan_random(
+            step, draw, carry, key_steps, self._num_steps
+        )
+        end = end._replace(energy=target.energy(end.x))
         # The kinetic energy that a leapfrog step gains is (|g'|^2 - |g|^2) delta^2 / 8, which is a
         # telescope, less the work against the gradients g by the trapezoidal rule.
-        energy_new = target.energy(x_new)
-        squares = [jnp.sum(whiten(root, g) ** 2) for g in (grad, grad_new)]
-        error = energy_new - energy + (integral_new - integral) - work
+        squares = [jnp.sum(whiten(root, point.grad) ** 2) for point in (start, end)]
+        error = end.energy - start.energy + (end.integral - start.integral) - work
         error = error + step_size**2 / 8 * (squares[1] - squares[0])
-        proposal = Point(x_new, energy_new, grad_new, integral_new)
         uniform = random.uniform(key_accept, dtype=error.dtype)
-        return accept_or_stay(uniform, -error, proposal, start)
+        is_known = target.is_known(integral_error)
+        point, accept_prob, diverging = accept_or_stay(uniform, -error, end, start, is_known)
+        unresolved = (~is_known & ~diverging).astype(error.dtype)
+        return Transition(point, accept_prob, diverging, unresolved)

@@ -9,6 +9,8 @@ Differences of a potential energy of which a part, :math:`S`, is known by its gr
 `S` is minus the `log_prob` of the sites of a `ScoreDistribution`, `R` all the rest: other sites,
 factors, Jacobians of transforms. The value that `ScoreDistribution.log_prob` has is an integral all
 the way from its reference point; along the segment between two points of a chain a few nodes do.
+Where they do not, as across the gap between two modes, the integral says so by its error, and the
+chain does not go there. The error is that of the way back too: it remains reversible.
 """
 
 import copy
@@ -22,35 +24,89 @@ from jax import Array
 from numpyro.primitives import Messenger
 
 from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.distributions import ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of, with_base
 
 Potential = Callable[[Array], Array]
 
 
+class Point(NamedTuple):
+    """
+    - **x** - position, shape `(d,)`.
+    - **energy** - `Target.energy` there: the potential energy, without what is known by scores.
+    - **grad** - gradient of the whole potential energy, shape `(d,)`.
+    - **integral** - what the sites known by scores add to `energy`: integrated along the path.
+    - **force** - what they add to `grad`, shape `(d,)`; None if there are none.
+    """
+
+    x: Array
+    energy: Array
+    grad: Array
+    integral: Array
+    force: Array | None = None
+
+
 class Target(NamedTuple):
     """
-    A potential energy `U` of vectors: `U(y) - U(x) = energy(y) - energy(x) + segment(x, y)`.
+    A potential energy of vectors.
 
-    - **energy** - `U`, or `R` with the gradient of `U` if there are sites known by their score.
-    - **segment** - the line integral, or None if there are none.
+    - **energy** - `U`, or `R` if there are sites known by their score.
+    - **force** - the gradient of `S`, or None if there are none.
+    - **rule** - of the integral of the force.
     """
 
     energy: Potential
-    segment: Callable[[Array, Array], Array] | None = None
+    force: Callable[[Array], Array] | None = None
+    rule: SegmentIntegral | LineIntegral = SegmentIntegral()
+
+    def at(self, x: Array, integral: Array) -> Point:
+        """The point at `x`."""
+        energy, grad = jax.value_and_grad(self.energy)(x)
+        return self._with_force(Point(x, energy, grad, integral))
+
+    def moved(self, point: Point, move: Array) -> Point:
+        """A point further on, of which the energy is not asked: that may cost far more."""
+        x = point.x + move
+        return self._with_force(point._replace(x=x, grad=jax.grad(self.energy)(x)))
+
+    def _with_force(self, point: Point) -> Point:
+        if self.force is None:
+            return point
+        force = self.force(point.x)
+        return point._replace(grad=point.grad + force, force=force)
+
+    def rise(self, start: Point, end: Point) -> tuple[Array, Array]:
+        """By how much `S` rises from one point to another, and the error that is measured of it."""
+        zero = jnp.zeros_like(start.energy)
+        if self.force is None:
+            return zero, zero
+        # As the integral of a score is a log density, so that of a force is a potential energy.
+        if isinstance(self.rule, LineIntegral):
+            return self.rule(self.force, start.x, end.x), zero
+        return self.rule(self.force, start.x, end.x, start.force, end.force)
+
+    def is_known(self, error: Array) -> Array:
+        """Whether a rise with this error may be relied on."""
+        if isinstance(self.rule, LineIntegral):  # nobody measures
+            return jnp.ones_like(error, bool)
+        return error <= self.rule.tolerance
+
+    @property
+    def num_score_evals(self) -> int:
+        """Scores of one rise, besides those at its ends."""
+        return 0 if self.force is None else self.rule.num_score_evals
 
 
-def target_of(potential: Potential, x: Array, quadrature: LineIntegral) -> Target:
+def target_of(potential: Potential, x: Array, rule: SegmentIntegral | LineIntegral) -> Target:
     """
     :param potential: the potential energy of a model, of a vector.
     :param x: a point, only its shape and dtype matter.
-    :param quadrature: how a segment is integrated.
+    :param rule: how a segment is integrated.
     """
     if not score_sites(potential, x):
         return Target(potential)
-    force = jax.grad(_without_score_values(potential, alone=True))
-    # As the integral of a score is a log density, so that of a force is a potential energy.
-    return Target(_without_score_values(potential), lambda x, y: quadrature(force, x, y))
+    return Target(_without_score_sites(potential), jax.grad(_score_sites_alone(potential)), rule)
 
 
 def score_distribution(fn: Any) -> ScoreDistribution | None:
@@ -78,22 +134,26 @@ class _find_score_sites(Messenger):
             self.names.append(msg["name"])
 
 
-class _without_score_values(Messenger):
-    """
-    Leave out the value of each `ScoreDistribution`, and keep its gradient; a scale, a mask and a
-    plate act on that as ever. With `alone=True` leave out all other sites, value and gradient.
-    """
+class _without_score_sites(Messenger):
+    """Leave out each `ScoreDistribution`, value and gradient."""
 
-    def __init__(self, fn: Callable | None = None, alone: bool = False):
-        self.alone = alone
-        super().__init__(fn)
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and score_distribution(msg["fn"]) is not None:
+            msg["fn"] = msg["fn"].mask(False)  # a static mask: no score is evaluated
+
+
+class _score_sites_alone(Messenger):
+    """
+    Leave out all but each `ScoreDistribution`, and of these the value; a scale, a mask and a plate
+    act on their gradient as ever.
+    """
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] != "sample":
             return
         if score_distribution(msg["fn"]) is not None:
             msg["fn"] = with_base(msg["fn"], _without_value)
-        elif self.alone:
+        else:
             msg["fn"] = msg["fn"].mask(False)  # a static mask: XLA drops the whole likelihood
 
 

@@ -15,7 +15,9 @@ from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_ITERATIONS
+from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
+from numpyro_scores.infer.langevin.blocks import checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import (
     check_inverse_mass_matrix,
     coordinates,
@@ -67,6 +69,8 @@ class UnadjustedState(NamedTuple):
     num_grad_evals: Array
     rng_key: Array
 
+    __getitem__ = by_position
+
 
 class UnadjustedKernel(LangevinKernel):
     """
@@ -86,7 +90,7 @@ class UnadjustedKernel(LangevinKernel):
         num_steps: int,
         inverse_mass_matrix: Any,
         adapt_mass_matrix: bool,
-        dense_mass: bool,
+        dense_mass: bool | list,
         init_strategy: Callable,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)
@@ -96,9 +100,9 @@ class UnadjustedKernel(LangevinKernel):
         self._integrator: Any = integrator
         self._step_size = step_size
         self._num_steps = num_steps
-        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, dense_mass)
+        self._dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
+        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
         self._adapt_mass_matrix = adapt_mass_matrix
-        self._dense_mass = dense_mass
         self._num_warmup = 0
 
     @abstractmethod
@@ -116,7 +120,7 @@ class UnadjustedKernel(LangevinKernel):
     def _in_coordinates(self, z, adapt_state, model_args, model_kwargs):
         """`z` in the coordinates of the metric, the gradient there, and the way back."""
         x, unravel, potential = self._flat(z, model_args, model_kwargs)
-        root = None if adapt_state is None else adapt_state.mass_matrix_sqrt_inv
+        root = None if adapt_state is None else flat_root(adapt_state.mass_matrix_sqrt_inv, z)
         v, position = coordinates(root, x)
         gradient = jax.grad(potential)
         return v, lambda v: whiten(root, gradient(position(v))), lambda v: unravel(position(v))
@@ -127,7 +131,7 @@ class UnadjustedKernel(LangevinKernel):
         key_noise, key_curvature, key_adapt, rng_key = random.split(rng_key, 4)
         adapt_state = None
         if self._adapt_mass_matrix or self._inverse_mass_matrix is not None:
-            inverse_mass_matrix = given_metric(self._inverse_mass_matrix, x)
+            inverse_mass_matrix = given_metric(self._inverse_mass_matrix, self._dense_mass, z)
             init_adapter, _ = self._adapter()
             adapt_state = init_adapter(
                 (z,), key_adapt, inverse_mass_matrix=inverse_mass_matrix, mass_matrix_size=x.size

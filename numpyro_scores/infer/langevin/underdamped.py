@@ -45,7 +45,8 @@ class UnderdampedLangevin(UnadjustedKernel):
     :param adapt_mass_matrix: whether warmup learns the metric, in NumPyro's windows.
     :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
         covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
-        many entries do not forbid a direction.
+        many entries do not forbid a direction. `[("a", "b")]` is one of the sites `a` and `b`
+        together, with a diagonal for all others, as in NumPyro's `HMC`.
     :param init_strategy: NumPyro's, where a model starts.
     :raises ValueError: if the integrator is an overdamped one, if the friction is not positive, or
         for a metric that is none.
@@ -65,7 +66,7 @@ class UnderdampedLangevin(UnadjustedKernel):
         friction: float | None = None,
         inverse_mass_matrix: Any = None,
         adapt_mass_matrix: bool = False,
-        dense_mass: bool = False,
+        dense_mass: bool | list = False,
         init_strategy: Callable = init_to_uniform,
     ):
         if not isinstance(integrator, UnderdampedIntegrator):

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import parted, same
 from numpyro_scores.infer.langevin.adjusted import Point
@@ -51,7 +52,7 @@ class ParticleSampler(ParticleResults, ABC):
         num_steps: int,
         dense_mass: bool | None,
         target_accept_prob: float,
-        segment_integral: LineIntegral,
+        segment_integral: SegmentIntegral | LineIntegral,
         batch_size: int | None,
         progress_bar: bool,
     ):
@@ -196,8 +197,7 @@ class ParticleSampler(ParticleResults, ABC):
         moved = move_particles(
             key, points, target, self._kernel, step_size, self._num_steps, dense, self._batch_size
         )
-        nodes = 0 if target.segment is None else self._kernel._segment_integral.num_nodes
-        return moved, self._num_steps * (1 + nodes)
+        return moved, self._num_steps * (1 + target.num_score_evals)
 
     def _check_start(self, state: Population) -> None:
         if state.num_dead == self._num_prior_draws:

@@ -5,14 +5,12 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.langevin.adjusted import Point
 from numpyro_scores.infer.langevin.mala import MALA
-from numpyro_scores.infer.langevin.segments import Target
+from numpyro_scores.infer.langevin.segments import Point, Target
 from numpyro_scores.infer.trees import mapped
 
 ADAPTATION_RATE = 2.0  # of the logarithm of the step size; the acceptance falls by 0.3 a unit of it
@@ -24,12 +22,14 @@ class Moved(NamedTuple):
     - **step_size** - of the next step.
     - **accept_prob** - mean acceptance probability of the steps.
     - **num_diverging** - number of proposals that were not finite.
+    - **unresolved** - share of the proposals that were refused because of the error of an integral.
     """
 
     points: Point
     step_size: Array
     accept_prob: Array
     num_diverging: Array
+    unresolved: Array
 
 
 def fisher_root(grads: Array, dense: bool) -> Array:
@@ -74,25 +74,29 @@ def move_particles(
 
     def step(carry, key):
         points, step_size = carry
-        points, accept_prob, diverging = mapped(
+        points, accept_prob, diverging, unresolved = mapped(
             lambda particle: kernel._move(*particle, target, step_size, root),
             (random.split(key, len(points.x)), points),
             batch_size,
         )
         accept_prob = jnp.mean(accept_prob)
         change = ADAPTATION_RATE * (accept_prob - kernel._target_accept_prob)
-        return (points, step_size * jnp.exp(change)), (accept_prob, jnp.sum(diverging))
+        return (points, step_size * jnp.exp(change)), (
+            accept_prob,
+            jnp.sum(diverging),
+            jnp.mean(unresolved),
+        )
 
-    (points, step_size), (accept_prob, diverging) = lax.scan(
+    (points, step_size), (accept_prob, diverging, unresolved) = lax.scan(
         step, (points, step_size), random.split(key, num_steps)
     )
-    return Moved(points, step_size, jnp.mean(accept_prob), jnp.sum(diverging))
+    return Moved(points, step_size, jnp.mean(accept_prob), jnp.sum(diverging), jnp.mean(unresolved))
 
 
 def points_at(x: Array, target: Target, batch_size: int) -> Point:
-    """The particles `x`, shape `(n, d)`, with energy and gradient."""
-    energy, grad = mapped(jax.value_and_grad(target.energy), x, batch_size)
-    return Point(x, energy, grad, jnp.zeros_like(energy))
+    """The particles `x`, shape `(n, d)`, with energy, gradient and force."""
+    integral = jnp.zeros((), x.dtype)
+    return mapped(lambda x: target.at(x, integral), x, batch_size)
 
 
 def first_step_size(x: Array) -> Array:

@@ -16,6 +16,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 
 from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer.langevin.segments import Target, target_of
 from numpyro_scores.infer.model import LatentSites
@@ -86,10 +87,10 @@ class ParticleModel:
         value = -self.potential(likelihood_alone(self.model))(x)
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
-    def tempered(self, power: Any, like: Array, quadrature: LineIntegral) -> Target:
+    def tempered(self, power: Any, like: Array, rule: SegmentIntegral | LineIntegral) -> Target:
         r"""The potential energy of :math:`p(z)\, p(y | z)^\beta`; shape and dtype of `like`."""
         model = wrapped(diffusion_by_score, likelihood_to_power(self.model, power))
-        return target_of(self.potential(model), like, quadrature)
+        return target_of(self.potential(model), like, rule)
 
     def sites(self, x: Array) -> dict[str, Any]:
         """The trace of the model at `x`."""

@@ -25,6 +25,8 @@ class Rounds(NamedTuple):
     - **accept_prob** - mean acceptance probability of its moves.
     - **step_size** - that of the next moves.
     - **num_diverging** - number of proposals that were not finite.
+    - **unresolved** - share of the proposals that were refused because of the error of an integral
+      of a score (`segment_integral`).
     - **num_grad_evals** - gradients and scores of each particle.
     """
 
@@ -34,6 +36,7 @@ class Rounds(NamedTuple):
     accept_prob: Array
     step_size: Array
     num_diverging: Array
+    unresolved: Array
     num_grad_evals: Array
 
 
@@ -91,4 +94,5 @@ def of_moves(moved: Moved) -> dict[str, Array]:
         "accept_prob": moved.accept_prob,
         "step_size": moved.step_size,
         "num_diverging": moved.num_diverging,
+        "unresolved": moved.unresolved,
     }

@@ -77,6 +77,7 @@ class ParticleResults:
             "num_dead_draws": int(state.num_dead),
             "num_grad_evals": self.num_grad_evals,
             "num_diverging": int(rounds.num_diverging.sum()),
+            "largest_unresolved": float(rounds.unresolved.max()),
             "smallest_ess": float(rounds.ess.min()),
             "smallest_accept_prob": float(rounds.accept_prob.min()),
         }

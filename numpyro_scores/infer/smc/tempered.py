@@ -12,6 +12,7 @@ from jax import Array, random
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.langevin.adjusted import Point
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.moves import first_step_size, points_at
@@ -50,8 +51,8 @@ class TemperedSMC(ParticleSampler):
     :param dense_mass: whether the metric is a matrix or a diagonal; by default a matrix up to 64
         dimensions, if there are ten particles for each.
     :param target_accept_prob: what the step size, corrected after each step, aims at.
-    :param segment_integral: as of :class:`~numpyro_scores.MALA`. Two nodes are exact for a cubic
-        score; each costs a score a step.
+    :param segment_integral: as of :class:`~numpyro_scores.MALA`, with three scores a step besides
+        the one at its end. What it refuses is told by `rounds.unresolved`.
     :param batch_size: how many particles the model sees at once, by default all of
         `num_particles`: less for a large network.
     :param progress_bar: whether to show the rounds. It asks for one call a round in place of one.
@@ -76,7 +77,7 @@ class TemperedSMC(ParticleSampler):
         ess_fraction: float = 0.9,
         dense_mass: bool | None = None,
         target_accept_prob: float = 0.574,
-        segment_integral: LineIntegral = LineIntegral(num_nodes=2),
+        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=5),
         batch_size: int | None = None,
         progress_bar: bool = True,
     ):

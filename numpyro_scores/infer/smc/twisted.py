@@ -13,6 +13,7 @@ from jax import Array, lax, random
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
 from numpyro_scores.infer.guards import check_independent_priors
 from numpyro_scores.infer.smc.driver import ParticleSampler
@@ -99,7 +100,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         num_steps: int = 10,
         dense_mass: bool | None = None,
         target_accept_prob: float = 0.574,
-        segment_integral: LineIntegral = LineIntegral(num_nodes=2),
+        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=5),
         batch_size: int | None = None,
         progress_bar: bool = True,
     ):
@@ -258,7 +259,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         figures = {"rung": state.rung, "ess": len(x), "num_grad_evals": cost + 1}
         return state._replace(
             i=state.i + 1,
-            points=moved.points,
+            points=moved.points._replace(force=None),  # the other branch has none
             log_likelihood=mapped(model.log_likelihood, x, self._batch_size),
             step_size=moved.step_size,
             is_done=jnp.array(True),

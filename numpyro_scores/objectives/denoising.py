@@ -14,8 +14,25 @@ import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Denoiser, Energy, Score, as_score, check_field
-from numpyro_scores._validation import check_batch, check_positive, is_concrete
+from numpyro_scores._validation import check_positive, is_concrete
+from numpyro_scores.objectives._energy import free_field_of
+from numpyro_scores.objectives._points import (
+    as_float_points,
+    check_instance,
+    is_distribution,
+    takes,
+)
 from numpyro_scores.processes import NoiseProcess
+
+
+def weights_of(weight: Any, process: NoiseProcess, t: Array, denoiser: Any) -> Array:
+    r"""
+    :math:`\lambda` at times of a process, shape `(n,)`: a weight's own `at_times`, of one that
+    looks at the process or at the denoiser, or its values at the noise levels.
+    """
+    if hasattr(weight, "at_times"):
+        return weight.at_times(process, t, denoiser)
+    return jax.vmap(weight)(process.noise_level(t))
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,10 @@ class KarrasWeight:
         sigma_data = 1.0 if self.sigma_data is None else self.sigma_data
         return 1 / sigma**2 + 1 / sigma_data**2
 
+    def at_times(self, process: NoiseProcess, t: Array, denoiser: Any) -> Array:
+        """With the `sigma_data` of the denoiser."""
+        return self.of(denoiser)(process.noise_level(t))
+
 
 @dataclass(frozen=True)
 class ScoreWeight:
@@ -85,6 +106,10 @@ class LikelihoodWeight:
 
     def __call__(self, sigma: Array, slope: Array) -> Array:
         return slope / sigma**3
+
+    def at_times(self, process: NoiseProcess, t: Array, denoiser: Any) -> Array:
+        """With the slope of the noise level in time."""
+        return self(*jax.jvp(process.noise_level, (t,), (jnp.ones_like(t),)))
 
 
 @dataclass(frozen=True)
@@ -123,9 +148,14 @@ class DenoisingScoreMatching:
     :math:`\sigma \to 0`. It costs a second evaluation; at noise levels of the size of the data it
     adds to the variance.
 
-    :param noise: a noise level in the units of the data, or a process.
-    :param weight: :math:`\lambda`, any hashable callable; for a process only, by default
-        `KarrasWeight()`.
+    At one noise level a distribution with a bounded support is matched in its unconstrained
+    coordinates, as by :class:`ImplicitScoreMatching`, with the noise on these.
+
+    :param noise: a noise level in the units of the data (or of the unconstrained coordinates), or a
+        process, of finite positive noise levels.
+    :param weight: :math:`\lambda`, any hashable callable `weight(sigma)` of one noise level; for a
+        process only, by default `KarrasWeight()`. One with a method `at_times(process, t,
+        denoiser)` is asked for the weights, shape `(n,)`, at the times `t`.
     :param control_variate: for one small noise level only.
     """
 
@@ -140,6 +170,7 @@ class DenoisingScoreMatching:
                     "control_variate is for one small noise level, but noise is the process "
                     f"{self.noise!r}: leave control_variate out."
                 )
+            _check_levels(self.noise)
             return
         if isinstance(self.noise, Real):
             check_positive("noise", self.noise)
@@ -157,18 +188,21 @@ class DenoisingScoreMatching:
     def __call__(self, module: Energy | Score | Denoiser, x: Array, *, key: Array) -> Array:
         """
         :param module: on one unbatched point: an energy, `x -> ()`, or a score, `x -> x.shape`, at
-            one noise level; a denoiser, `(x, sigma) -> x.shape`, for a process.
+            one noise level, or an unnormalised distribution; for a process a denoiser,
+            `(x, sigma) -> x.shape`, or a distribution that has one, such as a `DiffusionPrior`.
         :param x: clean points, shape `(n, *event_shape)`.
         :param key: key of the noise and its levels.
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch or the output has another shape.
         """
-        check_batch("x", x)
-        x = jnp.asarray(x)
+        x = as_float_points(x)
         key_level, key_noise = random.split(key)
-        z = random.normal(key_noise, x.shape, x.dtype)
         if not isinstance(self.noise, NoiseProcess):
-            return self._one_level(module, x, z, self.noise)
+            field, x = free_field_of(module, x)
+            z = random.normal(key_noise, x.shape, x.dtype)
+            return self._one_level(field, x, z, self.noise)
+        module = _denoiser_of(module)
+        z = random.normal(key_noise, x.shape, x.dtype)
         t = (random.uniform(key_level) + jnp.arange(len(x)) / len(x)) % 1
         return self._all_levels(module, x, z, self.noise, t)
 
@@ -184,16 +218,51 @@ class DenoisingScoreMatching:
         sigma = process.noise_level(t).astype(x.dtype)
         check_field("The denoiser D(x, sigma)", denoiser, x[0], sigma[0])
         weight = KarrasWeight() if self.weight is None else self.weight
-        if isinstance(weight, LikelihoodWeight):
-            _, slope = jax.jvp(process.noise_level, (t,), (jnp.ones_like(t),))
-            weights = weight(sigma, slope.astype(x.dtype))
-        else:
-            if isinstance(weight, KarrasWeight):
-                weight = weight.of(denoiser)
-            weights = jax.vmap(weight)(sigma)
+        weights = weights_of(weight, process, t, denoiser).astype(x.dtype)
 
         def error(x, z, sigma):
             return jnp.mean((denoiser(x + sigma * z, sigma) - x) ** 2)
 
         # A sigma_data that is trained is not to make the weight small.
         return jnp.mean(lax.stop_gradient(weights) * jax.vmap(error)(x, z, sigma))
+
+
+def _check_levels(process: Any) -> None:
+    """
+    :raises ValueError: if a noise level of a process is zero, infinite or not a number.
+    """
+    with jax.ensure_compile_time_eval():
+        levels = jnp.asarray(process.noise_level(jnp.linspace(0.0, 1.0, 9)))
+    if not is_concrete(levels):
+        return
+    levels = np.asarray(levels)
+    if not (np.all(np.isfinite(levels)) and np.all(levels > 0)):
+        raise ValueError(
+            "The noise levels of a process must be finite and positive, but those of "
+            f"{process!r} at the times 0, 1/8, ..., 1 are {levels}: cut the times where there is "
+            "no noise, or no signal, as VariancePreserving does with t_min."
+        )
+
+
+def _denoiser_of(module: Any) -> Any:
+    """
+    :raises ValueError: if a module is no denoiser and has none.
+    """
+    check_instance(module)
+    name = type(module).__name__
+    if is_distribution(module):
+        if not callable(getattr(module, "denoiser", None)):
+            raise ValueError(
+                f"{name} has no denoiser: over the noise levels of a process D(x, sigma) is "
+                "trained. For a density take DenoisingScoreMatching(sigma), at one noise level, or "
+                "another objective."
+            )
+        return module.denoiser
+    if not takes(module, None, None):
+        raise ValueError(
+            f"Over the noise levels of a process a denoiser, D(x, sigma) -> x.shape, is trained, "
+            f"such as numpyro_scores.nn.MLPDenoiser, but {name} can't be called with two "
+            "arguments. An energy, or a score, is trained on DenoisingScoreMatching(sigma), at one "
+            "noise level."
+        )
+    return module

@@ -35,8 +35,8 @@ def site_log_probs(module: Any, x: Any, states: Sequence[float] | None) -> Array
     x = checked_points(module, x)
     if hasattr(module, "site_log_probs"):
         return module.site_log_probs(x)
-    states = states_of(module, x, states)
     energy = energy_of(module, x[0])
+    states = states_of(module, x, states)
 
     def of_point(x: Array) -> Array:
         others = _energies_of_changed(energy, x, states)
@@ -58,10 +58,10 @@ def shares_of_neighbours(module: Any, x: Any, states: Sequence[float] | None) ->
     x = checked_points(module, x)
     if all(hasattr(module, name) for name in ("conditional", "num_blocks", "split", "join")):
         return _shares_of_conditionals(module, x, states_of(module, x, None))
-    states = states_of(module, x, states)
-    if hasattr(module, "site_log_probs") and len(states) == 2:
+    if hasattr(module, "site_log_probs") and len(states_of(module, x, states)) == 2:
         return -jnp.expm1(module.site_log_probs(x).reshape(len(x), -1, 1))
     energy = energy_of(module, x[0])
+    states = states_of(module, x, states)
 
     def of_point(x: Array) -> Array:
         others = _energies_of_changed(energy, x, states)
@@ -102,8 +102,8 @@ def states_of(module: Any, x: Array, states: Sequence[float] | None) -> tuple[fl
             states = [s for s, ok in zip(CANDIDATES, inside, strict=True) if np.all(ok)]
     if states is None or len(states) < 2:
         raise ValueError(
-            f"The states of a site must be given: those of {type(module).__name__} can't be told. "
-            "Of an energy write PseudoLikelihood(states=(0, 1)) or (-1, 1)."
+            f"Those of {type(module).__name__} can't be told: the states of a site must be given, "
+            "such as PseudoLikelihood(states=(0, 1)) or (-1, 1)."
         )
     states = tuple(states)
     if is_concrete(x):

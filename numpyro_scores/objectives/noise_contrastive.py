@@ -107,8 +107,9 @@ class NoiseContrastiveEstimation:
         return jnp.mean(loss_of_data) + self.num_noise * jnp.mean(jax.nn.softplus(logit(y)))
 
     def _check_kinds(self, module):
-        if hasattr(module, "support") and is_discrete(module) != is_discrete(self.noise):
-            kinds = ["discrete" if is_discrete(d) else "continuous" for d in (module, self.noise)]
+        both = module, self.noise
+        kinds = ["discrete" if is_discrete(d) else "continuous" for d in both]
+        if all(hasattr(d, "support") for d in both) and kinds[0] != kinds[1]:
             raise ValueError(
                 f"noise must have a density where {type(module).__name__} has one, which is "
                 f"{kinds[0]}, but the noise {type(self.noise).__name__} is {kinds[1]}: one of "

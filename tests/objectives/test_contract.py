@@ -110,6 +110,8 @@ class Case:
     as_module: Any = itself
 
     def __call__(self, x, key=KEY, field=None):
+        if isinstance(self.objective, PseudoLikelihood | RatioMatching):
+            x = np.sign(x) if isinstance(x, np.ndarray) else jnp.sign(x)
         return self.objective(self.as_module(field or self.field), x, key=key)
 
 

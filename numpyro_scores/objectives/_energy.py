@@ -36,6 +36,7 @@ def energy_of(module: Any, x: Array) -> Energy:
     """
     check_instance(module)
     check_takes_points(module)
+    check_event_shape(module, x)
     energy = (lambda x: -module.log_prob(x)) if is_distribution(module) else module
     shape = getattr(jax.eval_shape(energy, x), "shape", None)
     if shape != ():
@@ -132,7 +133,7 @@ def _coordinates(module: Any, x: Array) -> tuple[Coordinates | None, Array]:
     if not is_distribution(module):
         return None, x
     check_continuous(module)
-    check_event_shape(module, x)
+    check_event_shape(module, x[0])
     check_in_support(module, x)
     coordinates = coordinates_of(module)
     if coordinates is None:

@@ -39,8 +39,12 @@ def as_points(x: Any) -> Array:
 
 def as_float_points(x: Any) -> Array:
     """As :func:`as_points`, of floats: integers and booleans are numbers like others."""
-    points = as_points(x)
-    return points if jnp.issubdtype(points.dtype, jnp.inexact) else points.astype(float)
+    return of_floats(as_points(x))
+
+
+def of_floats(x: Array) -> Array:
+    """An array of floats from one of any numbers."""
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
 
 
 def is_distribution(module: Any) -> bool:
@@ -84,15 +88,16 @@ def takes(f: Any, *args: Any) -> bool:
 
 def check_event_shape(module: Any, x: Array) -> None:
     """
+    :param x: a point, only its shape matters.
     :raises ValueError: if a distribution is over other points.
     """
     batch_shape, event_shape = (
         getattr(module, name, None) for name in ("batch_shape", "event_shape")
     )
-    if event_shape is not None and (batch_shape or event_shape != x.shape[1:]):
+    if event_shape is not None and (batch_shape or event_shape != x.shape):
         raise ValueError(
             f"{type(module).__name__} must have the batch shape () and the event shape of the "
-            f"points, {x.shape[1:]}, got batch shape {batch_shape} and event shape {event_shape}. "
+            f"points, {x.shape}, got batch shape {batch_shape} and event shape {event_shape}. "
             "Batch axes become event axes with to_event."
         )
 

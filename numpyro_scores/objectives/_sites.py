@@ -84,7 +84,7 @@ def checked_points(module: Any, x: Any) -> Array:
                 f"{type(module).__name__} is a distribution of continuous points: its sites have "
                 "no states. ImplicitScoreMatching and its siblings are for those."
             )
-        check_event_shape(module, x)
+        check_event_shape(module, x[0])
         check_in_support(module, x)
     return x
 

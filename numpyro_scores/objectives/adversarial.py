@@ -166,7 +166,7 @@ def _energy_without_bounds(critic: Any, x: Array) -> Energy:
     if is_distribution(critic):
         check_continuous(critic)
         check_unnormalised(critic)
-        check_event_shape(critic, x)
+        check_event_shape(critic, x[0])
         if coordinates_of(critic) is not None:
             raise ValueError(
                 f"The generator makes points of all real numbers, but {type(critic).__name__} has "

@@ -18,7 +18,12 @@ from numpyro_scores.objectives._energy import (
     free_energy_of,
     unnormalised_energy_of,
 )
-from numpyro_scores.objectives._points import as_points, check_in_support, check_instance
+from numpyro_scores.objectives._points import (
+    as_points,
+    check_in_support,
+    check_instance,
+    of_floats,
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class PersistentContrastiveDivergence:
 
     def init(self, data: Array, key: Array) -> Array:
         """The chains at the start: points of the data, shape `(num_chains, *event_shape)`."""
-        return data[random.randint(key, (self.num_chains,), 0, len(data))]
+        chains = data[random.randint(key, (self.num_chains,), 0, len(data))]
+        return chains if self.sampler is None else of_floats(chains)
 
     def __call__(self, module: Any, x: Array, chains: Array, *, key: Array) -> tuple[Array, Array]:
         """
@@ -138,7 +144,7 @@ def moved_points(
         return module.gibbs_steps(key, x, num_steps)
 
     check_continuous(module)
-    energy, z, to_support = free_energy_of(module, x)
+    energy, z, to_support = free_energy_of(module, of_floats(x))
 
     def chain(key: Array, z: Array) -> Array:
         kernel = sampler(potential_fn=energy)

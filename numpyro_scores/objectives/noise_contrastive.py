@@ -84,7 +84,7 @@ class NoiseContrastiveEstimation:
                 "log_normalizer=jnp.zeros(())."
             )
         self._check_kinds(module)
-        check_event_shape(module, x)
+        check_event_shape(module, x[0])
         check_in_support(module, x)
         energy = jax.vmap(energy_of(module, x[0]))
         y = self._points_of_noise(key, x)

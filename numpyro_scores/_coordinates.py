@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -15,7 +16,7 @@ class Coordinates(NamedTuple):
     Coordinates :math:`z`, all real, of the points of a support, :math:`x = x(z)`.
 
     - **to_support** - :math:`x(z)`, of one point.
-    - **from_support** - :math:`z(x)`, infinite on the border of the support.
+    - **from_support** - :math:`z(x)`, infinite on the border of the support (see :func:`on_border`).
     - **log_volume** - :math:`\log |\det \partial x / \partial z|` of `z` and `x`, shape `()`.
     - **free_shape** - the shape of `z` from that of `x`.
     """
@@ -35,3 +36,9 @@ def coordinates_of(module: Any) -> Coordinates | None:
     :raises ValueError: if there are none.
     """
     return None
+
+
+def on_border(z: Array) -> Array:
+    """Which coordinates are those of the border of a support, or of no point at all."""
+    # Maps that divide by what is left of a simplex keep it above the smallest number.
+    return ~(jnp.abs(z) < -jnp.log(jnp.finfo(z.dtype).tiny) - 1)

@@ -14,6 +14,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from numpyro_scores._callables import Score, as_pytree, check_field
+from numpyro_scores._coordinates import on_border
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.with_score import density_with_score
@@ -111,7 +112,7 @@ def _line_integral(quadrature: LineIntegral, params: Any, x: Array) -> Array:
         return pull_back(score(x))[0]
 
     origin, z = coordinates.from_support(reference), coordinates.from_support(x)
-    inside = jnp.all(jnp.isfinite(z)) & jnp.all(support(x))
+    inside = ~jnp.any(on_border(z)) & jnp.all(support(x))
     value = quadrature(free_score, origin, jnp.where(inside, z, origin))
     return jnp.where(inside, value, -jnp.inf)
 
@@ -127,7 +128,7 @@ def _check_interior(reference: Array, coordinates: Any, support: Any) -> None:
     z, inside = coordinates.from_support(reference), support(reference)
     if not (is_concrete(z) and is_concrete(inside)):
         return
-    if not (np.all(np.isfinite(z)) and np.all(inside)):
+    if np.any(on_border(z)) or not np.all(inside):
         raise ValueError(
             f"reference must be in the interior of the support {support}, got {reference}: the log "
             "density of every point is an integral that begins there."

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from numpyro_scores._callables import Energy, Score
-from numpyro_scores._coordinates import Coordinates, coordinates_of
+from numpyro_scores._coordinates import Coordinates, coordinates_of, on_border
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.objectives._points import (
     check_event_shape,
@@ -140,10 +140,10 @@ def _coordinates(module: Any, x: Array) -> tuple[Coordinates | None, Array]:
         return None, x
     z = jax.vmap(coordinates.from_support)(x)
     if is_concrete(z):
-        finite = np.isfinite(np.asarray(z, float)).reshape(len(z), -1).all(1)
-        if not finite.all():
+        strange = np.asarray(on_border(z)).reshape(len(z), -1).any(1)
+        if strange.any():
             raise ValueError(
-                f"{np.sum(~finite)} of {len(x)} points lie on the border of the support "
+                f"{np.sum(strange)} of {len(x)} points lie on the border of the support "
                 f"{module.support}, where its unconstrained coordinates are infinite: move them "
                 "inside (pixels by noise of half of their spacing, say), or train an energy "
                 "without a support."

@@ -76,7 +76,8 @@ def check_instance(module: Any) -> None:
 def takes(f: Any, *args: Any) -> bool:
     """Whether a callable can be called with as many arguments; True if nobody knows."""
     try:
-        signature = inspect.signature(f)
+        # What holds another callable takes anything itself.
+        signature = inspect.signature(getattr(f, "wrapped", f))
     except (TypeError, ValueError):
         return True
     try:

@@ -67,7 +67,7 @@ def shares_of_neighbours(module: Any, x: Any, states: Sequence[float] | None) ->
         others = _energies_of_changed(energy, x, states)
         here = energy(x)
         shares = lax.map(lambda i: jax.nn.sigmoid(here - others(i)), jnp.arange(x.size))
-        shares = jnp.where(x.reshape(-1, 1) == jnp.asarray(states, x.dtype), 0, shares)
+        shares = jnp.where(x.reshape(-1, 1) == jnp.asarray(states, x.dtype)[None], 0, shares)
         return jnp.where(_all_among(x, states), shares, jnp.inf)
 
     return jax.vmap(of_point)(x)

@@ -62,5 +62,5 @@ class ConditionalNoiseContrastiveEstimation:
         one_energy, x, _ = free_energy_of(module, as_float_points(x))
         energy = jax.vmap(one_energy)
         z = random.normal(key, (self.num_noise, *x.shape), x.dtype)
-        noisy = jax.vmap(energy)(x + self.noise_scale * z)
-        return 2 * jnp.mean(jax.nn.softplus(energy(x) - noisy))
+        noisy = jax.vmap(energy)(x[None] + self.noise_scale * z)
+        return 2 * jnp.mean(jax.nn.softplus(energy(x)[None] - noisy))

@@ -73,7 +73,7 @@ class EnergyDiscrepancy:
         key_there, key_back = random.split(key)
         y = x + self.noise_scale * random.normal(key_there, x.shape, x.dtype)
         z = random.normal(key_back, (self.num_negatives, *x.shape), x.dtype)
-        falls = energy(x) - jax.vmap(energy)(y + self.noise_scale * z)
+        falls = energy(x)[None] - jax.vmap(energy)(y[None] + self.noise_scale * z)
         log_stabilizer = jnp.log(jnp.full((1, len(x)), self.stabilizer, falls.dtype))
         log_sums = jax.nn.logsumexp(jnp.concatenate([log_stabilizer, falls]), axis=0)
         return jnp.mean(log_sums) - jnp.log(self.num_negatives)

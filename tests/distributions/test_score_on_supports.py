@@ -6,6 +6,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax.tree_util import Partial
@@ -51,7 +52,7 @@ def known_by_its_score(exact):
 def test_the_log_density_is_right_up_to_its_value_at_the_default_reference(x64, name):
     support, exact, x = CASES[name]
     x = jnp.asarray(x, float)
-    with dist.validation_enabled(False):
+    with numpyro.validation_enabled(False):
         log_density, score = known_by_its_score(exact)
         d = ScoreDistribution(score, x.shape[1:], support=support)
         assert np.all(d.support(d.reference)) and d.log_prob(d.reference) == 0

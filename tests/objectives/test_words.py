@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from flax import nnx
@@ -141,6 +142,9 @@ def test_a_normaliser_that_would_not_follow_is_refused(objective):
 def test_points_outside_of_a_support_or_on_its_border_are_told(objective):
     with pytest.raises(ValueError, match="in the support of EnergyDistribution, .*of 6 points"):
         call(objective, positive(), X)
+    one_hot = ns.EnergyDistribution(jnp.sum, 2, support=constraints.simplex)
+    with pytest.raises(ValueError, match="6 of 6 points lie on the border"):
+        call(objective, one_hot, np.eye(2)[[0, 1, 0, 1, 0, 0]])
     closed = ns.EnergyDistribution(jnp.sum, 2, support=constraints.unit_interval)
     with pytest.raises(ValueError, match="1 of 6 points lie on the border.*: move them inside"):
         call(objective, closed, jax.nn.sigmoid(X).at[2, 1].set(0.0))
@@ -205,7 +209,7 @@ def test_the_noise_must_cover_the_data():
     objective = NoiseContrastiveEstimation(half)
     with pytest.raises(ValueError, match="in the support of Independent, .* of 6 points are not"):
         call(objective, lambda x: jnp.sum(x**2))
-    with dist.validation_enabled(False):
+    with numpyro.validation_enabled(False):
         assert jax.jit(lambda x: call(objective, lambda x: jnp.sum(x**2), x))(X) == jnp.inf
     ising = ns.Ising((2, 3), 0.4, log_normalizer=jnp.zeros(()))
     noise = dist.Normal(0, 1).expand([2, 3]).to_event(2)

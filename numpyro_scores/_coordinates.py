@@ -16,7 +16,7 @@ class Coordinates(NamedTuple):
     Coordinates :math:`z`, all real, of the points of a support, :math:`x = x(z)`.
 
     - **to_support** - :math:`x(z)`, of one point.
-    - **from_support** - :math:`z(x)`, infinite on the border of the support (see :func:`on_border`).
+    - **from_support** - :math:`z(x)`, infinite on the border of the support, see `on_border`.
     - **log_volume** - :math:`\log |\det \partial x / \partial z|` of `z` and `x`, shape `()`.
     - **free_shape** - the shape of `z` from that of `x`.
     """

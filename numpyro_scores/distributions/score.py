@@ -55,6 +55,7 @@ class ScoreDistribution(PointwiseDistribution):
 
     pytree_data_fields = ("score", "reference")
     pytree_aux_fields = ("quadrature",)
+    log_normalizer = None  # nobody knows it
 
     def __init__(
         self,

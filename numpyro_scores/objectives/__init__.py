@@ -16,16 +16,12 @@ from numpyro_scores.objectives.contrastive import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
 )
-from numpyro_scores.objectives.denoising import (
-    DenoisingScoreMatching,
-    KarrasWeight,
-    LikelihoodWeight,
-    ScoreWeight,
-)
+from numpyro_scores.objectives.denoising import DenoisingScoreMatching
 from numpyro_scores.objectives.energy_discrepancy import EnergyDiscrepancy
 from numpyro_scores.objectives.finite_difference import FiniteDifferenceScoreMatching
 from numpyro_scores.objectives.implicit import ImplicitScoreMatching
 from numpyro_scores.objectives.noise_contrastive import NoiseContrastiveEstimation
+from numpyro_scores.objectives.noise_weights import KarrasWeight, LikelihoodWeight, ScoreWeight
 from numpyro_scores.objectives.pseudo_likelihood import PseudoLikelihood
 from numpyro_scores.objectives.ratio_matching import RatioMatching
 from numpyro_scores.objectives.sliced import SlicedScoreMatching

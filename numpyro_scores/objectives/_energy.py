@@ -24,6 +24,7 @@ from numpyro_scores.objectives._points import (
     is_discrete,
     is_distribution,
     takes,
+    with_normalizers,
 )
 
 
@@ -65,7 +66,7 @@ def check_unnormalised(module: Any) -> None:
     """
     :raises ValueError: if a distribution has a normaliser, which would not follow its parameters.
     """
-    if getattr(module, "log_normalizer", None) is not None:
+    if any(part.log_normalizer is not None for part in with_normalizers(module)):
         raise ValueError(
             "A distribution that is trained must not have a log_normalizer here: it varies with "
             "the parameters, and this objective does without. Leave it out; "

@@ -6,6 +6,7 @@
 import inspect
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -50,6 +51,18 @@ def of_floats(x: Array) -> Array:
 def is_distribution(module: Any) -> bool:
     """Whether a module is known by its log density."""
     return hasattr(module, "log_prob")
+
+
+def with_normalizers(module: Any) -> list[Any]:
+    """
+    The unnormalised distributions within a module, itself or beneath `expand`, `to_event`, a
+    transformation or a mixture: those that have a `log_normalizer`, or could have one.
+    """
+
+    def has_one(node: Any) -> bool:
+        return is_distribution(node) and hasattr(node, "log_normalizer")
+
+    return [node for node in jax.tree.leaves(module, is_leaf=has_one) if has_one(node)]
 
 
 def is_discrete(module: Any) -> bool:

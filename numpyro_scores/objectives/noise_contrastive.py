@@ -19,6 +19,7 @@ from numpyro_scores.objectives._points import (
     check_instance,
     contained,
     is_discrete,
+    with_normalizers,
 )
 
 
@@ -78,11 +79,13 @@ class NoiseContrastiveEstimation:
         """
         x = as_points(x)
         check_instance(module)
-        if getattr(module, "log_normalizer", 0.0) is None:
-            raise ValueError(
-                f"{type(module).__name__} has no normaliser that could be learned: give it "
-                "log_normalizer=jnp.zeros(())."
-            )
+        for part in with_normalizers(module):
+            if part.log_normalizer is None:
+                raise ValueError(
+                    f"{type(part).__name__} has no normaliser that could be learned: give it "
+                    "log_normalizer=jnp.zeros(()). A ScoreDistribution takes none, an "
+                    "EnergyDistribution does."
+                )
         self._check_kinds(module)
         check_event_shape(module, x[0])
         check_in_support(module, x)

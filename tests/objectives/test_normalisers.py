@@ -161,4 +161,4 @@ def test_fit_learns_a_continuous_machine_and_its_normaliser():
     # The Gaussians overlap, so that the parameters are less certain than the density.
     x = jnp.array([[0.0, 0.0], [0.8, 0.8], [0.8, -0.5], [-0.5, 1.5]])
     right = truth.log_prob(x) - ns.log_normalizer(truth, key=KEY).estimate
-    np.testing.assert_allclose(fitted.log_prob(x), right, atol=0.1)
+    np.testing.assert_allclose(fitted.log_prob(x), right, atol=0.2)

@@ -138,6 +138,21 @@ def test_a_normaliser_that_would_not_follow_is_refused(objective):
         call(objective, module, x)
 
 
+@pytest.mark.parametrize("log_normalizer", [None, 0.3])
+def test_normalisers_are_seen_beneath_wrappers(log_normalizer):
+    d = ns.EnergyDistribution(jnp.sum, 2, log_normalizer=log_normalizer)
+    shifted = dist.TransformedDistribution(d, dist.transforms.AffineTransform(0.5, 2.0))
+    noise = NoiseContrastiveEstimation(dist.Normal(0, 1).expand([2]).to_event(1))
+    wide = noise if log_normalizer is None else ImplicitScoreMatching()
+    narrow = ImplicitScoreMatching() if log_normalizer is None else noise
+    assert np.isfinite(call(narrow, shifted))
+    with pytest.raises(ValueError, match="EnergyDistribution has no normaliser|must not have a"):
+        call(wide, shifted)
+    lone = ns.ScoreDistribution(jnp.negative, 2)
+    with pytest.raises(ValueError, match="ScoreDistribution has no normaliser that could be"):
+        call(noise, lone)
+
+
 @pytest.mark.parametrize("objective", CONTINUOUS, ids=kind)
 def test_points_outside_of_a_support_or_on_its_border_are_told(objective):
     with pytest.raises(ValueError, match="in the support of EnergyDistribution, .*of 6 points"):

@@ -13,6 +13,7 @@ from jax import Array
 from numpyro_scores._validation import check_count
 from numpyro_scores.objectives._energy import energy_of
 from numpyro_scores.objectives._points import (
+    as_float_points,
     as_points,
     check_event_shape,
     check_in_support,
@@ -77,8 +78,9 @@ class NoiseContrastiveEstimation:
         :raises ValueError: if `x` is no batch, the module is not of such points or has no
             normaliser to learn, or the noise is not of such points or does not cover them.
         """
-        x = as_points(x)
         check_instance(module)
+        # Noise takes the type of the data, and is not to be rounded.
+        x = as_points(x) if is_discrete(module) else as_float_points(x)
         for part in with_normalizers(module):
             if part.log_normalizer is None:
                 raise ValueError(
@@ -88,7 +90,8 @@ class NoiseContrastiveEstimation:
                 )
         self._check_kinds(module)
         check_event_shape(module, x[0])
-        check_in_support(module, x)
+        for distribution in (module, self.noise):
+            check_in_support(distribution, x)
         energy = jax.vmap(energy_of(module, x[0]))
         y = self._points_of_noise(key, x)
 
@@ -105,7 +108,6 @@ class NoiseContrastiveEstimation:
         loss_of_data = jax.nn.softplus(-logit(x))
         covered = contained(self.noise, x)
         if covered is not None:
-            check_in_support(self.noise, x)
             loss_of_data = jnp.where(covered, loss_of_data, jnp.inf)
         return jnp.mean(loss_of_data) + self.num_noise * jnp.mean(jax.nn.softplus(logit(y)))
 

@@ -213,8 +213,8 @@ LATTICES = {
     "ising": lambda: Ising((2, 3), jnp.array(0.4)),
     "potts": lambda: Potts((2, 3), 3, jnp.array(0.4), jnp.zeros(3)),
     "field": lambda: PairwiseMRF([(0, 1), (1, 2)], jnp.ones(2), jnp.zeros((3, 3)), 3),
-    "rbm": lambda: BernoulliRBM(jnp.ones((4, 2)), jnp.zeros(4), jnp.zeros(2)),
-    "both sides": lambda: BernoulliRBM(jnp.ones((4, 2)), jnp.zeros(4), jnp.zeros(2)).joint(),
+    "rbm": lambda: BernoulliRBM(0.1 * jnp.ones((4, 2)), jnp.zeros(4), jnp.zeros(2)),
+    "both sides": lambda: BernoulliRBM(0.1 * jnp.ones((4, 2)), jnp.zeros(4), jnp.zeros(2)).joint(),
 }
 
 

@@ -180,7 +180,10 @@ def test_a_distribution_over_other_points_is_told(objective):
         call(objective, module, np.ones((4, 5)))
 
 
-@pytest.mark.parametrize("objective", [*CONTINUOUS, PROCESS], ids=kind)
+NORMAL_NOISE = NoiseContrastiveEstimation(dist.Normal(0, 2).expand([2]).to_event(1))
+
+
+@pytest.mark.parametrize("objective", [*CONTINUOUS, NORMAL_NOISE, PROCESS], ids=kind)
 def test_data_of_other_kinds(objective):
     module = denoiser if objective is PROCESS else lambda x: jnp.sum(x**2)
     for x, message in [

@@ -14,12 +14,14 @@ from numpyro.distributions.transforms import IdentityTransform, IndependentTrans
 from numpyro_scores._coordinates import Coordinates, coordinates_of
 
 
-def coordinates_of_support(support: constraints.Constraint) -> Coordinates | None:
+def coordinates_of_support(support: constraints.Constraint | None) -> Coordinates | None:
     """
     By NumPyro's `biject_to`, the map that its kernels move by; None for the real numbers.
 
     :raises ValueError: of a support that NumPyro has no such map of.
     """
+    if support is None:
+        return None
     try:
         # Bounds may be leaves of the distribution that is trained; they are no parameters.
         transform = biject_to(lax.stop_gradient(support))

@@ -141,6 +141,10 @@ class DenoisingScoreMatching:
         return jnp.mean(lax.stop_gradient(weights) * jax.vmap(error)(x, z, sigma))
 
 
+# A noise level that rises by more than this over the last eighth of the times has a pole there.
+MAX_RISE = 1e6
+
+
 def _check_levels(process: Any) -> None:
     """
     :raises ValueError: if a noise level of a process is zero, infinite or not a number.
@@ -150,7 +154,8 @@ def _check_levels(process: Any) -> None:
     if not is_concrete(levels):
         return
     levels = np.asarray(levels)
-    if not (np.all(np.isfinite(levels)) and np.all(levels > 0)):
+    fine = np.all(np.isfinite(levels)) and np.all(levels > 0)
+    if not fine or levels[-1] > MAX_RISE * levels[-2]:
         raise ValueError(
             "The noise levels of a process must be finite and positive, but those of "
             f"{process!r} at the times 0, 1/8, ..., 1 are {levels}: cut the times where there is "

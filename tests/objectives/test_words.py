@@ -215,6 +215,7 @@ class Levels:
         lambda t: t,
         lambda t: 0.01 + t / (1 - t),
         lambda t: t - 0.5,
+        lambda t: 1 + jnp.tan(np.pi / 2 * t * (1 - 1e-9)),
     ],
 )
 def test_levels_that_are_zero_infinite_or_negative_are_told(level):

@@ -18,6 +18,7 @@ ROOF = 5
 FLOORS = {
     "version": 0,
     "_callables": 0,
+    "_coordinates": 0,
     "_validation": 0,
     "curvature": 0,
     "densities": 0,

@@ -9,24 +9,21 @@ from numpyro_scores.objectives.adversarial import (
     AdversarialPair,
     GenerativeAdversarial,
 )
+from numpyro_scores.objectives.conditional_noise_contrastive import (
+    ConditionalNoiseContrastiveEstimation,
+)
 from numpyro_scores.objectives.contrastive import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
 )
-from numpyro_scores.objectives.denoising import (
-    DenoisingScoreMatching,
-    KarrasWeight,
-    LikelihoodWeight,
-    ScoreWeight,
-)
+from numpyro_scores.objectives.denoising import DenoisingScoreMatching
 from numpyro_scores.objectives.energy_discrepancy import EnergyDiscrepancy
 from numpyro_scores.objectives.finite_difference import FiniteDifferenceScoreMatching
 from numpyro_scores.objectives.implicit import ImplicitScoreMatching
-from numpyro_scores.objectives.noise_contrastive import (
-    ConditionalNoiseContrastiveEstimation,
-    NoiseContrastiveEstimation,
-)
-from numpyro_scores.objectives.pseudo_likelihood import PseudoLikelihood, RatioMatching
+from numpyro_scores.objectives.noise_contrastive import NoiseContrastiveEstimation
+from numpyro_scores.objectives.noise_weights import KarrasWeight, LikelihoodWeight, ScoreWeight
+from numpyro_scores.objectives.pseudo_likelihood import PseudoLikelihood
+from numpyro_scores.objectives.ratio_matching import RatioMatching
 from numpyro_scores.objectives.sliced import SlicedScoreMatching
 
 __all__ = [

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Energy
-from numpyro_scores._validation import as_event_shape, check_batch
-from numpyro_scores.objectives._energy import energy_of
+from numpyro_scores._coordinates import coordinates_of
+from numpyro_scores._validation import as_event_shape
+from numpyro_scores.objectives._energy import check_continuous, check_unnormalised, energy_of
+from numpyro_scores.objectives._points import as_float_points, check_event_shape, is_distribution
 
 
 @jax.tree_util.register_dataclass
@@ -87,7 +89,14 @@ class GenerativeAdversarial:
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch, or the pair is not of such points.
         """
-        x, z, critic = _prepared(module, x, self.latent_shape, key)
+        x, z = _prepared(module, x, self.latent_shape, key)
+        if is_distribution(module.critic):
+            raise ValueError(
+                f"The critic of a GenerativeAdversarial pair is a logit, x -> (), large for data, "
+                f"but it is the distribution {type(module.critic).__name__}: "
+                "AdversarialLikelihood is the objective for that."
+            )
+        critic = energy_of(module.critic, x[0])
         generated = jax.vmap(module.generator)(z)
         loss_of_critic = jnp.mean(jax.nn.softplus(-jax.vmap(critic)(x))) + jnp.mean(
             jax.nn.softplus(jax.vmap(critic)(lax.stop_gradient(generated)))
@@ -121,7 +130,8 @@ class AdversarialLikelihood:
 
     The latent points have the shape of the data and the Jacobian is exact, which costs `d`
     Jacobian-vector products and :math:`O(d^3)`: for tens to hundreds of dimensions. The formula is
-    the entropy where `G` is one-to-one, and too large by what it folds together otherwise.
+    the entropy where `G` is one-to-one, and too large by what it folds together otherwise. A
+    distribution with a bounded support, which the generator would leave, is refused.
     """
 
     def __call__(self, module: Any, x: Array, *, key: Array) -> Array:
@@ -133,7 +143,8 @@ class AdversarialLikelihood:
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch, or the pair is not of such points.
         """
-        x, z, energy = _prepared(module, x, jnp.shape(x)[1:], key)
+        x, z = _prepared(module, x, jnp.shape(x)[1:], key)
+        energy = _energy_without_bounds(module.critic, x)
         generated = jax.vmap(module.generator)(z)
 
         def log_volume(z):
@@ -148,16 +159,32 @@ class AdversarialLikelihood:
         return contrast + 2 * lax.stop_gradient(entropy) - entropy + _descent(energy, generated)
 
 
-def _prepared(module: Any, x: Array, latent_shape: Any, key: Array) -> tuple[Array, Array, Energy]:
-    """The points, as many latent points, and the critic."""
-    check_batch("x", x)
+def _energy_without_bounds(critic: Any, x: Array) -> Energy:
+    """
+    :raises ValueError: of a distribution whose support the generator would have to keep to.
+    """
+    if is_distribution(critic):
+        check_continuous(critic)
+        check_unnormalised(critic)
+        check_event_shape(critic, x[0])
+        if coordinates_of(critic) is not None:
+            raise ValueError(
+                f"The generator makes points of all real numbers, but {type(critic).__name__} has "
+                f"the support {critic.support}: train in its unconstrained coordinates, "
+                "biject_to(support).inv(x), or on another objective."
+            )
+    return energy_of(critic, x[0])
+
+
+def _prepared(module: Any, x: Array, latent_shape: Any, key: Array) -> tuple[Array, Array]:
+    """The points, and as many latent points."""
+    x = as_float_points(x)
     for name in ("generator", "critic"):
         if not callable(getattr(module, name, None)):
             raise ValueError(
                 f"{type(module).__name__} has no {name}: give an "
                 "AdversarialPair(generator, critic), or a module with these two attributes."
             )
-    x = jnp.asarray(x)
     z = random.normal(key, (len(x), *latent_shape), x.dtype)
     shape = jax.eval_shape(module.generator, z[0]).shape
     if shape != x.shape[1:]:
@@ -165,7 +192,7 @@ def _prepared(module: Any, x: Array, latent_shape: Any, key: Array) -> tuple[Arr
             f"The generator must map one latent point of shape {z.shape[1:]} to a point of shape "
             f"{x.shape[1:]}, but the output has shape {shape}."
         )
-    return x, z, energy_of(module.critic, x[0])
+    return x, z
 
 
 def _descent(f: Energy, generated: Array) -> Array:

@@ -12,8 +12,18 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from numpyro_scores._callables import as_pytree
-from numpyro_scores._validation import check_batch, check_count
-from numpyro_scores.objectives._energy import energy_of, unnormalised_energy_of
+from numpyro_scores._validation import check_count
+from numpyro_scores.objectives._energy import (
+    check_continuous,
+    free_energy_of,
+    unnormalised_energy_of,
+)
+from numpyro_scores.objectives._points import (
+    as_points,
+    check_in_support,
+    check_instance,
+    of_floats,
+)
 
 
 @dataclass(frozen=True)
@@ -30,9 +40,15 @@ class ContrastiveDivergence:
     *value* of the loss is no measure of fit: compare the likelihood, by `log_normalizer`, or the
     `PseudoLikelihood` of held-out data.
 
+    Chains of a `sampler` on a distribution with a bounded support run in its unconstrained
+    coordinates `z`, on :math:`E(x(z)) - \log |\det \partial x / \partial z|`, so that none leaves
+    it and their law is the distribution's. The loss has the energies of the points :math:`x(z)`
+    themselves.
+
     :param num_steps: k, steps of a chain: sweeps of block Gibbs sampling, or draws of `sampler`.
     :param sampler: for a continuous energy, makes a kernel of a potential energy, such as
-        `functools.partial(numpyro_scores.ULA, step_size=0.01, num_steps=20)`. By default a module
+        `functools.partial(numpyro_scores.ULA, step_size=0.01, num_steps=20)`, its step size in the
+        units of the unconstrained coordinates. By default a module
         with `gibbs_steps` (the lattices, random fields and machines of this package) makes its own.
     """
 
@@ -50,8 +66,8 @@ class ContrastiveDivergence:
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch, or nothing says how to run chains of the module.
         """
-        check_batch("x", x)
-        moved = moved_points(module, self.sampler, key, jnp.asarray(x), self.num_steps)
+        x = as_points(x)
+        moved = moved_points(module, self.sampler, key, x, self.num_steps)
         return contrast(module, x, moved)
 
 
@@ -85,7 +101,8 @@ class PersistentContrastiveDivergence:
 
     def init(self, data: Array, key: Array) -> Array:
         """The chains at the start: points of the data, shape `(num_chains, *event_shape)`."""
-        return data[random.randint(key, (self.num_chains,), 0, len(data))]
+        chains = data[random.randint(key, (self.num_chains,), 0, len(data))]
+        return chains if self.sampler is None else of_floats(chains)
 
     def __call__(self, module: Any, x: Array, chains: Array, *, key: Array) -> tuple[Array, Array]:
         """
@@ -95,7 +112,7 @@ class PersistentContrastiveDivergence:
         :param key: for the chains.
         :return: the loss, shape `()`, and the chains.
         """
-        check_batch("x", x)
+        x = as_points(x)
         key_restart, key_point, key_steps = random.split(key, 3)
         if self.restart_prob:
             restart = random.bernoulli(key_restart, self.restart_prob, (len(chains),))
@@ -115,6 +132,7 @@ def moved_points(
     module: Any, sampler: Callable[..., Any] | None, key: Array, x: Array, num_steps: int
 ) -> Array:
     """Where chains end that start at the points; nothing of it is differentiated."""
+    check_instance(module)
     module = lax.stop_gradient(as_pytree("module", module))
     if sampler is None:
         if not hasattr(module, "gibbs_steps"):
@@ -122,12 +140,16 @@ def moved_points(
                 f"{type(module).__name__} has no gibbs_steps of its own: give a sampler, such as "
                 "functools.partial(numpyro_scores.ULA, step_size=0.01, num_steps=20)."
             )
+        check_in_support(module, x)
         return module.gibbs_steps(key, x, num_steps)
 
-    def chain(key: Array, x: Array) -> Array:
-        kernel = sampler(potential_fn=energy_of(module, x))
-        state = kernel.init(key, 0, x, (), {})
-        state, _ = lax.scan(lambda s, _: (kernel.sample(s, (), {}), None), state, length=num_steps)
-        return getattr(state, kernel.sample_field)
+    check_continuous(module)
+    energy, z, to_support = free_energy_of(module, of_floats(x))
 
-    return jax.vmap(chain)(random.split(key, len(x)), x)
+    def chain(key: Array, z: Array) -> Array:
+        kernel = sampler(potential_fn=energy)
+        state = kernel.init(key, 0, z, (), {})
+        state, _ = lax.scan(lambda s, _: (kernel.sample(s, (), {}), None), state, length=num_steps)
+        return to_support(getattr(state, kernel.sample_field))
+
+    return jax.vmap(chain)(random.split(key, len(x)), z)

@@ -14,77 +14,16 @@ import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Denoiser, Energy, Score, as_score, check_field
-from numpyro_scores._validation import check_batch, check_positive, is_concrete
+from numpyro_scores._validation import check_positive, is_concrete
+from numpyro_scores.objectives._energy import free_field_of
+from numpyro_scores.objectives._points import (
+    as_float_points,
+    check_instance,
+    is_distribution,
+    takes,
+)
+from numpyro_scores.objectives.noise_weights import KarrasWeight, weights_of
 from numpyro_scores.processes import NoiseProcess
-
-
-@dataclass(frozen=True)
-class KarrasWeight:
-    r"""
-    :math:`\lambda(\sigma) = 1/\sigma^2 + 1/\sigma_{\text{data}}^2 = (\sigma^2 +
-    \sigma_{\text{data}}^2) / (\sigma \sigma_{\text{data}})^2`: every noise level starts with the
-    same loss for a network preconditioned with the same `sigma_data` (Karras et al. 2022, table 1).
-
-    :param sigma_data: standard deviation of the data, in its own units; by default the `sigma_data`
-        of the denoiser that is trained, or 1 if it has none.
-    :raises ValueError: in training, if the denoiser's is another.
-    """
-
-    sigma_data: float | None = None
-
-    def __post_init__(self):
-        if self.sigma_data is not None:
-            check_positive("sigma_data", self.sigma_data)
-
-    def of(self, denoiser: Any) -> "KarrasWeight":
-        """This weight, with the `sigma_data` of a denoiser that has one."""
-        own = getattr(denoiser, "sigma_data", None)
-        if own is None:
-            return self
-        given = own if self.sigma_data is None else self.sigma_data
-        if is_concrete(own) and not np.isclose(given, own):
-            raise ValueError(
-                f"The denoiser is preconditioned with sigma_data={own}, but its KarrasWeight has "
-                f"{given}: leave it out there. Another weight can be any callable."
-            )
-        return KarrasWeight(own)
-
-    def __call__(self, sigma: Array) -> Array:
-        sigma_data = 1.0 if self.sigma_data is None else self.sigma_data
-        return 1 / sigma**2 + 1 / sigma_data**2
-
-
-@dataclass(frozen=True)
-class ScoreWeight:
-    r"""
-    :math:`\lambda(\sigma) = 1/\sigma^2`: the same as the weight :math:`\sigma^2` on the squared
-    error of the score (Song & Ermon 2019, section 4.2).
-    """
-
-    def __call__(self, sigma: Array) -> Array:
-        return 1 / sigma**2
-
-
-@dataclass(frozen=True)
-class LikelihoodWeight:
-    r"""
-    :math:`\lambda = \sigma'(t) / \sigma(t)^3`, which is :math:`\tfrac12 g^2` on the squared error
-    of the score, with :math:`g^2 = d\sigma^2 / dt` (Song, Durkan, Murray & Ermon 2021, "Maximum
-    likelihood training of score-based diffusion models", theorem 1). The loss, times the `d`
-    entries of a point, is then a bound in nats:
-
-    .. math::
-        KL(p_{\sigma_{\min}} \| q_{\sigma_{\min}}) - KL(p_{\sigma_{\max}} \| q_{\sigma_{\max}})
-        \le d \left( J(D) - J(D^*) \right),
-
-    for data `p`, what the reverse process draws, `q`, and the best denoiser :math:`D^*`; with
-    equality if `D` is the denoiser of `q`. It does not depend on how the process runs through its
-    noise levels; for `VarianceExploding` it is :math:`\ln (\sigma_{\max} / \sigma_{\min})` times
-    `ScoreWeight`.
-    """
-
-    def __call__(self, sigma: Array, slope: Array) -> Array:
-        return slope / sigma**3
 
 
 @dataclass(frozen=True)
@@ -123,9 +62,14 @@ class DenoisingScoreMatching:
     :math:`\sigma \to 0`. It costs a second evaluation; at noise levels of the size of the data it
     adds to the variance.
 
-    :param noise: a noise level in the units of the data, or a process.
-    :param weight: :math:`\lambda`, any hashable callable; for a process only, by default
-        `KarrasWeight()`.
+    At one noise level a distribution with a bounded support is matched in its unconstrained
+    coordinates, as by :class:`ImplicitScoreMatching`, with the noise on these.
+
+    :param noise: a noise level in the units of the data (or of the unconstrained coordinates), or a
+        process, of finite positive noise levels.
+    :param weight: :math:`\lambda`, any hashable callable `weight(sigma)` of one noise level; for a
+        process only, by default `KarrasWeight()`. One with a method `at_times(process, t,
+        denoiser)` is asked for the weights, shape `(n,)`, at the times `t`.
     :param control_variate: for one small noise level only.
     """
 
@@ -140,6 +84,7 @@ class DenoisingScoreMatching:
                     "control_variate is for one small noise level, but noise is the process "
                     f"{self.noise!r}: leave control_variate out."
                 )
+            _check_levels(self.noise)
             return
         if isinstance(self.noise, Real):
             check_positive("noise", self.noise)
@@ -157,18 +102,21 @@ class DenoisingScoreMatching:
     def __call__(self, module: Energy | Score | Denoiser, x: Array, *, key: Array) -> Array:
         """
         :param module: on one unbatched point: an energy, `x -> ()`, or a score, `x -> x.shape`, at
-            one noise level; a denoiser, `(x, sigma) -> x.shape`, for a process.
+            one noise level, or an unnormalised distribution; for a process a denoiser,
+            `(x, sigma) -> x.shape`, or a distribution that has one, such as a `DiffusionPrior`.
         :param x: clean points, shape `(n, *event_shape)`.
         :param key: key of the noise and its levels.
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch or the output has another shape.
         """
-        check_batch("x", x)
-        x = jnp.asarray(x)
+        x = as_float_points(x)
         key_level, key_noise = random.split(key)
-        z = random.normal(key_noise, x.shape, x.dtype)
         if not isinstance(self.noise, NoiseProcess):
-            return self._one_level(module, x, z, self.noise)
+            field, x = free_field_of(module, x)
+            z = random.normal(key_noise, x.shape, x.dtype)
+            return self._one_level(field, x, z, self.noise)
+        module = _denoiser_of(module)
+        z = random.normal(key_noise, x.shape, x.dtype)
         t = (random.uniform(key_level) + jnp.arange(len(x)) / len(x)) % 1
         return self._all_levels(module, x, z, self.noise, t)
 
@@ -184,16 +132,56 @@ class DenoisingScoreMatching:
         sigma = process.noise_level(t).astype(x.dtype)
         check_field("The denoiser D(x, sigma)", denoiser, x[0], sigma[0])
         weight = KarrasWeight() if self.weight is None else self.weight
-        if isinstance(weight, LikelihoodWeight):
-            _, slope = jax.jvp(process.noise_level, (t,), (jnp.ones_like(t),))
-            weights = weight(sigma, slope.astype(x.dtype))
-        else:
-            if isinstance(weight, KarrasWeight):
-                weight = weight.of(denoiser)
-            weights = jax.vmap(weight)(sigma)
+        weights = weights_of(weight, process, t, denoiser).astype(x.dtype)
 
         def error(x, z, sigma):
             return jnp.mean((denoiser(x + sigma * z, sigma) - x) ** 2)
 
         # A sigma_data that is trained is not to make the weight small.
         return jnp.mean(lax.stop_gradient(weights) * jax.vmap(error)(x, z, sigma))
+
+
+# A noise level that rises by more than this over the last eighth of the times has a pole there.
+MAX_RISE = 1e6
+
+
+def _check_levels(process: Any) -> None:
+    """
+    :raises ValueError: if a noise level of a process is zero, infinite or not a number.
+    """
+    with jax.ensure_compile_time_eval():
+        levels = jnp.asarray(process.noise_level(jnp.linspace(0.0, 1.0, 9)))
+    if not is_concrete(levels):
+        return
+    levels = np.asarray(levels)
+    fine = np.all(np.isfinite(levels)) and np.all(levels > 0)
+    if not fine or levels[-1] > MAX_RISE * levels[-2]:
+        raise ValueError(
+            "The noise levels of a process must be finite and positive, but those of "
+            f"{process!r} at the times 0, 1/8, ..., 1 are {levels}: cut the times where there is "
+            "no noise, or no signal, as VariancePreserving does with t_min."
+        )
+
+
+def _denoiser_of(module: Any) -> Any:
+    """
+    :raises ValueError: if a module is no denoiser and has none.
+    """
+    check_instance(module)
+    name = type(module).__name__
+    if is_distribution(module):
+        if not callable(getattr(module, "denoiser", None)):
+            raise ValueError(
+                f"{name} has no denoiser: over the noise levels of a process D(x, sigma) is "
+                "trained. For a density take DenoisingScoreMatching(sigma), at one noise level, or "
+                "another objective."
+            )
+        return module.denoiser
+    if not takes(module, None, None):
+        raise ValueError(
+            f"Over the noise levels of a process a denoiser, D(x, sigma) -> x.shape, is trained, "
+            f"such as numpyro_scores.nn.MLPDenoiser, but {name} can't be called with two "
+            "arguments. An energy, or a score, is trained on DenoisingScoreMatching(sigma), at one "
+            "noise level."
+        )
+    return module

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from numpyro_scores._validation import check_batch, check_count, check_positive
-from numpyro_scores.objectives._energy import unnormalised_energy_of
+from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.objectives._energy import check_unnormalised, free_energy_of
+from numpyro_scores.objectives._points import as_float_points
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,13 @@ class EnergyDiscrepancy:
     the larger `m`: below 1 toward energies that vary too much (with :math:`w = 0, m = 1` the loss
     has no minimum at all), above 1 toward too flat ones.
 
+    Of a distribution with a bounded support points are moved in its unconstrained coordinates `z`,
+    and :math:`E(x(z)) - \log |\det \partial x / \partial z|` stands for the energy: the argument
+    above is one about the density of `z`, which that is.
+
     :param noise_scale: :math:`\sigma`, the square root of the paper's `t`, in the units of the
-        data: large enough to reach from mode to mode if their weights matter.
+        data (or of the unconstrained coordinates, as those of :math:`\log x` for positive data):
+        large enough to reach from mode to mode if their weights matter.
     :param num_negatives: `m`, negative samples for each point, fresh at every call.
     :param stabilizer: `w`; leave it at 1 unless a paper's numbers are to be repeated.
     """
@@ -61,13 +67,13 @@ class EnergyDiscrepancy:
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch, or the module is no energy of such points.
         """
-        check_batch("x", x)
-        x = jnp.asarray(x)
-        energy = jax.vmap(unnormalised_energy_of(module, x[0]))
+        check_unnormalised(module)
+        one_energy, x, _ = free_energy_of(module, as_float_points(x))
+        energy = jax.vmap(one_energy)
         key_there, key_back = random.split(key)
         y = x + self.noise_scale * random.normal(key_there, x.shape, x.dtype)
         z = random.normal(key_back, (self.num_negatives, *x.shape), x.dtype)
-        falls = energy(x) - jax.vmap(energy)(y + self.noise_scale * z)
+        falls = energy(x)[None] - jax.vmap(energy)(y[None] + self.noise_scale * z)
         log_stabilizer = jnp.log(jnp.full((1, len(x)), self.stabilizer, falls.dtype))
         log_sums = jax.nn.logsumexp(jnp.concatenate([log_stabilizer, falls]), axis=0)
         return jnp.mean(log_sums) - jnp.log(self.num_negatives)

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from numpyro_scores._callables import Energy, Score, as_score
-from numpyro_scores._validation import check_batch, check_count, check_positive
+from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.densities import traces
+from numpyro_scores.objectives._energy import free_field_of
+from numpyro_scores.objectives._points import as_float_points
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,15 @@ class FiniteDifferenceScoreMatching:
     Loss and gradient are those of :class:`SlicedScoreMatching` (for an energy, that with
     `variance_reduced=False`) plus a bias of :math:`O(\epsilon^2)`, which vanishes for a Gaussian.
 
-    :param eps: :math:`\epsilon`, in the units of the data: the step in each entry if the
-        projections are signs. A smaller one lessens the bias, but the second difference loses
-        :math:`|E| u / \epsilon^2` to rounding, `u` = 6e-8 in float32. For components of standard
-        deviation 0.3 in 2 and in 64 dimensions the gradient was off by 2%, 0.3% and 0.1% at 0.05,
-        0.02 and 0.01, and noisy by 0.01%, 0.07% and 0.3%: the default is for standardised data.
+    A distribution with a bounded support is matched in its unconstrained coordinates, as by
+    :class:`ImplicitScoreMatching`.
+
+    :param eps: :math:`\epsilon`, in the units of the data (or of unconstrained coordinates): the
+        step in each entry if the projections are signs. A smaller one lessens the bias, but the
+        second difference loses :math:`|E| u / \epsilon^2` to rounding, `u` = 6e-8 in float32. For
+        components of standard deviation 0.3 in 2 and in 64 dimensions the gradient was off by 2%,
+        0.3% and 0.1% at 0.05, 0.02 and 0.01, and noisy by 0.01%, 0.07% and 0.3%: the default is for
+        standardised data.
     :param num_projections: projections `v` a point, fresh at every call.
     :param projection: as of :class:`SlicedScoreMatching`.
     """
@@ -56,20 +62,20 @@ class FiniteDifferenceScoreMatching:
 
     def __call__(self, module: Energy | Score, x: Array, *, key: Array) -> Array:
         """
-        :param module: an energy, `x -> ()`, or a score, `x -> x.shape`, on one unbatched point.
+        :param module: an energy, `x -> ()`, or a score, `x -> x.shape`, on one unbatched point, or
+            an unnormalised distribution.
         :param x: points, shape `(n, *event_shape)`.
         :param key: key of the projections.
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch or the output has another shape.
         """
-        check_batch("x", x)
-        x = jnp.asarray(x)
-        is_score = as_score(module, x[0]) is module
+        field, x = free_field_of(module, as_float_points(x))
+        is_score = as_score(field, x[0]) is field
         slice_ = self._slice_of_score if is_score else self._slice_of_energy
 
         def loss(x, key):
             keys = random.split(key, self.num_projections)
-            return jnp.mean(jax.vmap(lambda key: slice_(module, x, key))(keys))
+            return jnp.mean(jax.vmap(lambda key: slice_(field, x, key))(keys))
 
         return jnp.mean(jax.vmap(loss)(x, random.split(key, len(x))))
 

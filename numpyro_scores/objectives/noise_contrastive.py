@@ -1,17 +1,27 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Noise-contrastive estimation: telling data from noise, or from data with noise."""
+"""Noise-contrastive estimation: telling data from noise."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, random
+from jax import Array
 
-from numpyro_scores._validation import check_batch, check_count, check_positive
-from numpyro_scores.objectives._energy import energy_of, unnormalised_energy_of
+from numpyro_scores._validation import check_count
+from numpyro_scores.objectives._energy import energy_of
+from numpyro_scores.objectives._points import (
+    as_float_points,
+    as_points,
+    check_event_shape,
+    check_in_support,
+    check_instance,
+    contained,
+    is_discrete,
+    with_normalizers,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,11 @@ class NoiseContrastiveEstimation:
     `EnergyDistribution(energy, event_shape, log_normalizer=jnp.zeros(()))`, and comes out of `fit`
     normalised; an energy with a bias of its own will do as well. Of an energy that has none, such
     as `nn.MLPEnergy`, which is zero at zero, the minimum is elsewhere.
+
+    Outside of the support of a distribution, where noise may fall, :math:`E = \infty` and `h` is 0.
+    The noise in turn must have a density wherever the data are: where it has none nothing is
+    learned, so that points of the data outside of *its* support are refused, within a compiled
+    program by an infinite loss.
 
     Choose noise that covers the data, a Gaussian of their mean and covariance say: the variance of
     the estimate grows as noise and data come apart, so that in many dimensions
@@ -61,23 +76,50 @@ class NoiseContrastiveEstimation:
         :return: the loss, shape `()`; :math:`(1 + \\nu) \\log(1 + \\nu) - \\nu \\log \\nu` if noise
             and data are the same.
         :raises ValueError: if `x` is no batch, the module is not of such points or has no
-            normaliser to learn, or the noise is not of such points.
+            normaliser to learn, or the noise is not of such points or does not cover them.
         """
-        check_batch("x", x)
-        x = jnp.asarray(x)
-        if getattr(module, "log_normalizer", 0.0) is None:
-            raise ValueError(
-                f"{type(module).__name__} has no normaliser that could be learned: give it "
-                "log_normalizer=jnp.zeros(())."
-            )
-        energy = energy_of(module, x[0])
+        check_instance(module)
+        # Noise takes the type of the data, and is not to be rounded.
+        x = as_points(x) if is_discrete(module) else as_float_points(x)
+        for part in with_normalizers(module):
+            if part.log_normalizer is None:
+                raise ValueError(
+                    f"{type(part).__name__} has no normaliser that could be learned: give it "
+                    "log_normalizer=jnp.zeros(()). A ScoreDistribution takes none, an "
+                    "EnergyDistribution does."
+                )
+        self._check_kinds(module)
+        check_event_shape(module, x[0])
+        for distribution in (module, self.noise):
+            check_in_support(distribution, x)
+        energy = jax.vmap(energy_of(module, x[0]))
         y = self._points_of_noise(key, x)
 
-        def logit(x):
-            return -jax.vmap(energy)(x) - self.noise.log_prob(x) - jnp.log(self.num_noise)
+        def logit(points):
+            inside = contained(module, points)
+            if inside is None:
+                log_density = -energy(points)
+            else:
+                # An energy outside of its support may be anything: it is not to be looked at.
+                where = inside.reshape(-1, *[1] * (points.ndim - 1))
+                log_density = jnp.where(inside, -energy(jnp.where(where, points, x[0])), -jnp.inf)
+            return log_density - self.noise.log_prob(points) - jnp.log(self.num_noise)
 
-        loss_of_noise = jnp.mean(jax.nn.softplus(logit(y)))
-        return jnp.mean(jax.nn.softplus(-logit(x))) + self.num_noise * loss_of_noise
+        loss_of_data = jax.nn.softplus(-logit(x))
+        covered = contained(self.noise, x)
+        if covered is not None:
+            loss_of_data = jnp.where(covered, loss_of_data, jnp.inf)
+        return jnp.mean(loss_of_data) + self.num_noise * jnp.mean(jax.nn.softplus(logit(y)))
+
+    def _check_kinds(self, module):
+        both = module, self.noise
+        kinds = ["discrete" if is_discrete(d) else "continuous" for d in both]
+        if all(hasattr(d, "support") for d in both) and kinds[0] != kinds[1]:
+            raise ValueError(
+                f"noise must have a density where {type(module).__name__} has one, which is "
+                f"{kinds[0]}, but the noise {type(self.noise).__name__} is {kinds[1]}: one of "
+                "them has probabilities, the other a density."
+            )
 
     def _points_of_noise(self, key, x):
         num_points = self.num_noise * len(x)
@@ -91,47 +133,3 @@ class NoiseContrastiveEstimation:
                 ".expand(event_shape).to_event()."
             )
         return y.astype(x.dtype)
-
-
-@dataclass(frozen=True)
-class ConditionalNoiseContrastiveEstimation:
-    r"""
-    Conditional noise-contrastive estimation (Ceylan & Gutmann 2018, "Conditional noise-contrastive
-    estimation of unnormalised models") with Gaussian noise: which of two points is the one from
-    the data?
-
-    .. math::
-        2\, \mathbb E_{x, z} \log \left( 1 + e^{E(x) - E(y)} \right), \quad y = x + \epsilon z.
-
-    The noise is symmetric, so it cancels, and so does the normaliser. The minimum is at
-    :math:`E = -\log p` up to a constant for every :math:`\epsilon`. Small ones make it score
-    matching: :math:`2 \log 2 + \epsilon^2 J / 2 + O(\epsilon^4)`, with the loss `J` of
-    :class:`ImplicitScoreMatching`.
-
-    :param noise_scale: :math:`\epsilon`, in the units of the data, of the size of their smallest
-        structures or larger: where the loss is near :math:`2 \log 2` it was too small to tell the
-        two points apart, near 0 too large to be hard.
-    :param num_noise: noisy points for each point of the data, fresh at every call.
-    """
-
-    noise_scale: float
-    num_noise: int = 10
-
-    def __post_init__(self):
-        check_positive("noise_scale", self.noise_scale)
-        check_count("num_noise", self.num_noise)
-
-    def __call__(self, module: Any, x: Array, *, key: Array) -> Array:
-        """
-        :param module: an energy, `x -> ()`, or an unnormalised distribution.
-        :param x: points, shape `(n, *event_shape)`.
-        :param key: key of the noise.
-        :return: the loss, shape `()`.
-        :raises ValueError: if `x` is no batch, or the module is no energy of such points.
-        """
-        check_batch("x", x)
-        x = jnp.asarray(x)
-        energy = jax.vmap(unnormalised_energy_of(module, x[0]))
-        z = random.normal(key, (self.num_noise, *x.shape), x.dtype)
-        noisy = jax.vmap(energy)(x + self.noise_scale * z)
-        return 2 * jnp.mean(jax.nn.softplus(energy(x) - noisy))

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from numpyro_scores._callables import Energy, Score, as_score
-from numpyro_scores._validation import check_batch, check_count
+from numpyro_scores._validation import check_count
 from numpyro_scores.densities import traces
+from numpyro_scores.objectives._energy import free_field_of
+from numpyro_scores.objectives._points import as_float_points
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class SlicedScoreMatching:
     summed over the entries of a point and averaged over projections and batch. With
     :math:`\mathbb E[v v^T] = I` both have the expectation and so the minimum of
     :class:`ImplicitScoreMatching`, at the cost of `num_projections` Jacobian-vector products.
+
+    A distribution with a bounded support is matched in its unconstrained coordinates, as by
+    :class:`ImplicitScoreMatching`.
 
     :param num_projections: projections `v` a point, fresh at every call.
     :param projection: `projection(key, shape, dtype)`, of identity covariance: one of
@@ -46,15 +51,15 @@ class SlicedScoreMatching:
 
     def __call__(self, module: Energy | Score, x: Array, *, key: Array) -> Array:
         """
-        :param module: an energy, `x -> ()`, or a score, `x -> x.shape`, on one unbatched point.
+        :param module: an energy, `x -> ()`, or a score, `x -> x.shape`, on one unbatched point, or
+            an unnormalised distribution.
         :param x: points, shape `(n, *event_shape)`.
         :param key: key of the projections.
         :return: the loss, shape `()`.
         :raises ValueError: if `x` is no batch or the output has another shape.
         """
-        check_batch("x", x)
-        x = jnp.asarray(x)
-        score = as_score(module, x[0])
+        field, x = free_field_of(module, as_float_points(x))
+        score = as_score(field, x[0])
 
         def loss(x, key):
             s, jvp = jax.linearize(score, x)

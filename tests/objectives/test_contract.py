@@ -13,8 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
+from numpyro.distributions import constraints
 
-from numpyro_scores import ULA, HutchinsonTrace
+from numpyro_scores import (
+    ULA,
+    BernoulliRBM,
+    EnergyDistribution,
+    HutchinsonTrace,
+    Ising,
+    PairwiseMRF,
+    Potts,
+)
 from numpyro_scores.densities import traces
 from numpyro_scores.objectives import (
     AdversarialLikelihood,
@@ -110,6 +119,8 @@ class Case:
     as_module: Any = itself
 
     def __call__(self, x, key=KEY, field=None):
+        if isinstance(self.objective, PseudoLikelihood | RatioMatching):
+            x = np.sign(x) if isinstance(x, np.ndarray) else jnp.sign(x)
         return self.objective(self.as_module(field or self.field), x, key=key)
 
 
@@ -164,6 +175,60 @@ def test_equal_objectives_compile_once():
     num_traces = len(traces)
     evaluate(SlicedScoreMatching(num_projections=7), counted, X)
     assert num_traces == len(traces) > 0
+
+
+@OBJECTIVES
+def test_it_runs_under_the_switches_that_look_for_faults(make):
+    case = make((4,))
+
+    def loss(factor, x):
+        return case(x, field=lambda *args: factor * case.field(*args))
+
+    with jax.numpy_rank_promotion("raise"), jax.debug_nans(True):
+        value, slope = jax.jit(jax.value_and_grad(loss))(1.0, X)
+    assert np.isfinite(value) and np.isfinite(slope) and slope != 0
+
+
+UNIT = np.random.default_rng(0).uniform(size=(5, 3))
+ON_SUPPORTS = {
+    "positive": (constraints.positive, UNIT),
+    "interval": (constraints.interval(0.0, jnp.array(2.0)), UNIT),
+    "simplex": (constraints.simplex, UNIT / UNIT.sum(1, keepdims=True)),
+}
+
+
+@pytest.mark.parametrize("objective", [*SCORE_OBJECTIVES[::2], *ENERGY_OBJECTIVES[:4]], ids=name)
+@pytest.mark.parametrize("support", ON_SUPPORTS)
+def test_distributions_with_a_support_run_under_the_switches(support, objective):
+    support, x = ON_SUPPORTS[support]
+    d = EnergyDistribution(
+        jax.tree_util.Partial(lambda a, x: a * jnp.sum(x**3), jnp.array(1.5)), 3, support=support
+    )
+    with jax.numpy_rank_promotion("raise"), jax.debug_nans(True):
+        value, slope = jax.jit(jax.value_and_grad(lambda d: objective(d, x, key=KEY)))(d)
+    assert np.isfinite(value) and slope.energy.args[0] != 0
+
+
+LATTICES = {
+    "ising": lambda: Ising((2, 3), jnp.array(0.4)),
+    "potts": lambda: Potts((2, 3), 3, jnp.array(0.4), jnp.zeros(3)),
+    "field": lambda: PairwiseMRF([(0, 1), (1, 2)], jnp.ones(2), jnp.zeros((3, 3)), 3),
+    "rbm": lambda: BernoulliRBM(0.1 * jnp.ones((4, 2)), jnp.zeros(4), jnp.zeros(2)),
+    "both sides": lambda: BernoulliRBM(0.1 * jnp.ones((4, 2)), jnp.zeros(4), jnp.zeros(2)).joint(),
+}
+
+
+@pytest.mark.parametrize(
+    "objective", [PseudoLikelihood(), RatioMatching(), ContrastiveDivergence(2)], ids=name
+)
+@pytest.mark.parametrize("lattice", LATTICES)
+def test_discrete_distributions_make_no_nan(lattice, objective):
+    d = LATTICES[lattice]()
+    x = np.ones((4, *d.event_shape))
+    with jax.debug_nans(True):
+        value, slope = jax.jit(jax.value_and_grad(lambda d: objective(d, x, key=KEY)))(d)
+    assert np.isfinite(value)
+    assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(slope))
 
 
 @OBJECTIVES

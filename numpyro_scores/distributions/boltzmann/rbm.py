@@ -217,13 +217,14 @@ class GaussianBernoulliRBM(RestrictedBoltzmann):
             "log_visible_scale": jnp.log(self.visible_scale),
             "hidden_bias": self.hidden_bias,
         }
+        if self.log_normalizer is not None:
+            params["log_normalizer"] = jnp.asarray(self.log_normalizer, float)
 
         def machine(params: dict[str, Array]) -> GaussianBernoulliRBM:
             others = {k: v for k, v in params.items() if k != "log_visible_scale"}
             scale = jnp.exp(params["log_visible_scale"])
             return GaussianBernoulliRBM(
                 visible_scale=scale,
-                log_normalizer=self.log_normalizer,
                 sampler=self.sampler,
                 validate_args=self._validate_args,
                 **others,

@@ -63,6 +63,12 @@ class AnnealedLangevin(NoiseLevelKernel):
     `init_params` are checked but do not matter: an anneal starts from the prior.
     """
 
+    approximation = (
+        "its anneal lags behind the noise levels, and there the likelihood is that of a point "
+        "estimate: weights of far modes and rare values come out wrong first; more num_levels and "
+        "num_steps lessen it"
+    )
+
     def __init__(
         self,
         model: Callable,

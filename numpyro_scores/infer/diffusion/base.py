@@ -50,6 +50,9 @@ class NoiseLevelKernel(LangevinKernel):
     :param noise_levels: the noise levels themselves.
     """
 
+    # What is approximate, whatever the number of draws, and in which direction: `diagnose` says it.
+    approximation: str | None = None
+
     def __init__(
         self,
         model: Callable,

@@ -76,6 +76,11 @@ class DAPS(PosteriorKernel):
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     """
 
+    approximation = (
+        "it takes the clean value given a noisy one to vary alike in all directions: a noise scale "
+        "that is inferred comes out too large and too uncertain, up to three times"
+    )
+
     def __init__(
         self,
         model: Callable,

@@ -60,6 +60,12 @@ class MomentMatching(GuidedKernel):
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """
 
+    approximation = (
+        "it takes the clean value given a noisy one for a Gaussian, which is exact for a Gaussian "
+        "prior and a linear Gaussian likelihood alone: a noise scale that is inferred comes out "
+        "too large"
+    )
+
     def __init__(
         self,
         model: Callable,

@@ -52,6 +52,11 @@ class DiffusionPosteriorSampling(GuidedKernel):
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """
 
+    approximation = (
+        "it takes the clean value to be known from the noisy one, and so trusts the data too much: "
+        "draws spread too little, and a noise scale that is inferred comes out too small"
+    )
+
     def _start_memory(self, key, x, blocks):
         return block_directions(random.normal(key, x.shape, x.dtype), blocks.index)[:1]
 

@@ -103,6 +103,15 @@ class SplitGibbs(PosteriorKernel):
         self._num_steps = num_steps
         self._num_warmup = 0
 
+    @property
+    def approximation(self) -> str:
+        return (
+            f"its draws have the likelihood of a value with noise {self._coupling:.3g} (coupling) "
+            "added: they spread too much in directions that are measured more precisely than that, "
+            "and a noise scale that is inferred comes out too small; it is exact as coupling goes "
+            "to zero"
+        )
+
     def _check_model(self, model_args, model_kwargs, values):
         super()._check_model(model_args, model_kwargs, values)
         process = self._process

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
-from numpyro_scores.infer.diffusion.base import AnnealedState, NoiseLevelKernel
+from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent
 from numpyro_scores.infer.diffusion.walk import BlockLangevin
 from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
 
@@ -96,6 +96,7 @@ class AnnealedLangevin(NoiseLevelKernel):
         self._integrator = integrator
         self._friction = friction
 
+    @independent
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
@@ -118,7 +119,7 @@ class AnnealedLangevin(NoiseLevelKernel):
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
         walk = langevin.start(x, key_noise, key_directions)
         walk, num_grad_evals = lax.scan(level, walk, inputs)
-        return AnnealedState(
+        return Draw(
             z=unravel(walk.x),
             diverging=walk.diverging,
             num_grad_evals=jnp.sum(num_grad_evals),

@@ -15,15 +15,15 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.densities.flow import probability_flow
 from numpyro_scores.densities.traces import rademacher
-from numpyro_scores.infer.diffusion.base import AnnealedState
-from numpyro_scores.infer.diffusion.posteriors import PosteriorKernel, posterior_of
+from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent
+from numpyro_scores.infer.diffusion.posteriors import posterior_of
 from numpyro_scores.infer.diffusion.walk import BlockLangevin
 
 # Of the variance sigma^2 that the clean value is left with at least.
 SMALLEST_SHARE = 1e-4
 
 
-class DAPS(PosteriorKernel):
+class DAPS(NoiseLevelKernel):
     r"""
     Decoupled annealing posterior sampling (Zhang et al. 2024, "Improving diffusion inverse problem
     solving with decoupled noise annealing", algorithm 1) for a model with noise-conditional priors
@@ -76,6 +76,7 @@ class DAPS(PosteriorKernel):
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     """
 
+    _by_denoiser = True
     approximation = (
         "it takes the clean value given a noisy one to vary alike in all directions: a noise scale "
         "that is inferred comes out too large and too uncertain, up to three times"
@@ -97,15 +98,16 @@ class DAPS(PosteriorKernel):
         self._num_steps = num_steps
         self._num_flow_steps = num_flow_steps
 
+    @independent
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
         levels = jnp.asarray(self._levels(), x.dtype)
         blocks = self._blocks(state.z)
         is_prior = blocks.index == 0
-        posterior = posterior_of(self._model, state.z, model_args, model_kwargs)
+        posterior = posterior_of(self._coordinates(), state.z, model_args, model_kwargs)
         slope = jax.grad(posterior.energy)
-        langevin = BlockLangevin(blocks, self._num_steps)
+        langevin = BlockLangevin(blocks, self._num_steps, is_bounded=True)
 
         def level(carry, inputs):
             x, walk = carry
@@ -131,7 +133,7 @@ class DAPS(PosteriorKernel):
         walk = langevin.start(x, key_noise, key_directions)
         (x, walk), num_grad_evals = lax.scan(level, (x, walk), inputs)
         num_flow_evals = (4 * self._num_flow_steps or 2) * len(levels)
-        return AnnealedState(
+        return Draw(
             z=unravel(x),
             diverging=walk.diverging,
             num_grad_evals=jnp.sum(num_grad_evals) + num_flow_evals,

@@ -3,16 +3,21 @@
 
 """Diffusion posterior sampling: the likelihood of the denoised value."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jax.flatten_util import ravel_pytree
 
 from numpyro_scores.curvature import NUM_ITERATIONS, block_directions, largest_curvature, renewed
-from numpyro_scores.infer.diffusion.guided import GuidedKernel
-from numpyro_scores.infer.diffusion.posteriors import Posterior
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel, independent
+from numpyro_scores.infer.diffusion.guided import check_steps, guided_draw
+from numpyro_scores.infer.diffusion.posteriors import Posterior, posterior_of
+from numpyro_scores.samplers import Ancestral, ReverseSampler
 
 
-class DiffusionPosteriorSampling(GuidedKernel):
+class DiffusionPosteriorSampling(NoiseLevelKernel):
     r"""
     Diffusion posterior sampling (Chung et al. 2023, "Diffusion posterior sampling for general noisy
     inverse problems") for a model with noise-conditional priors
@@ -52,15 +57,48 @@ class DiffusionPosteriorSampling(GuidedKernel):
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """
 
+    _by_denoiser = True
     approximation = (
         "it takes the clean value to be known from the noisy one, and so trusts the data too much: "
         "draws spread too little, and a noise scale that is inferred comes out too small"
     )
 
-    def _start_memory(self, key, x, blocks):
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        sampler: ReverseSampler = Ancestral(num_steps=100),
+        num_steps: int = 5,
+    ):
+        super().__init__(model)
+        check_steps(sampler, num_steps)
+        self._sampler = sampler
+        self._num_steps = num_steps
+
+    @independent
+    def _sample_chain(self, state, model_args, model_kwargs):
+        def start(key):
+            return ravel_pytree(self._start(key, model_args, model_kwargs))[0]
+
+        return guided_draw(
+            PointGuidance(),
+            posterior_of(self._coordinates(), state.z, model_args, model_kwargs),
+            self._blocks(state.z),
+            self._process,
+            self._sampler,
+            self._num_steps,
+            start,
+            state.rng_key,
+        )
+
+
+class PointGuidance:
+    """The likelihood of the denoised value, as far as the step allows."""
+
+    def start(self, key, x, blocks):
         return block_directions(random.normal(key, x.shape, x.dtype), blocks.index)[:1]
 
-    def _posterior(self, key, memory, posterior, blocks, x, sigma, sigma_next):
+    def denoiser(self, key, memory, posterior, blocks, x, sigma, sigma_next):
         is_prior = blocks.index == 0
 
         def gradient(x):
@@ -78,7 +116,7 @@ class DiffusionPosteriorSampling(GuidedKernel):
         return denoiser, directions
 
     @property
-    def _num_grad_evals(self):
+    def num_grad_evals(self):
         return 1 + 2 * NUM_ITERATIONS, 1
 
 

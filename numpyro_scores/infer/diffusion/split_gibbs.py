@@ -13,7 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
-from numpyro_scores.infer.diffusion.posteriors import PosteriorKernel, posterior_of
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.diffusion.posteriors import posterior_of
 from numpyro_scores.infer.diffusion.walk import BlockLangevin, Walk
 from numpyro_scores.infer.trees import all_finite
 from numpyro_scores.samplers import Ancestral, PredictorCorrector, ReverseSampler, ReverseSDE
@@ -40,7 +41,7 @@ class SplitGibbsState(NamedTuple):
     rng_key: Array
 
 
-class SplitGibbs(PosteriorKernel):
+class SplitGibbs(NoiseLevelKernel):
     r"""
     The split Gibbs sampler with a diffusion prior (PnP-DM; Wu et al. 2024, "Principled
     probabilistic imaging using diffusion models as plug-and-play priors", algorithm 1) for a model
@@ -82,6 +83,8 @@ class SplitGibbs(PosteriorKernel):
     Steps that leave the finite numbers are not made, and `diverging` says so.
     """
 
+    _by_denoiser = True
+
     def __init__(
         self,
         model: Callable,
@@ -101,7 +104,6 @@ class SplitGibbs(PosteriorKernel):
         self._coupling = coupling
         self._sampler = sampler
         self._num_steps = num_steps
-        self._num_warmup = 0
 
     @property
     def approximation(self) -> str:
@@ -128,7 +130,7 @@ class SplitGibbs(PosteriorKernel):
         return largest * (self._coupling / largest) ** share
 
     def _langevin(self, z):
-        return BlockLangevin(self._blocks(z), self._num_steps)
+        return BlockLangevin(self._blocks(z), self._num_steps, is_bounded=True)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
@@ -151,7 +153,7 @@ class SplitGibbs(PosteriorKernel):
         rho = jnp.asarray(self._coupling_at(state.i), x.dtype)
         langevin = self._langevin(state.z)
         is_prior = langevin.blocks.index == 0
-        posterior = posterior_of(self._model, state.z, model_args, model_kwargs)
+        posterior = posterior_of(self._coordinates(), state.z, model_args, model_kwargs)
         slope = jax.grad(posterior.energy)
 
         def gradient(v):

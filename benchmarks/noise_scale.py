@@ -91,7 +91,7 @@ SAMPLERS = {
     "TemperedSMC": by_particles(ns.TemperedSMC),
     "TwistedDiffusionSampler": by_particles(ns.TwistedDiffusionSampler),
     "AnnealedLangevin": by_kernel(ns.AnnealedLangevin),
-    "SplitGibbs(coupling=0.1)": by_kernel(lambda m: ns.SplitGibbs(m, coupling=0.1), 50, 50),
+    "SplitGibbs(coupling=0.1)": by_kernel(lambda m: ns.SplitGibbs(m, coupling=0.1), 500, 50),
     "MomentMatching": by_kernel(ns.MomentMatching),
     "DiffusionPosteriorSampling": by_kernel(ns.DiffusionPosteriorSampling),
     "DAPS": by_kernel(ns.DAPS),

@@ -25,8 +25,12 @@ class AnnealedLangevin(NoiseLevelKernel):
 
     Each draw is one full anneal from fresh prior draws, so the draws are **independent**: the
     priors start at the largest noise level, all other sites (a noise scale, say) at a draw of
-    their own prior, and then all sites move together by Langevin steps at each noise level. No
-    warmup is needed. The draws of a diffusion site are of the smallest noise level.
+    their own prior, and then all sites move together by Langevin steps at each noise level. The
+    draws of a warmup, which would serve nothing, are not made (but within NumPyro's `Gibbs` they
+    are). The draws of a diffusion site are of the smallest noise level.
+
+    A `TransformedDistribution` of such a prior (other units, say) is annealed in the prior's own
+    coordinates, and a prior whose log density is scaled (`numpyro.handlers.scale`) to that power.
 
     The result is **approximate**: the dynamics lags behind the noise levels, and with
     `denoised=True` the likelihood at noise level :math:`\sigma` is that of
@@ -56,8 +60,9 @@ class AnnealedLangevin(NoiseLevelKernel):
         default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
     :raises ValueError: if an overdamped integrator is given a friction, or `integrator` is none.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own that the anneal would pass (`prior.at(sigma)`), or a discrete site, or if the
-        potential energy is not finite (data with NaN).
+        its own that the anneal would pass (`prior.at(sigma)`) or one inside of `scan` or `cond`, a
+        random subsample of its data or a discrete site, or if the potential energy is not finite
+        (data with NaN).
 
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     `init_params` are checked but do not matter: an anneal starts from the prior.

@@ -39,12 +39,14 @@ class DAPS(NoiseLevelKernel):
        p(y, \text{others} \mid x_0)`, without a gradient through the denoiser;
     3. :math:`x_{\sigma'} = x_0 + \sigma' z` at the next level.
 
-    Each draw is one such anneal from fresh noise, so the draws are **independent** and no warmup is
-    needed. Errors of one level are forgotten with its noise, so that distant modes stay in reach.
+    Each draw is one such anneal from fresh noise, so the draws are **independent**, and
+    those of a warmup are not made. Errors of one level are forgotten with its noise, so that distant modes stay in reach.
     The draws are of :math:`x_0`, without the noise of the smallest level.
 
     It is exact for a Gaussian prior that is alike in all directions, whatever the likelihood, as
-    far as the Langevin steps are; else it is **biased**, since :math:`x_0` given :math:`x_\sigma`
+    far as the Langevin steps are (with a standard normal prior and five data of noise 0.01 to 3,
+    the standard deviation came out within 2% and the mean within 0.03 of it, at the defaults); else
+    it is **biased**, since :math:`x_0` given :math:`x_\sigma`
     is taken to be alike in all directions. Where the standard deviations of a Gaussian prior went
     from 0.35 to 1.55, the variances of the posterior came out between 0.7 and 1.05 of the truth.
     With the probability flow, whose end varies as much as the prior does already, they came out up
@@ -70,7 +72,8 @@ class DAPS(NoiseLevelKernel):
     :param num_flow_steps: number of Runge-Kutta steps of the probability flow, each of four
         evaluations, for the published estimate; 0 for the denoised value and its variance.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), several with different processes, or a discrete site, or if the
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`, several
+        with different processes, a random subsample of its data or a discrete site, or if the
         potential energy is not finite.
 
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.

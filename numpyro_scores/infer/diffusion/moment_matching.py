@@ -37,7 +37,8 @@ class MomentMatching(NoiseLevelKernel):
     (y - A D)`. The system is solved by conjugate gradients, from one Jacobian-vector product of the
     denoiser and one Hessian-vector product of the likelihood each; no matrix is formed.
 
-    Each draw is one run from fresh noise, so the draws are **independent** and no warmup is needed.
+    Each draw is one run from fresh noise, so the draws are **independent**, and those of a
+    warmup are not made.
     Other sites (a noise scale, say) start at a draw of their own prior and move by Langevin steps
     at each noise level, with :math:`D` in the place of the prior.
 
@@ -45,7 +46,8 @@ class MomentMatching(NoiseLevelKernel):
     the steps of the sampler. For other models it is an approximation: the covariance is taken as
     locally constant, and likelihoods that are not log-concave lose the directions in which `H` is
     negative. Other sites see :math:`D` alone, without :math:`\Sigma`, and what they were at large
-    levels stays in `x`: a noise scale whose posterior is 0.52 +- 0.11 came out as 0.58 +- 0.14.
+    levels stays in `x`: a noise scale whose posterior is 0.52 +- 0.11 came out as 0.58 +- 0.14, and
+    one of 0.38 +- 0.25 beside a smooth curve as 0.61 +- 0.31.
 
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
         continuous. Several such priors need the same noise process, and none may depend on another
@@ -57,7 +59,8 @@ class MomentMatching(NoiseLevelKernel):
         exact, fewer leave out the directions that the data say least about.
     :raises TypeError: if `sampler` is no sampler.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), several with different processes, or a discrete site, or if the
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`, several
+        with different processes, a random subsample of its data or a discrete site, or if the
         potential energy is not finite.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.

@@ -77,7 +77,8 @@ class SplitGibbs(NoiseLevelKernel):
         :class:`~numpyro_scores.AnnealedLangevin`.
     :raises TypeError: if `sampler` is none of these.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), several with different processes, or a discrete site, if
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`, several
+        with different processes, a random subsample of its data or a discrete site, if
         `coupling` is not a noise level of the process, or if the potential energy is not finite.
 
     Steps that leave the finite numbers are not made, and `diverging` says so.
@@ -109,9 +110,9 @@ class SplitGibbs(NoiseLevelKernel):
     def approximation(self) -> str:
         return (
             f"its draws have the likelihood of a value with noise {self._coupling:.3g} (coupling) "
-            "added: they spread too much in directions that are measured more precisely than that, "
-            "and a noise scale that is inferred comes out too small; it is exact as coupling goes "
-            "to zero"
+            "added: they spread too much in directions that are measured more precisely than that; "
+            "it is exact as coupling goes to zero, but a direction of variance c takes about "
+            "1 + c / coupling^2 draws to forget its start, a noise scale with it"
         )
 
     def _check_model(self, model_args, model_kwargs, values):

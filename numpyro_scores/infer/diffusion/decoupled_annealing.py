@@ -39,9 +39,9 @@ class DAPS(NoiseLevelKernel):
        p(y, \text{others} \mid x_0)`, without a gradient through the denoiser;
     3. :math:`x_{\sigma'} = x_0 + \sigma' z` at the next level.
 
-    Each draw is one such anneal from fresh noise, so the draws are **independent**, and
-    those of a warmup are not made. Errors of one level are forgotten with its noise, so that distant modes stay in reach.
-    The draws are of :math:`x_0`, without the noise of the smallest level.
+    Each draw is one such anneal from fresh noise, so the draws are **independent**, and those of a
+    warmup are not made. Errors of one level are forgotten with its noise, so that distant modes
+    stay in reach. The draws are of :math:`x_0`, without the noise of the smallest level.
 
     It is exact for a Gaussian prior that is alike in all directions, whatever the likelihood, as
     far as the Langevin steps are (with a standard normal prior and five data of noise 0.01 to 3,
@@ -72,9 +72,9 @@ class DAPS(NoiseLevelKernel):
     :param num_flow_steps: number of Runge-Kutta steps of the probability flow, each of four
         evaluations, for the published estimate; 0 for the denoised value and its variance.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`, several
-        with different processes, a random subsample of its data or a discrete site, or if the
-        potential energy is not finite.
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
+        several with different processes, a random subsample of its data or a discrete site, or if
+        the potential energy is not finite.
 
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     """

@@ -59,9 +59,9 @@ class MomentMatching(NoiseLevelKernel):
         exact, fewer leave out the directions that the data say least about.
     :raises TypeError: if `sampler` is no sampler.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`, several
-        with different processes, a random subsample of its data or a discrete site, or if the
-        potential energy is not finite.
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
+        several with different processes, a random subsample of its data or a discrete site, or if
+        the potential energy is not finite.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """

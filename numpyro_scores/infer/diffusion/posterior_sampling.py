@@ -27,8 +27,8 @@ class DiffusionPosteriorSampling(NoiseLevelKernel):
     .. math:: \nabla_x \log p_\sigma(y \mid x) \approx \nabla_x \log p(y \mid D(x, \sigma)),
 
     whose gradient goes through the denoiser. Each draw is one run from fresh noise, so the draws
-    are **independent**, and those of a warmup are not made. Other sites (a noise scale, say) start at a draw of
-    their own prior and move by Langevin steps at each noise level.
+    are **independent**, and those of a warmup are not made. Other sites (a noise scale, say) start
+    at a draw of their own prior and move by Langevin steps at each noise level.
 
     It is **biased**, whatever the number of steps: :math:`x_0` is taken to be known from
     :math:`x_\sigma`. With a Gaussian prior of variance :math:`c` and a measurement of :math:`x_0`
@@ -51,9 +51,9 @@ class DiffusionPosteriorSampling(NoiseLevelKernel):
     :param num_steps: number of Langevin steps of the other sites at each noise level.
     :raises TypeError: if `sampler` is no sampler.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`, several
-        with different processes, a random subsample of its data or a discrete site, or if the
-        potential energy is not finite.
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
+        several with different processes, a random subsample of its data or a discrete site, or if
+        the potential energy is not finite.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """

@@ -77,8 +77,8 @@ class SplitGibbs(NoiseLevelKernel):
         :class:`~numpyro_scores.AnnealedLangevin`.
     :raises TypeError: if `sampler` is none of these.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`, several
-        with different processes, a random subsample of its data or a discrete site, if
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
+        several with different processes, a random subsample of its data or a discrete site, if
         `coupling` is not a noise level of the process, or if the potential energy is not finite.
 
     Steps that leave the finite numbers are not made, and `diverging` says so.

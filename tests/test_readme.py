@@ -27,6 +27,7 @@ SLOW = {
     "choosing.md",
     "diagnosis.md",
     "extending.md",
+    "first_energy.md",
     "objectives.md",
     "smc.md",
     "training.md",

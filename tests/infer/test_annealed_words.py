@@ -129,3 +129,22 @@ def test_the_draws_of_a_warmup_cost_nothing(make):
     without = kernel.init(keys, 0, None, (), {})
     without = jax.jit(lambda state: kernel.sample(state, (), {}))(without)
     jax.tree.map(np.testing.assert_array_equal, drawn.z, without.z)
+
+
+def of_unknown_noise():
+    with numpyro.plate("n", 2):
+        x = numpyro.sample("x", PRIOR)
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+        observe(x, noise=noise[:, None])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_switches_of_jax_and_kinds_of_keys(kernel):
+    made = KERNELS[kernel](of_unknown_noise)
+    with jax.numpy_rank_promotion("raise"), jax.debug_nans(True):
+        for key in (random.key(0), random.PRNGKey(0), random.key(0, impl="rbg")):
+            state = made.init(random.split(key, 2), 1, None, (), {})
+            for _ in range(2):
+                state = made.sample(state, (), {})
+            assert np.all(np.isfinite(state.z["x"]))

@@ -4,6 +4,7 @@
 """Effect handlers: how a kernel changes a model without the user touching it."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,6 +91,41 @@ class noise_level(Messenger):
             msg["value"] = denoised(msg["fn"], msg["value"])
 
 
+# NumPyro adds the Jacobian of the transform of a latent site `x` as a factor `_x_log_det`, before
+# which a `scope` puts its prefix.
+_JACOBIAN = re.compile(r"(?:^|\W)_.+_log_det$")
+
+
+def is_jacobian(msg: Any) -> bool:
+    """Whether a message or a site of a trace is the Jacobian of a latent site's transform."""
+    # Messages of control flow and random keys have no name: the type comes first.
+    return (
+        msg["type"] == "sample"
+        and isinstance(base_of(msg["fn"]), dist.Unit)
+        and _JACOBIAN.search(msg["name"]) is not None
+    )
+
+
+def is_likelihood(msg: Any) -> bool:
+    """Whether a message or a site of a trace is observed, or a factor of the model's own."""
+    return msg["type"] == "sample" and msg["is_observed"] and not is_jacobian(msg)
+
+
+def raise_to_power(msg: dict[str, Any], power: Any) -> None:
+    """
+    Raise the density of the site of a message to a power. A power of zero leaves it out, where it
+    is zero too: `0 * -inf` is not a number.
+    """
+    if is_concrete(power) and jnp.ndim(power) == 0:
+        if power == 1:
+            return
+        if power == 0:
+            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed
+            return
+    msg["fn"] = msg["fn"].mask(jnp.asarray(power) != 0)
+    msg["scale"] = power if msg["scale"] is None else power * msg["scale"]
+
+
 class guided(Messenger):
     r"""
     Run a model with the likelihood of chosen sites to the power :math:`\gamma`:
@@ -127,9 +163,6 @@ class guided(Messenger):
             raise ValueError(f"guided: the model has no observed sites {sorted(self._missing)}.")
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] != "sample" or not msg["is_observed"]:
-            return
-        if self.sites is None or msg["name"] in self.sites:
+        if is_likelihood(msg) and (self.sites is None or msg["name"] in self.sites):
             self._missing.discard(msg["name"])
-            scale = msg.get("scale")
-            msg["scale"] = self.gamma if scale is None else self.gamma * scale
+            raise_to_power(msg, self.gamma)

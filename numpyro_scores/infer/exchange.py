@@ -3,10 +3,12 @@
 
 """Posteriors of the parameters of an energy, whose normaliser is not known."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpyro
 from jax import Array, lax, random
@@ -16,7 +18,7 @@ from numpyro.infer.hmc_util import HMCAdaptState
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import identity
 
-from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores._validation import as_number, check_count, check_positive, is_concrete
 from numpyro_scores.distributions._short_runs import as_sampler, checked_kernel, one_draw
 from numpyro_scores.infer.discrete.base import Trace
 from numpyro_scores.infer.discrete.block_gibbs import BlockGibbs
@@ -59,7 +61,8 @@ class ExchangeKernel(LangevinKernel):
     .. math:: \min\Big(1, \frac{p(\theta') f_{\theta'}(x)}{p(\theta) f_\theta(x)}
         \frac{f_\theta(w)}{f_{\theta'}(w)}\Big),
 
-    in which the normalisers cancel. `x` is observed, or a block of its own in
+    in which the normalisers cancel. Where `numpyro.handlers.scale` makes a site count :math:`n`
+    times, it takes `n` auxiliary draws. `x` is observed, or a block of its own in
     `numpyro.infer.Gibbs`; then mark its site, `sample("x", fn, infer={"exchange": True})`, so that
     the kernel of `x` knows that its normaliser is taken care of.
 
@@ -127,6 +130,8 @@ class ExchangeKernel(LangevinKernel):
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
+        for site in self._densities(z, model_args, model_kwargs).values():
+            _num_counts(site)  # raises for what the kernel cannot do
         x, _, potential = self._flat(z, model_args, model_kwargs)
         key_adapt, rng_key = random.split(rng_key)
         init_adapter, _ = self._adapter(num_warmup)
@@ -150,7 +155,15 @@ class ExchangeKernel(LangevinKernel):
         return {name: sites[name] for name in self._unnormalized}
 
     def _auxiliary(self, key: Array, site: Any) -> Array:
-        """The end of a chain of the site's density that starts at the site's value."""
+        """
+        Ends of chains of the site's density that start at the site's value, one for each time that
+        its normaliser counts.
+        """
+        return jax.vmap(partial(self._end_of_chain, site=site))(
+            random.split(key, _num_counts(site))
+        )
+
+    def _end_of_chain(self, key: Array, site: Any) -> Array:
         fn = site["fn"]
         support = identity if fn.support.is_discrete else biject_to(fn.support)
         start = site["value"] if support is identity else support.inv(site["value"])
@@ -161,8 +174,11 @@ class ExchangeKernel(LangevinKernel):
     def _log_ratio(self, at_x: dict, at_y: dict, auxiliary: dict[str, Array]) -> Array:
         """What auxiliary draws of the densities at a proposal `y` add to the logarithm."""
         log_ratio = jnp.zeros(())
-        for name, w in auxiliary.items():
-            log_ratio += jnp.sum(at_x[name]["fn"].log_prob(w) - at_y[name]["fn"].log_prob(w))
+        for name, draws in auxiliary.items():
+            fn_x, fn_y = at_x[name]["fn"], at_y[name]["fn"]
+            log_ratio += jnp.sum(
+                jax.vmap(lambda w, x=fn_x, y=fn_y: x.log_prob(w) - y.log_prob(w))(draws)
+            )
         return log_ratio
 
     def _sample_chain(self, state, model_args, model_kwargs):
@@ -214,3 +230,16 @@ class ExchangeKernel(LangevinKernel):
         return (
             f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
         )
+
+
+def _num_counts(site: Any) -> int:
+    """How often a site's density counts, and its normaliser with it: its `scale`."""
+    scale = 1 if site["scale"] is None else site["scale"]
+    number = as_number(scale) if is_concrete(scale) else math.nan
+    if not (number >= 1 and number == round(number)):
+        raise ValueError(
+            f"ExchangeKernel draws anew for each time that site {site['name']!r} counts, so that "
+            f"its scale must be a positive integer that is known, got {scale!r}. Other powers of a "
+            "normaliser need its value: give the distribution its log_normalizer."
+        )
+    return int(number)

@@ -6,21 +6,31 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
+from numpyro.distributions.distribution import (
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+    TransformedDistribution,
+)
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.ops.provenance import eval_provenance
 
+from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions import ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of
 
 
 def check_observations(model_trace: Any) -> None:
     """
-    Raise if an observation is complex, or does not have the shape of its distribution: NumPyro
-    broadcasts the two, so that data count many times. Distributions may be smaller than the data,
-    `Normal(mean[:, None], 1)` of several columns, and a single number is a datum that all share.
+    Raise if an observation is complex, is none that its discrete distribution could make, or does
+    not have the shape of its distribution: NumPyro broadcasts the two, so that data count many
+    times. Distributions may be smaller than the data, `Normal(mean[:, None], 1)` of several
+    columns, and a single number is a datum that all share.
     """
     for name, site in model_trace.items():
         if site["type"] != "sample" or not site["is_observed"]:
@@ -42,6 +52,40 @@ def check_observations(model_trace: Any) -> None:
                 "before, or the distribution that of the data: the output of a forward operator "
                 "has its out_shape. If data are to count repeatedly: jnp.broadcast_to(y, ...)."
             )
+        if not is_of_a_factor:
+            _check_states(name, fn, site["value"])
+
+
+def _check_states(name: str, fn: Any, value: Any) -> None:
+    """Raise if an observation is outside of a discrete support, where it can be looked at."""
+    # Of a continuous one NumPyro's own validation speaks; a table looked up at a state that there
+    # is not says nothing.
+    if not fn.support.is_discrete:
+        return
+    inside = fn.support(value)
+    seen = True
+    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            seen = fn._mask
+        fn = fn.base_dist
+    if not (is_concrete(inside) and is_concrete(seen) and is_concrete(value)):
+        return
+    inside, seen = np.asarray(inside), np.asarray(seen)
+    if seen.shape == inside.shape or seen.ndim == 0:
+        inside = inside | ~seen
+    elif not seen.all():
+        return
+    if not inside.all():
+        raise ValueError(
+            f"The observation of site {name!r} has values outside of the support of "
+            f"{type(fn).__name__}, {fn.support}: it holds {_some_of(np.unique(value))}. Spins are "
+            "-1 and +1 (2 * bits - 1), labels 0, 1, ...."
+        )
+
+
+def _some_of(values: np.ndarray) -> str:
+    shown = ", ".join(str(value) for value in values[:5])
+    return f"{shown}, ..." if values.size > 5 else shown
 
 
 def _fits(shape: tuple[int, ...], fn: Any) -> bool:
@@ -54,9 +98,28 @@ def _fits(shape: tuple[int, ...], fn: Any) -> bool:
 
 
 def is_unnormalized(fn: Any) -> bool:
-    """Whether the `log_prob` of a distribution leaves its normaliser out."""
+    """Whether the `log_prob` of a distribution leaves a normaliser out."""
+    return bool(unnormalized_parts(fn))
+
+
+def unnormalized_parts(fn: Any) -> list[Any]:
+    """
+    The distributions whose parameters decide what a `log_prob` leaves out: an unnormalised one
+    itself, that beneath a transform, whose Jacobian `log_prob` knows, the components of a mixture,
+    and with an unnormalised component its weights.
+    """
     fn = base_of(fn)
-    return isinstance(fn, ScoreDistribution) or getattr(fn, "log_normalizer", 0) is None
+    if isinstance(fn, ScoreDistribution) or getattr(fn, "log_normalizer", 0) is None:
+        return [fn]
+    found = []
+    for name in ("base_dist", "component_distribution", "component_distributions"):
+        beneath = getattr(fn, name, ())
+        for part in beneath if isinstance(beneath, list | tuple) else (beneath,):
+            found += unnormalized_parts(part)
+    if found and hasattr(fn, "mixing_distribution"):
+        return [*found, fn.mixing_distribution]
+    # What else is built on an unnormalised one, inflated or truncated, has constants of its own.
+    return found if isinstance(fn, TransformedDistribution) or not found else [fn]
 
 
 def latent_normalizers(
@@ -83,15 +146,20 @@ def latent_normalizers(
             kwargs[GIBBS_SITES_KWARG] = {name: values[name] for name in conditioned}
         seeded = substitute(seed(model, random.key(0)), data=values)
         sites = trace(seeded).get_trace(*model_args, **kwargs)
-        # At a constant in place of the site's value, what is left are the parameters.
         return {
-            name: jnp.sum(site["fn"].log_prob(jnp.ones(jnp.shape(site["value"]))))
+            name: [_at_a_constant(part) for part in unnormalized_parts(site["fn"])]
             for name, site in sites.items()
-            if site["type"] == "sample" and is_unnormalized(site["fn"]) and is_of_interest(site)
+            if site["type"] == "sample" and is_of_interest(site)
         }
 
     latent = eval_provenance(log_probs, **{**conditioned, **values})
-    return {name: names for name, names in latent.items() if names}
+    united = {name: frozenset().union(*sources) for name, sources in latent.items()}
+    return {name: names for name, names in united.items() if names}
+
+
+def _at_a_constant(fn: Any) -> Array:
+    """The log density at a constant: what it depends on are the parameters."""
+    return jnp.sum(fn.log_prob(jnp.ones(fn.shape(), int if fn.support.is_discrete else None)))
 
 
 def dependencies(
@@ -134,6 +202,36 @@ def check_independent_priors(
                 f"{kernel} needs noise-conditional priors that do not depend on other latent "
                 f"sites{', nor these on them' if both_ways else ''}, but {name!r} depends on "
                 f"{sorted(sources)}. AnnealedLangevin(model) takes such a model."
+            )
+
+
+def check_supports(
+    kernel: str, model: Callable, model_args: tuple, model_kwargs: dict, values: dict[str, Array]
+) -> None:
+    """
+    Raise if the support of a site depends on one that another block of Gibbs moves: the chain keeps
+    unconstrained values, and the site would move along, without the density of such a move.
+
+    :param values: constrained values of the latent sites of this block.
+    """
+    conditioned = model_kwargs.get(GIBBS_SITES_KWARG, {})
+    if not conditioned:
+        return
+
+    def bounds(**others):
+        kwargs = {**model_kwargs, GIBBS_SITES_KWARG: others}
+        sites = trace(substitute(seed(model, random.key(0)), data=values)).get_trace(
+            *model_args, **kwargs
+        )
+        return {name: jax.tree.leaves(sites[name]["fn"].support) for name in values}
+
+    for name, sources in eval_provenance(bounds, **conditioned).items():
+        if others := sorted(frozenset().union(*sources)):
+            raise ValueError(
+                f"The support of {name!r} depends on {others}, which another block of Gibbs "
+                f"moves, and {kernel} keeps {name!r} unconstrained: it would move along. Put them "
+                f"into one block, or give {name!r} a support of its own, such as u ~ Uniform(0, 1) "
+                f"and deterministic({name!r}, bound * u)."
             )
 
 

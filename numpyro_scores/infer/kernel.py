@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro.distributions import Distribution
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
@@ -32,8 +33,6 @@ class ChainKernel(MCMCKernel):
     _model: Callable | None
     # MCMC runs `init` again on every resume while this is None.
     _sample_fn: Callable | None = None
-    # What `init` compiled last, and what it depends on besides arrays.
-    _init_program: tuple[tuple, Callable] | None = None
 
     @abstractmethod
     def _sample_chain(self, state: Any, model_args: tuple, model_kwargs: dict) -> Any:
@@ -69,7 +68,7 @@ class ChainKernel(MCMCKernel):
     ) -> Any:
         """The first state, of one chain or, given a batch of keys, of as many."""
         single_chain = is_prng_key(rng_key)
-        arrays, rest, merge = parted((model_args, model_kwargs))
+        arrays, _, merge = parted((model_args, model_kwargs))
 
         def init(rng_key, z, arrays):
             def init_chain(key, z):
@@ -77,12 +76,9 @@ class ChainKernel(MCMCKernel):
 
             return (init_chain if single_chain else jax.vmap(init_chain))(rng_key, z)
 
-        # The program of an earlier call serves new data of the same shape.
-        settings = (single_chain, num_warmup, *rest)
-        if self._init_program is None or not same(settings, self._init_program[0]):
-            self._init_program = (settings, jax.jit(init))
+        # No program is kept for the next call: the model may read data that change in between.
         try:
-            state, must_be_finite = self._init_program[1](rng_key, z, arrays)
+            state, must_be_finite = jax.jit(init)(rng_key, z, arrays)
         except jax.errors.JAXTypeError:  # a model that must see its data, to count groups, say
             state, must_be_finite = jax.jit(partial(init, arrays=arrays))(rng_key, z)
         check_start(must_be_finite, num_axes=0 if single_chain else 1)
@@ -110,7 +106,23 @@ class ChainKernel(MCMCKernel):
 
     def __getstate__(self) -> dict[str, Any]:
         # A kernel from a pickle has no model looked at: MCMC runs its init again.
-        return self.__dict__ | {"_sample_fn": None, "_init_program": None}
+        return self.__dict__ | {"_sample_fn": None}
+
+
+def check_model(kernel: str, model: Any) -> None:
+    """Raise unless `model` is a function of NumPyro's primitives, or None."""
+    if isinstance(model, Distribution):
+        raise TypeError(
+            f"{kernel} takes a model, got a distribution: write the model that samples it, "
+            f"{kernel}(lambda: numpyro.sample('x', prior))."
+        )
+    is_kernel = isinstance(model, MCMCKernel) or (
+        isinstance(model, type) and issubclass(model, MCMCKernel)
+    )
+    if is_kernel or not (model is None or callable(model)):
+        raise TypeError(
+            f"{kernel} takes a model, a function that calls numpyro.sample, got {model!r}."
+        )
 
 
 def parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]:

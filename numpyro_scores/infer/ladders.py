@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro.handlers import scale
-from numpyro.primitives import Messenger
 
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.handlers import noise_conditional_prior, noise_level
+from numpyro_scores.infer.parts import has_likelihood, likelihood_to_power
 
 RUNG = "_rung"  # reserved model keyword through which the rung travels
 
@@ -123,7 +123,7 @@ class LikelihoodPowers(Ladder):
         _check_from_one_down(self, rungs, rungs[-1] >= 0, "at 0 or above")
 
     def tempered(self, model: Callable, rung: Any) -> Callable:
-        return _likelihood_power(model, power=rung)
+        return likelihood_to_power(model, rung)
 
     def coordinate(self, rungs: Array) -> Array:
         return rungs  # a power may be 0
@@ -132,7 +132,7 @@ class LikelihoodPowers(Ladder):
         return coordinates
 
     def check_model(self, model_trace: Mapping[str, Any]) -> None:
-        if not any(_is_likelihood(site) for site in model_trace.values()):
+        if not has_likelihood(model_trace):
             raise ValueError(
                 f"LikelihoodPowers needs an observed site or a factor, but the model has only "
                 f"{list(model_trace)}: give it data, or use InverseTemperatures."
@@ -189,24 +189,6 @@ class NoiseLevels(Ladder):
                     f"NoiseLevels end at {last}, but the process of the prior of site {name!r} "
                     f"at {prior.process.sigma_max}: choose levels within, or train for more."
                 )
-
-
-class _likelihood_power(Messenger):
-    """Scale the log density of observed sites and factors."""
-
-    def __init__(self, fn: Callable | None = None, power: Any = 1.0):
-        self.power = power
-        super().__init__(fn)
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if _is_likelihood(msg):
-            msg["scale"] = self.power if msg["scale"] is None else self.power * msg["scale"]
-
-
-def _is_likelihood(msg: Mapping[str, Any]) -> bool:
-    # NumPyro adds the Jacobian of a latent site's transform as a factor of this name.
-    is_jacobian = msg["name"].startswith("_") and msg["name"].endswith("_log_det")
-    return msg["type"] == "sample" and msg["is_observed"] and not is_jacobian
 
 
 def _check_from_one_down(ladder: Ladder, rungs: np.ndarray, ends_well: bool, end: str) -> None:

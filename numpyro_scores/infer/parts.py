@@ -1,9 +1,9 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Parts of a model's density: the likelihood alone, and diffusion priors by their score."""
+"""Parts of a model's density: each kept, left out or raised to a power."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,25 +12,75 @@ from jax import Array
 from numpyro.primitives import Messenger
 
 from numpyro_scores.distributions import DiffusionPrior, ScoreDistribution
-from numpyro_scores.distributions._wrapped import base_of, with_base
-from numpyro_scores.handlers import latent_prior
-from numpyro_scores.infer.ladders import _is_likelihood
+from numpyro_scores.distributions._wrapped import with_base
+from numpyro_scores.handlers import is_jacobian, is_likelihood, latent_prior, raise_to_power
 
 
-class likelihood_alone(Messenger):
-    """Leave out the density of latent sites, with the Jacobians of their transforms."""
+class parts(Messenger):
+    r"""
+    Run a model with the parts of its density raised to powers; 0 leaves one out. Together they are
+    the potential energy in the unconstrained space.
+
+    :param fn: a model.
+    :param likelihood: power of observed sites and factors.
+    :param priors: power of latent noise-conditional priors.
+    :param others: power of all other latent sites.
+    :param jacobians: power of the Jacobians of the latent sites' transforms.
+    """
+
+    def __init__(
+        self,
+        fn: Callable | None = None,
+        *,
+        likelihood: Any = 1.0,
+        priors: Any = 1.0,
+        others: Any = 1.0,
+        jacobians: Any = 1.0,
+    ):
+        self.powers = {
+            "likelihood": likelihood,
+            "priors": priors,
+            "others": others,
+            "jacobians": jacobians,
+        }
+        super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and not _is_likelihood(msg):
-            msg["fn"] = msg["fn"].mask(False)  # a static mask: XLA drops the density
+        if msg["type"] == "sample":
+            raise_to_power(msg, self.powers[_part_of(msg)])
 
 
-class others_alone(Messenger):
-    """Leave out the likelihood, and the density of latent noise-conditional priors."""
+def _part_of(msg: dict[str, Any]) -> str:
+    if is_likelihood(msg):
+        return "likelihood"
+    if is_jacobian(msg):
+        return "jacobians"
+    return "others" if latent_prior(msg) is None else "priors"
 
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and (_is_likelihood(msg) or latent_prior(msg) is not None):
-            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed
+
+def likelihood_to_power(model: Callable, power: Any) -> Callable:
+    r"""The model of :math:`p(z)\, p(y \mid z)^\beta`."""
+    return wrapped(parts, model, likelihood=power)
+
+
+def likelihood_alone(model: Callable) -> Callable:
+    """The model without the density of latent sites and the Jacobians of their transforms."""
+    return wrapped(parts, model, priors=0, others=0, jacobians=0)
+
+
+def without_priors(model: Callable) -> Callable:
+    """The model without the density of latent noise-conditional priors."""
+    return wrapped(parts, model, priors=0)
+
+
+def others_alone(model: Callable) -> Callable:
+    """The model without the likelihood, and without that density."""
+    return wrapped(parts, model, likelihood=0, priors=0)
+
+
+def has_likelihood(model_trace: Mapping[str, Any]) -> bool:
+    """Whether a model has an observed site or a factor."""
+    return any(is_likelihood(site) for site in model_trace.values())
 
 
 class diffusion_by_score(Messenger):
@@ -41,11 +91,7 @@ class diffusion_by_score(Messenger):
     """
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if (
-            msg["type"] == "sample"
-            and not msg["is_observed"]
-            and isinstance(base_of(msg["fn"]), DiffusionPrior)
-        ):
+        if isinstance(latent_prior(msg), DiffusionPrior):
             msg["fn"] = with_base(msg["fn"], _by_score)
 
 
@@ -55,11 +101,6 @@ def _by_score(prior: DiffusionPrior) -> ScoreDistribution:
 
 def _score(prior: DiffusionPrior, x: Array) -> Array:
     return prior.score(x)
-
-
-def has_likelihood(model_trace: Any) -> bool:
-    """Whether a model has an observed site or a factor."""
-    return any(_is_likelihood(site) for site in model_trace.values())
 
 
 def wrapped(messenger: Callable, model: Callable, **settings: Any) -> Callable:

@@ -14,12 +14,12 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_scores.infer._wrapping import model_to_wrap
 from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder
 from numpyro_scores.infer.swaps import UP, even_odd_partners, running_mean, swap, turn_round
 from numpyro_scores.infer.trees import take
+from numpyro_scores.infer.wrapping import model_to_wrap
 
 # Draws of the first round of warmup that tunes the ladder; each later round is twice as long.
 FIRST_ROUND = 16
@@ -177,7 +177,11 @@ class ReplicaExchange(ChainKernel):
 
     def _sample_chain(self, state, model_args, model_kwargs):
         """The next state of one chain."""
-        rng_key, key_swap = random.split(state.rng_key)
+        rng_key, key_swap, key_replicas = random.split(state.rng_key, 3)
+        started = state.kernel_states
+        if "rng_key" in started._fields:
+            # A run from an earlier state with a key of its own must not repeat that run's numbers.
+            started = started._replace(rng_key=random.split(key_replicas, len(state.rungs)))
 
         def on_rungs(method, kernel_states, rungs):
             axes = _replica_axes(kernel_states)
@@ -191,7 +195,7 @@ class ReplicaExchange(ChainKernel):
             potential_fn = self._kernel.get_potential_fn(model_args, {**model_kwargs, RUNG: rung})
             return potential_fn(z_partner) - potential_fn(z)
 
-        kernel_states = on_rungs(self._kernel.sample, state.kernel_states, state.rungs)
+        kernel_states = on_rungs(self._kernel.sample, started, state.rungs)
         diverging = getattr(kernel_states, "diverging", jnp.zeros(len(state.rungs), bool))[0]
         num_leapfrogs = getattr(kernel_states, "num_steps", jnp.array(0))  # NumPyro's HMC and NUTS
         num_grad_evals = getattr(kernel_states, "num_grad_evals", num_leapfrogs)

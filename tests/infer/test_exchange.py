@@ -3,6 +3,7 @@
 
 """ExchangeKernel: posteriors of parameters on which unknown normalisers depend."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 from infer.helpers import assert_within, draw, mean_and_error
 from jax import random
 from jax.scipy.special import logsumexp
+from numpyro.handlers import scale
 from numpyro.infer import MCMC, Gibbs
 
 import numpyro_scores as ns
@@ -45,10 +47,14 @@ def coupling_and_field(x, shape):
     numpyro.sample("x", ns.Ising(shape, coupling, field), obs=x)
 
 
-def test_with_exact_auxiliary_draws_it_is_in_detailed_balance(x64):
-    """pi(a) A(a, b) = pi(b) A(b, a), for the acceptance A averaged over auxiliary draws."""
+@pytest.mark.parametrize("count", [1, 2])
+def test_with_exact_auxiliary_draws_it_is_in_detailed_balance(x64, count):
+    """
+    pi(a) A(a, b) = pi(b) A(b, a), for the acceptance A averaged over auxiliary draws; a scale makes
+    the density count twice, and its normaliser with it.
+    """
     shape, x = (2, 2), LATTICE[:2, :2]
-    kernel = ns.ExchangeKernel(coupling_and_field)
+    kernel = ns.ExchangeKernel(scale(coupling_and_field, scale=float(count)))
     kernel.init(random.key(0), 0, None, (x, shape), {})
     potential = kernel.get_potential_fn((x, shape))
     points = [
@@ -60,19 +66,31 @@ def test_with_exact_auxiliary_draws_it_is_in_detailed_balance(x64):
     unnormalized = [ns.Ising(shape, v["coupling"], v["field"]).log_prob(x) for v in constrained]
     # The potential has the density without its normaliser: put the right one there.
     log_pi = [
-        -potential(z) - u + log_prob[index]
+        -potential(z) + count * (log_prob[index] - u)
         for z, u, log_prob in zip(points, unnormalized, log_probs, strict=True)
     ]
 
     def acceptance(a, b):
         at = [kernel._densities(points[i], (x, shape), {}) for i in (a, b)]
-        ratio = jax.vmap(lambda w: kernel._log_ratio(*at, {"x": w}))(jnp.asarray(states(shape)))
+        draws = np.array(list(itertools.product(range(16), repeat=count)))  # of all auxiliaries
+        auxiliary = jnp.asarray(states(shape))[draws]
+        ratio = jax.vmap(lambda w: kernel._log_ratio(*at, {"x": w}))(auxiliary)
         ratio += potential(points[a]) - potential(points[b])
-        return jnp.sum(jnp.exp(log_probs[b] + jnp.minimum(ratio, 0.0)))
+        log_prob = jnp.sum(log_probs[b][draws], axis=1)
+        return jnp.sum(jnp.exp(log_prob + jnp.minimum(ratio, 0.0)))
 
     flows = [jnp.exp(log_pi[a]) * acceptance(a, b) for a, b in [(0, 1), (1, 0)]]
     np.testing.assert_allclose(flows[0], flows[1], rtol=1e-12)
     assert 0 < acceptance(0, 1) < 1
+    site = kernel._densities(points[0], (x, shape), {})["x"]
+    assert kernel._auxiliary(random.key(0), site).shape == (count, *shape)
+
+
+@pytest.mark.parametrize("power", [0.3, 2.5])
+def test_other_powers_of_a_normaliser_are_told(power):
+    kernel = ns.ExchangeKernel(scale(coupling_and_field, scale=power))
+    with pytest.raises(ValueError, match=r"scale must be a positive integer.*log_normalizer"):
+        kernel.init(random.key(0), 0, None, (LATTICE[:2, :2], (2, 2)), {})
 
 
 def grid_moments(x, shape, size):

@@ -13,7 +13,7 @@ from numpyro.infer import MCMC, NUTS, Gibbs
 from numpyro.infer.initialization import init_to_uniform
 
 import numpyro_scores as ns
-from numpyro_scores.infer._sites import LatentSites
+from numpyro_scores.infer.model import LatentSites
 
 WAY_OUT = "log_normalizer"
 

@@ -14,7 +14,7 @@ import pytest
 from infer.helpers import assert_no_rejection, assert_within, mean_and_error
 from infer.replicas import advance, flat, gaussian, run
 from jax import random
-from numpyro.infer import HMC, NUTS, BarkerMH, DiscreteGibbs, Gibbs
+from numpyro.infer import HMC, MCMC, NUTS, BarkerMH, DiscreteGibbs, Gibbs
 from numpyro.infer.util import potential_energy
 from scipy import stats
 
@@ -102,6 +102,8 @@ def test_what_an_integrator_remembers_goes_with_the_position_and_the_step_size_s
     kernel_states = state.kernel_states._replace(step_size=step_size)
     state = state._replace(kernel_states=kernel_states)
     axes = _replica_axes(kernel_states)
+    *_, key_replicas = random.split(state.rng_key, 3)
+    kernel_states = kernel_states._replace(rng_key=random.split(key_replicas, 2))
     move = jax.jit(jax.vmap(lambda s: kernel._kernel.sample(s, (), {RUNG: 1.0}), (axes,), axes))
     moved = move(kernel_states)
     swapped = jax.jit(lambda state: kernel.sample(state, (), {}))(state).kernel_states
@@ -235,9 +237,10 @@ def test_the_target_is_the_model_to_those_who_ask(x64):
         (Gibbs([(NUTS(flat), None)]), r"cannot wrap Gibbs, which does not implement"),
         (ns.MALA(potential_fn=jnp.sum), "MALA was built from a potential_fn"),
         (NUTS(potential_fn=jnp.sum), "NUTS was built from a potential_fn"),
-        (ns.AnnealedLangevin(diffusion_model), "has no position to swap"),
+        (ns.AnnealedLangevin(diffusion_model), "goes through the noise levels of the priors"),
         (HMC(flat, find_heuristic_step_size=True), "find_heuristic_step_size=True"),
-        (flat, "cannot wrap function"),
+        (ns.SplitGibbs(diffusion_model, coupling=0.3), "cannot wrap SplitGibbs"),
+        (ns.ExchangeKernel(flat), "their normalisers are not known"),
         (
             ns.ReplicaExchange(ns.ULA(flat), ns.InverseTemperatures([1.0, 0.5])),
             "cannot wrap ReplicaExchange",
@@ -248,6 +251,33 @@ def test_the_target_is_the_model_to_those_who_ask(x64):
 def test_a_kernel_that_cannot_be_wrapped(kernel, message):
     with pytest.raises(ValueError, match=message):
         ns.ReplicaExchange(kernel, ns.InverseTemperatures([1.0, 0.5]))
+
+
+@pytest.mark.parametrize(
+    "kernel, message",
+    [
+        (flat, "takes a kernel, such as MALA"),
+        (ns.MALA, r"takes a kernel, MALA\(model\), got its class"),
+        (dist.Normal(0.0, 1.0), "A distribution is drawn from by a kernel"),
+    ],
+    ids=["model", "class", "distribution"],
+)
+def test_what_is_no_kernel_is_told(kernel, message):
+    with pytest.raises(TypeError, match=message):
+        ns.ReplicaExchange(kernel, ns.InverseTemperatures([1.0, 0.5]))
+
+
+def test_runs_from_one_warmup_with_other_keys_share_no_numbers():
+    """Two runs correlate as independent ones do, with NumPyro's kernels too."""
+    for kernel in (ns.MALA(flat), NUTS(flat)):
+        kernel = ns.ReplicaExchange(kernel, ns.InverseTemperatures([1.0, 0.999]))
+        mcmc = MCMC(kernel, num_warmup=20, num_samples=200, progress_bar=False)
+        mcmc.warmup(random.key(0))
+        draws = []
+        for seed in (1, 2):
+            mcmc.run(random.key(seed))
+            draws.append(np.ravel(mcmc.get_samples()["x"]))
+        assert abs(np.corrcoef(*draws)[0, 1]) < 4 / np.sqrt(20)  # 20 of 200 draws, at the least
 
 
 def test_a_list_is_not_a_ladder():

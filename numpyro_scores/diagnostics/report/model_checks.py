@@ -24,12 +24,12 @@ from numpyro_scores.diagnostics.report.elements import Elements
 from numpyro_scores.diagnostics.report.reports import Fault, Line
 from numpyro_scores.diagnostics.report.runs import Run
 from numpyro_scores.diagnostics.score.kernel_stein import kernel_stein_discrepancy
-from numpyro_scores.infer._sites import LatentSites
 from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
 from numpyro_scores.infer.exchange import ExchangeKernel
 from numpyro_scores.infer.guards import latent_normalizers
 from numpyro_scores.infer.langevin.segments import score_distribution
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
+from numpyro_scores.infer.model import LatentSites
 
 # Draws that the Stein discrepancy and its bootstrap are of, and numbers in all of them.
 MAX_STEIN_DRAWS = 1_000

@@ -10,23 +10,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import Array, lax, random
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
 from numpyro.handlers import seed, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_sample, init_to_value
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
-from numpyro.primitives import Messenger
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, is_concrete
-from numpyro_scores.handlers import latent_prior, noise_level
-from numpyro_scores.infer._sites import LatentSites
+from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer.diffusion.priors import mixed_priors, prior_coordinates
 from numpyro_scores.infer.diffusion.step_sizes import Blocks
-from numpyro_scores.infer.guards import check_independent_priors, check_normalizers
+from numpyro_scores.infer.guards import check_independent_priors, check_normalizers, check_supports
 from numpyro_scores.infer.langevin.base import LangevinKernel
+from numpyro_scores.infer.model import LatentSites
+from numpyro_scores.infer.parts import without_priors
 
 LARGEST_LEVEL = 1e30
 
@@ -83,13 +82,6 @@ class NoiseLevelKernel(LangevinKernel):
         noise_levels: Sequence[float] | Array | None = None,
         denoised: bool = True,
     ):
-        if isinstance(model, dist.Distribution) or not callable(model):
-            raise TypeError(
-                f"{type(self).__name__} takes a model, a function that calls numpyro.sample, got "
-                f"{model!r}. For the posterior under a prior: def model(y): x = "
-                "numpyro.sample('x', prior); numpyro.sample('y', ..., obs=y). Draws of a prior "
-                "alone are prior.sample(key, (num_draws,))."
-            )
         super().__init__(model, init_strategy=init_to_sample)
         check_count("num_levels", num_levels)
         if num_levels < 2:
@@ -118,8 +110,10 @@ class NoiseLevelKernel(LangevinKernel):
 
     def _constrained(self, model_args, model_kwargs, return_deterministic, z):
         model = self._coordinates()
+        # Gibbs asks without the values of other blocks, on which no support depends: any will do.
+        seeded = seed(model, random.key(0))
         values = constrain_fn(
-            model, model_args, model_kwargs, z, return_deterministic=return_deterministic
+            seeded, model_args, model_kwargs, z, return_deterministic=return_deterministic
         )
         return values | model.values
 
@@ -146,6 +140,7 @@ class NoiseLevelKernel(LangevinKernel):
         name = type(self).__name__
         sites.check_continuous(name, enumerates=False)
         check_normalizers(self._coordinates(), model_args, model_kwargs, values)
+        check_supports(name, self._coordinates(), model_args, model_kwargs, values)
         if not sites.processes:
             raise ValueError(
                 f"{name} needs a noise-conditional prior, but the latent sites "
@@ -269,11 +264,3 @@ def independent(draw: Callable[..., Draw]) -> Callable[..., AnnealedState]:
         return state._replace(i=state.i + 1)
 
     return sample_chain
-
-
-class without_priors(Messenger):
-    """Leave out the density of each latent noise-conditional prior."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if latent_prior(msg) is not None:
-            msg["fn"] = msg["fn"].mask(False)  # a static mask: nothing of it is computed

@@ -12,7 +12,7 @@ from numpyro.infer.util import potential_energy
 from numpyro.primitives import Messenger
 
 from numpyro_scores.handlers import denoised, latent_prior, noise_level
-from numpyro_scores.infer.diffusion.base import without_priors
+from numpyro_scores.infer.parts import without_priors
 
 
 class Posterior(NamedTuple):

@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
+from numpyro.handlers import seed
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.util import initialize_model, transform_fn
+from numpyro.infer.util import constrain_fn, initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
-from numpyro_scores.infer._sites import LatentSites
-from numpyro_scores.infer.guards import check_normalizers
-from numpyro_scores.infer.kernel import ChainKernel
+from numpyro_scores.infer.guards import check_normalizers, check_supports
+from numpyro_scores.infer.kernel import ChainKernel, check_model
+from numpyro_scores.infer.model import LatentSites
 
 PotentialFn = Callable[[Any], Array]
 
@@ -43,6 +44,7 @@ class LangevinKernel(ChainKernel):
                 f"{type(self).__name__} needs either a model or a potential_fn, got "
                 f"{'neither' if model is None else 'both'}."
             )
+        check_model(type(self).__name__, model)
         self._model = model
         self._potential_fn = potential_fn
         self._init_strategy = init_strategy
@@ -52,9 +54,7 @@ class LangevinKernel(ChainKernel):
         """Drop what `init` derives from the model."""
         self._sites = LatentSites()
         self._potential_fn_gen = None
-        self._postprocess_fn = None
         self._sample_fn = None
-        self._init_program = None
 
     def get_potential_fn(
         self, model_args: tuple = (), model_kwargs: dict | None = None
@@ -73,14 +73,23 @@ class LangevinKernel(ChainKernel):
         return x, unravel, lambda x: potential_fn(unravel(x))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
-        if self._postprocess_fn is None:
+        if self._model is None:
             return identity
-        return self._postprocess_fn(*model_args, **(model_kwargs or {}))
+        if not self._sites.is_replayed:
+            return partial(transform_fn, self._sites.transforms)
+        model = self._sites.prepared(self._model)
+        return partial(
+            constrain_fn, model, model_args, model_kwargs or {}, return_deterministic=True
+        )
 
     def get_constrain_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
-        if self._model is None or self._sites.dynamic_support:
-            return self.postprocess_fn(model_args, model_kwargs)
-        return partial(transform_fn, self._sites.transforms)
+        if self._model is None:
+            return identity
+        if not self._sites.dynamic_support:
+            return partial(transform_fn, self._sites.transforms)
+        # Gibbs asks without the values of other blocks, on which no support depends: any will do.
+        model = seed(self._sites.prepared(self._model), random.key(0))
+        return partial(constrain_fn, model, model_args, model_kwargs or {})
 
     def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
         """
@@ -126,6 +135,7 @@ class LangevinKernel(ChainKernel):
         )
         self._sites.check_continuous(type(self).__name__)
         self._check_normalizers(model_args, model_kwargs, values)
+        check_supports(type(self).__name__, self._model, model_args, model_kwargs, values)
         info = initialize_model(
             rng_key,
             self._model,
@@ -135,7 +145,6 @@ class LangevinKernel(ChainKernel):
             model_kwargs=model_kwargs,
         )
         self._potential_fn_gen = info.potential_fn
-        self._postprocess_fn = info.postprocess_fn
         return info.param_info.z
 
     def _check_normalizers(self, model_args: tuple, model_kwargs: dict, values: dict) -> None:
@@ -152,11 +161,14 @@ class LangevinKernel(ChainKernel):
             )
         if GIBBS_SITES_KWARG in model_kwargs:  # as a block of Gibbs they come constrained
             init_params = transform_fn(self._sites.transforms, init_params, invert=True)
+        init_params = {name: jnp.asarray(value) for name, value in init_params.items()}
         for name in z:
+            if jnp.iscomplexobj(init_params[name]):
+                raise ValueError(f"init_params[{name!r}] must be real numbers, got complex ones.")
             if jnp.shape(init_params[name]) != jnp.shape(z[name]):
                 raise ValueError(
                     f"init_params[{name!r}] must have shape {jnp.shape(z[name])}, got "
                     f"{jnp.shape(init_params[name])} (unconstrained values, with a leading axis "
                     "of num_chains when there are several chains)."
                 )
-        return init_params
+        return {name: value.astype(z[name].dtype) for name, value in init_params.items()}

@@ -46,8 +46,8 @@ class UnadjustedState(NamedTuple):
     - **memory** - what the integrator carries besides, there too: a momentum, a noise, or None.
     - **step_size** - the step size, shape `()`.
     - **variance_error** - relative error that this step makes of the stationary variance in the
-      direction of the largest curvature, were the target Gaussian: 0.11 is 11% too large. NaN if
-      the step size was given, since then no curvature is measured.
+      direction of the largest curvature, were the target Gaussian: 0.11 is 11% too large. None
+      if the step size was given, since then no curvature is measured.
     - **stiffness** - what the step size follows in warmup; None if it was given.
     - **adapt_state** - NumPyro's: `inverse_mass_matrix`, ...; None without a metric.
     - **diverging** - whether the steps of this draw left the finite numbers, and so were not made.
@@ -60,7 +60,7 @@ class UnadjustedState(NamedTuple):
     grad: Array
     memory: Any
     step_size: Array
-    variance_error: Array
+    variance_error: Array | None
     stiffness: Stiffness | None
     adapt_state: HMCAdaptState | None
     diverging: Array
@@ -140,7 +140,7 @@ class UnadjustedKernel(LangevinKernel):
             grad=start.grad,
             memory=start.memory,
             step_size=jnp.asarray(self._step_size or 1.0, x.dtype),
-            variance_error=jnp.asarray(jnp.nan, x.dtype),
+            variance_error=None,
             stiffness=None,
             adapt_state=adapt_state,
             diverging=jnp.array(False),

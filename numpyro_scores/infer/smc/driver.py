@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.densities.line_integral import LineIntegral
-from numpyro_scores.infer._sites import LatentSites
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import parted, same
 from numpyro_scores.infer.langevin.adjusted import Point
 from numpyro_scores.infer.langevin.mala import MALA
 from numpyro_scores.infer.langevin.segments import Target
+from numpyro_scores.infer.model import LatentSites
 from numpyro_scores.infer.parts import diffusion_by_score, has_likelihood, wrapped
 from numpyro_scores.infer.smc.moves import Moved, move_particles
 from numpyro_scores.infer.smc.particle_model import ParticleModel

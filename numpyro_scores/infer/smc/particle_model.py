@@ -17,12 +17,12 @@ from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.handlers import noise_level
-from numpyro_scores.infer._sites import LatentSites
-from numpyro_scores.infer.ladders import _likelihood_power
 from numpyro_scores.infer.langevin.segments import Target, target_of
+from numpyro_scores.infer.model import LatentSites
 from numpyro_scores.infer.parts import (
     diffusion_by_score,
     likelihood_alone,
+    likelihood_to_power,
     wrapped,
 )
 
@@ -83,12 +83,12 @@ class ParticleModel:
 
     def log_likelihood(self, x: Array) -> Array:
         """The log density of observed sites and factors, -inf where it is not a number."""
-        value = -self.potential(wrapped(likelihood_alone, self.model))(x)
+        value = -self.potential(likelihood_alone(self.model))(x)
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
     def tempered(self, power: Any, like: Array, quadrature: LineIntegral) -> Target:
         r"""The potential energy of :math:`p(z)\, p(y | z)^\beta`; shape and dtype of `like`."""
-        model = wrapped(diffusion_by_score, wrapped(_likelihood_power, self.model, power=power))
+        model = wrapped(diffusion_by_score, likelihood_to_power(self.model, power))
         return target_of(self.potential(model), like, quadrature)
 
     def sites(self, x: Array) -> dict[str, Any]:

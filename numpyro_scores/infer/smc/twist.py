@@ -40,8 +40,7 @@ from jax.scipy.stats import multivariate_normal, norm
 from numpyro.distributions.distribution import ExpandedDistribution, Independent
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores.handlers import noise_conditional_prior
-from numpyro_scores.infer.ladders import _is_likelihood
+from numpyro_scores.handlers import is_likelihood, noise_conditional_prior
 from numpyro_scores.infer.smc.particle_model import ParticleModel
 
 LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
@@ -234,7 +233,7 @@ def _positive(levels: Array) -> Array:
 def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array | None]:
     normal, rest = [], []
     for site in sites.values():
-        if not _is_likelihood(site):
+        if not is_likelihood(site):
             continue
         base = _without_events(site["fn"])
         if type(base) is dist.Normal and site["scale"] is None:

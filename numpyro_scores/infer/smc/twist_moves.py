@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores.infer.langevin.adjusted import Point, accept_or_stay
-from numpyro_scores.infer.parts import others_alone, wrapped
+from numpyro_scores.infer.parts import others_alone
 from numpyro_scores.infer.smc.particle_model import ParticleModel
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 
@@ -48,7 +48,7 @@ def twisted(
     mean, product = jax.linearize(partial(twist.mean, sigma=sigma), x)
     products = twist.products(mean, product)
     spread, varies = twist.spread(mean, products, sigma), twist.varies(x)
-    prior = model.potential(wrapped(others_alone, model.model))
+    prior = model.potential(others_alone(model.model))
 
     def log_twist(mean):
         return twist.log_density(mean, twist.spread(mean, products, sigma) if varies else spread)

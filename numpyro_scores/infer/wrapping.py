@@ -8,7 +8,8 @@ from typing import Any
 
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.exchange import ExchangeKernel
 
 
 def model_to_wrap(kernel: Any) -> Callable:
@@ -17,11 +18,25 @@ def model_to_wrap(kernel: Any) -> Callable:
 
     :raises ValueError: if replica exchange cannot wrap the kernel.
     """
-    name = type(kernel).__name__
-    if isinstance(kernel, AnnealedLangevin):
+    name = kernel.__name__ if isinstance(kernel, type) else type(kernel).__name__
+    if isinstance(kernel, type):
+        raise TypeError(f"ReplicaExchange takes a kernel, {name}(model), got its class {name}.")
+    if not isinstance(kernel, MCMCKernel):
+        raise TypeError(
+            f"ReplicaExchange takes a kernel, such as MALA(model), got {name}. A distribution is "
+            "drawn from by a kernel of the model that samples it: "
+            "MALA(lambda: numpyro.sample('x', prior))."
+        )
+    if isinstance(kernel, NoiseLevelKernel):
         raise ValueError(
-            "AnnealedLangevin draws anew from the prior each time, so it has no position to swap. "
+            f"ReplicaExchange cannot wrap {name}: it goes through the noise levels of the priors "
+            "by itself, and its draws are not of the density that a swap would compare. "
             "Use ReplicaExchange(MALA(model), NoiseLevels([...])) for the same ladder."
+        )
+    if isinstance(kernel, ExchangeKernel):
+        raise ValueError(
+            "ReplicaExchange cannot wrap ExchangeKernel: a swap compares densities, and their "
+            "normalisers are not known. Give the distribution its log_normalizer, and wrap MALA."
         )
     missing = [
         method

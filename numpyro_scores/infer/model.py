@@ -1,14 +1,17 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a kernel needs to know about the latent sites of a model."""
+"""What a kernel needs to know about the sites of a model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jax import Array
-from numpyro.distributions import biject_to, constraints
+import jax
+import numpy as np
+from jax import Array, random
+from numpyro.distributions import biject_to
 from numpyro.handlers import seed, substitute, trace
+from numpyro.primitives import Messenger
 
 from numpyro_scores.handlers import noise_conditional_prior
 from numpyro_scores.infer.guards import check_observations
@@ -22,7 +25,8 @@ class LatentSites(NamedTuple):
     - **processes** - the noise processes of the noise-conditional priors, by name.
     - **levels** - and the noise levels of these priors.
     - **has_deterministic** - whether the model has deterministic sites.
-    - **dynamic_support** - whether a support depends on other values.
+    - **dynamic_support** - whether a support has bounds that may depend on other values.
+    - **params** - values of `numpyro.param` and of the state of a `numpyro.module`.
     """
 
     transforms: Mapping[str, Any] = {}
@@ -32,6 +36,7 @@ class LatentSites(NamedTuple):
     levels: Mapping[str, Any] = {}
     has_deterministic: bool = False
     dynamic_support: bool = False
+    params: Mapping[str, Any] = {}
 
     @classmethod
     def of(
@@ -74,8 +79,24 @@ class LatentSites(NamedTuple):
             levels={name: p.sigma for name, p in priors.items() if p is not None},
             has_deterministic=any(site["type"] == "deterministic" for site in model_trace.values()),
             dynamic_support=any(_is_dynamic(site["fn"].support) for site in continuous.values()),
+            params={
+                name: site["value"]
+                for name, site in model_trace.items()
+                if site["type"] in ("param", "mutable")
+            },
         )
         return sites, values
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether draws become values of the sites only by running the model."""
+        return self.has_deterministic or self.dynamic_support
+
+    def prepared(self, model: Callable) -> Callable:
+        """The model as its density is asked for, without a `seed`: as NumPyro prepares it."""
+        model = default_key(substitute(model, data=dict(self.params)))
+        # Enumerated sites are summed over in the density, and drawn where the model is replayed.
+        return seed(model, random.key(0)) if self.enumerated else model
 
     def check_continuous(self, kernel: str, *, enumerates: bool = True) -> None:
         """
@@ -83,6 +104,11 @@ class LatentSites(NamedTuple):
 
         :param enumerates: whether the kernel sums over enumerated sites.
         """
+        if not (self.transforms or self.discrete or self.enumerated):
+            raise ValueError(
+                f"{kernel} needs a latent site, but the model has none to sample: all its sites "
+                "are observed. Predictive(model, num_samples=...) draws what it has."
+            )
         names = list(self.discrete if enumerates else self.discrete + self.enumerated)
         if names:
             way_out = ", or enumerate them with infer={'enumerate': 'parallel'}"
@@ -93,7 +119,14 @@ class LatentSites(NamedTuple):
             )
 
 
-def _is_dynamic(support: constraints.Constraint) -> bool:
-    # As NumPyro: a bound that is an array may be a function of another site.
-    bounds = (getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound"))
-    return any(not isinstance(bound, int | float) for bound in bounds)
+def _is_dynamic(support: Any) -> bool:
+    # A bound that is an array may be a function of another site, within `independent` too.
+    return any(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(support))
+
+
+class default_key(Messenger):
+    """A key for whatever asks for one outside of a `seed`, as NumPyro's own kernels have it."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "prng_key" and msg["value"] is None:
+            msg["value"] = random.key(0)

@@ -39,7 +39,7 @@ def at_noise_level(fn: dist.Distribution, sigma: Any) -> dist.Distribution:
     return with_base(fn, lambda prior: prior.at(sigma))
 
 
-def denoised(fn: dist.Distribution, x: Any) -> Any:
+def denoised(fn: Any, x: Any) -> Any:
     r"""
     :math:`E[x_0 \mid x_\sigma = x]` by the noise-conditional distribution beneath `fn`. What is
     masked has no density to denoise by, and stays.

@@ -173,7 +173,8 @@ class NoiseLevelKernel(LangevinKernel):
         name, last = type(self).__name__, self._levels()[-1]
         model, at_values = self._coordinates(), init_to_value(values=values)
         sites, _ = LatentSites.of(model, random.key(0), at_values, model_args, model_kwargs)
-        self._sites = self._sites._replace(transforms=self._sites.transforms | model.transforms)
+        of_sites = {**self._sites.transforms, **model.transforms}
+        self._sites = self._sites._replace(transforms=of_sites)
         for site, level in sites.levels.items():
             end = max(last, sites.processes[site].sigma_min)
             if is_concrete(level) and level > end * (1 + 1e-6):

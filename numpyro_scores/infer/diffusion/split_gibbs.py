@@ -105,11 +105,8 @@ class SplitGibbs(NoiseLevelKernel):
         self._coupling = coupling
         self._sampler = sampler
         self._num_steps = num_steps
-
-    @property
-    def approximation(self) -> str:
-        return (
-            f"its draws have the likelihood of a value with noise {self._coupling:.3g} (coupling) "
+        self.approximation = (
+            f"its draws have the likelihood of a value with noise {coupling:.3g} (coupling) "
             "added: they spread too much in directions that are measured more precisely than that; "
             "it is exact as coupling goes to zero, but a direction of variance c takes about "
             "1 + c / coupling^2 draws to forget its start, a noise scale with it"

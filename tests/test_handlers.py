@@ -53,7 +53,9 @@ def model(prior=PRIOR):
 def hand_written(x, sigma, mask=True, denoised=True):
     """The log density of `model`."""
     log_prior = norm.logpdf(x, 0, jnp.sqrt(VARIANCE + sigma**2)).sum(-1)
-    location = wiener(x, sigma).sum() if denoised else x.sum()
+    # What is masked has no density that noise would be averaged over.
+    is_denoised = denoised & jnp.asarray(mask)[..., None]
+    location = jnp.where(is_denoised, wiener(x, sigma), x).sum()
     log_noise = dist.HalfNormal(1.0).log_prob(NOISE)
     return jnp.sum(log_prior * mask) + log_noise + norm.logpdf(Y, location, NOISE)
 

@@ -9,6 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpyro.distributions as dist
+from numpyro.distributions.distribution import (
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
 from numpyro.primitives import Messenger
 
 from numpyro_scores._validation import as_number, is_concrete
@@ -31,6 +36,20 @@ def noise_conditional_prior(fn: dist.Distribution) -> Any:
 def at_noise_level(fn: dist.Distribution, sigma: Any) -> dist.Distribution:
     """`fn` with the noise-conditional distribution beneath it at noise level `sigma`."""
     return with_base(fn, lambda prior: prior.at(sigma))
+
+
+def denoised(fn: Any, x: Any) -> Any:
+    r"""
+    :math:`E[x_0 \mid x_\sigma = x]` by the noise-conditional distribution beneath `fn`. What is
+    masked has no density to denoise by, and stays.
+    """
+    if isinstance(fn, MaskedDistribution):
+        mask = jnp.asarray(fn._mask)
+        mask = jnp.reshape(mask, (*mask.shape, *[1] * fn.event_dim))
+        return jnp.where(mask, denoised(fn.base_dist, x), x)
+    if isinstance(fn, ExpandedDistribution | Independent):
+        return denoised(fn.base_dist, x)
+    return fn.denoise(x)
 
 
 def latent_prior(msg: dict[str, Any]) -> Any:
@@ -67,8 +86,8 @@ class noise_level(Messenger):
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         # The trace, outside, has recorded the noisy value by now.
-        if self.denoised and (prior := latent_prior(msg)) is not None:
-            msg["value"] = prior.denoise(msg["value"])
+        if self.denoised and latent_prior(msg) is not None:
+            msg["value"] = denoised(msg["fn"], msg["value"])
 
 
 # NumPyro adds the Jacobian of the transform of a latent site `x` as a factor `_x_log_det`, before

@@ -19,7 +19,12 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 
 from numpyro_scores import DiffusionPrior, NoisePathIntegral, VarianceExploding
-from numpyro_scores.handlers import at_noise_level, noise_conditional_prior, noise_level
+from numpyro_scores.handlers import (
+    at_noise_level,
+    denoised,
+    noise_conditional_prior,
+    noise_level,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -48,7 +53,9 @@ def model(prior=PRIOR):
 def hand_written(x, sigma, mask=True, denoised=True):
     """The log density of `model`."""
     log_prior = norm.logpdf(x, 0, jnp.sqrt(VARIANCE + sigma**2)).sum(-1)
-    location = wiener(x, sigma).sum() if denoised else x.sum()
+    # What is masked has no density that noise would be averaged over.
+    is_denoised = denoised & jnp.asarray(mask)[..., None]
+    location = jnp.where(is_denoised, wiener(x, sigma), x).sum()
     log_noise = dist.HalfNormal(1.0).log_prob(NOISE)
     return jnp.sum(log_prior * mask) + log_noise + norm.logpdf(Y, location, NOISE)
 
@@ -189,3 +196,13 @@ def test_as_a_context():
 def test_a_missing_noise_level_is_told():
     with pytest.raises(ValueError, match="sigma must be a finite positive number, got None"):
         handlers.seed(noise_level(model), 0)()
+
+
+def test_what_is_masked_is_not_denoised():
+    """Beneath `expand` and `to_event` too: without a density the point itself is its mean."""
+    prior = PRIOR.at(1.0).expand([3]).mask(MASK)
+    shrunk = VARIANCE / (VARIANCE + 1) * X
+    expected = np.where(MASK[:, None], shrunk, X)
+    for fn in (prior, prior.expand([2, 3]), prior.expand([2, 3]).to_event(1)):
+        np.testing.assert_allclose(denoised(fn, jnp.asarray(X)), expected, rtol=1e-5)
+    np.testing.assert_allclose(denoised(PRIOR.at(1.0).mask(False), X), X)

@@ -22,7 +22,16 @@ import numpyro_scores as ns
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LONG = {"README.md"}
-SLOW = {"choosing.md", "diagnosis.md", "extending.md", "objectives.md", "smc.md", "training.md"}
+SLOW = {
+    "after_the_run.md",
+    "choosing.md",
+    "diagnosis.md",
+    "extending.md",
+    "first_energy.md",
+    "objectives.md",
+    "smc.md",
+    "training.md",
+}
 
 # A fence may be indented, as in a list; its end has the same indent.
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

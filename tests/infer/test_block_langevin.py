@@ -82,3 +82,19 @@ def test_a_step_depends_on_the_slope_only_where_chance_does_not_explain_it():
         np.testing.assert_allclose(step_size(slope), 0.5 * sigma / np.sqrt(2), rtol=1e-6)
     for slope in (4.3, -1e3):
         np.testing.assert_allclose(step_size(slope), 0.5 * sigma / abs(slope), rtol=1e-6)
+
+
+def test_the_softest_direction_of_a_level_is_forgotten_in_one_round():
+    """From three standard deviations off; with a friction of 0.2 a fifth of the way is left."""
+    langevin = BlockLangevin(
+        Blocks(np.array([0]), np.array([False])), num_steps=10, is_bounded=True
+    )
+
+    def end(key):
+        key_noise, key_directions, key_steps = random.split(key, 3)
+        walk = langevin.start(jnp.full(1, 3.0), key_noise, key_directions)
+        return langevin.run(key_steps, walk, lambda x: x, 1.0)[0].x[0]
+
+    x = jax.jit(jax.vmap(end))(random.split(random.key(0), 2_000))
+    assert abs(x.mean()) < 0.1
+    np.testing.assert_allclose(x.std(), 1.0, rtol=0.07)

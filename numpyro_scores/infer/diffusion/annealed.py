@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
-from numpyro_scores.infer.diffusion.base import AnnealedState, NoiseLevelKernel
+from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent
 from numpyro_scores.infer.diffusion.walk import BlockLangevin
 from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
 
@@ -25,8 +25,12 @@ class AnnealedLangevin(NoiseLevelKernel):
 
     Each draw is one full anneal from fresh prior draws, so the draws are **independent**: the
     priors start at the largest noise level, all other sites (a noise scale, say) at a draw of
-    their own prior, and then all sites move together by Langevin steps at each noise level. No
-    warmup is needed. The draws of a diffusion site are of the smallest noise level.
+    their own prior, and then all sites move together by Langevin steps at each noise level. The
+    draws of a warmup, which would serve nothing, are not made (but within NumPyro's `Gibbs` they
+    are). The draws of a diffusion site are of the smallest noise level.
+
+    A `TransformedDistribution` of such a prior (other units, say) is annealed in the prior's own
+    coordinates, and a prior whose log density is scaled (`numpyro.handlers.scale`) to that power.
 
     The result is **approximate**: the dynamics lags behind the noise levels, and with
     `denoised=True` the likelihood at noise level :math:`\sigma` is that of
@@ -56,12 +60,19 @@ class AnnealedLangevin(NoiseLevelKernel):
         default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
     :raises ValueError: if an overdamped integrator is given a friction, or `integrator` is none.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own that the anneal would pass (`prior.at(sigma)`), or a discrete site, or if the
-        potential energy is not finite (data with NaN).
+        its own that the anneal would pass (`prior.at(sigma)`) or one inside of `scan` or `cond`, a
+        random subsample of its data or a discrete site, or if the potential energy is not finite
+        (data with NaN).
 
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     `init_params` are checked but do not matter: an anneal starts from the prior.
     """
+
+    approximation = (
+        "its anneal lags behind the noise levels, and there the likelihood is that of a point "
+        "estimate: weights of far modes and rare values come out wrong first; more num_levels and "
+        "num_steps lessen it"
+    )
 
     def __init__(
         self,
@@ -90,6 +101,7 @@ class AnnealedLangevin(NoiseLevelKernel):
         self._integrator = integrator
         self._friction = friction
 
+    @independent
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
@@ -112,7 +124,7 @@ class AnnealedLangevin(NoiseLevelKernel):
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
         walk = langevin.start(x, key_noise, key_directions)
         walk, num_grad_evals = lax.scan(level, walk, inputs)
-        return AnnealedState(
+        return Draw(
             z=unravel(walk.x),
             diverging=walk.diverging,
             num_grad_evals=jnp.sum(num_grad_evals),

@@ -4,23 +4,26 @@
 """How a kernel that goes through the noise levels of diffusion priors is wired to a model."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
+from jax import Array, lax, random
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
+from numpyro.handlers import seed, trace
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_sample, init_to_value
-from numpyro.infer.util import potential_energy, transform_fn
+from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, is_concrete
 from numpyro_scores.handlers import noise_level
+from numpyro_scores.infer.diffusion.priors import mixed_priors, prior_coordinates
 from numpyro_scores.infer.diffusion.step_sizes import Blocks
 from numpyro_scores.infer.fields import by_position
-from numpyro_scores.infer.guards import check_supports
+from numpyro_scores.infer.guards import check_independent_priors, check_normalizers, check_supports
 from numpyro_scores.infer.langevin.base import LangevinKernel
 from numpyro_scores.infer.model import LatentSites
 from numpyro_scores.infer.parts import without_priors
@@ -30,12 +33,23 @@ LARGEST_LEVEL = 1e30
 
 class AnnealedState(NamedTuple):
     """
+    - **i** - number of draws so far, warmup included.
     - **z** - unconstrained values by site.
     - **diverging** - whether the steps of a noise level left the finite numbers, and so were not
       made.
     - **num_grad_evals** - number of gradients of this draw, a Hessian-vector product counted as 2.
     - **rng_key** - key of the next draw.
     """
+
+    i: Array
+    z: dict[str, Array]
+    diverging: Array
+    num_grad_evals: Array
+    rng_key: Array
+
+
+class Draw(NamedTuple):
+    """The fields of an :class:`AnnealedState` that one anneal gives, and the next key."""
 
     z: dict[str, Array]
     diverging: Array
@@ -48,11 +62,20 @@ class AnnealedState(NamedTuple):
 class NoiseLevelKernel(LangevinKernel):
     """
     A kernel for a model with noise-conditional priors. Chains start at a draw of the priors at the
-    largest noise level and, for all other sites, of their own priors.
+    largest noise level and, for all other sites, of their own priors. A subclass writes
+    `_sample_chain`, most of them one that is :func:`independent`.
 
     :param num_levels: number of geometric noise levels.
     :param noise_levels: the noise levels themselves.
     """
+
+    # What is approximate, whatever the number of draws, and in which direction: `diagnose` says it.
+    approximation: str | None = None
+    # Whether the kernel asks the priors for denoised values alone: they must then have one noise
+    # process, none may depend on another latent site, and none may be raised to a power.
+    _by_denoiser = False
+    _shared_fields = ("i",)
+    _num_warmup = 0
 
     def __init__(
         self,
@@ -78,11 +101,31 @@ class NoiseLevelKernel(LangevinKernel):
 
     def get_potential_fn(self, model_args=(), model_kwargs=None, *, sigma=None):
         """The potential energy of unconstrained values at noise level `sigma` (None: no change)."""
-        model = self._model if sigma is None else self._at(sigma)
+        model = self._coordinates() if sigma is None else self._at(sigma)
         return partial(potential_energy, model, model_args, model_kwargs or {})
 
+    def postprocess_fn(self, model_args, model_kwargs):
+        # Through the model itself: supports and transforms may depend on other sites.
+        return partial(self._constrained, model_args, model_kwargs or {}, True)
+
+    def get_constrain_fn(self, model_args=(), model_kwargs=None):
+        return partial(self._constrained, model_args, model_kwargs or {}, False)
+
+    def _constrained(self, model_args, model_kwargs, return_deterministic, z):
+        model = self._coordinates()
+        # Gibbs asks without the values of other blocks, on which no support depends: any will do.
+        seeded = seed(model, random.key(0))
+        values = constrain_fn(
+            seeded, model_args, model_kwargs, z, return_deterministic=return_deterministic
+        )
+        return values | model.values
+
+    def _coordinates(self) -> prior_coordinates:
+        """The model with its priors in coordinates of their own."""
+        return prior_coordinates(self._model, type(self).__name__, self._by_denoiser)
+
     def _at(self, sigma: Any) -> Callable:
-        return noise_level(self._model, sigma=sigma, denoised=self._denoised)
+        return noise_level(self._coordinates(), sigma=sigma, denoised=self._denoised)
 
     def _look(self, key: Array, model_args: tuple, model_kwargs: dict):
         # The priors clip this level to the largest of their process, where a draw is mere noise.
@@ -96,36 +139,68 @@ class NoiseLevelKernel(LangevinKernel):
     def _init_from_model(self, rng_key, model_args, model_kwargs):
         single_chain = is_prng_key(rng_key)
         single_key = rng_key if single_chain else rng_key[0]
-        assert self._model is not None
         sites, values = self._look(single_key, model_args, model_kwargs)
         name = type(self).__name__
         sites.check_continuous(name, enumerates=False)
-        self._check_normalizers(model_args, model_kwargs, values)
-        check_supports(name, self._model, model_args, model_kwargs, values)
+        check_normalizers(self._coordinates(), model_args, model_kwargs, values)
+        check_supports(name, self._coordinates(), model_args, model_kwargs, values)
         if not sites.processes:
             raise ValueError(
                 f"{name} needs a noise-conditional prior, but the latent sites "
                 f"{sorted(sites.transforms)} have none. Use a DiffusionPrior for one of them, or "
                 "another kernel: MALA(model), ULA(model) or numpyro.infer.NUTS(model)."
+                + self._about_mixtures(single_key, model_args, model_kwargs)
             )
         self._sites = sites
         self._check_model(model_args, model_kwargs, values)
         start = partial(self._start, model_args=model_args, model_kwargs=model_kwargs)
         return jax.jit(start if single_chain else jax.vmap(start))(rng_key)
 
+    def _about_mixtures(self, key: Array, model_args: tuple, model_kwargs: dict) -> str:
+        """What to add where a model has mixtures of noise-conditional priors alone."""
+        sites = trace(seed(self._coordinates(), key)).get_trace(*model_args, **model_kwargs)
+        names = [
+            name
+            for name, site in sites.items()
+            if site["type"] == "sample" and mixed_priors(site["fn"])
+        ]
+        if not names:
+            return ""
+        return (
+            f" The mixtures {names} of noise-conditional priors have no denoiser of their own; "
+            "those kernels, and TemperedSMC(model), take them by their density."
+        )
+
     def _check_model(self, model_args: tuple, model_kwargs: dict, values: dict) -> None:
         """Raise if the kernel and the priors of the model do not fit."""
-        assert self._model is not None
-        last, at_values = self._levels()[-1], init_to_value(values=values)
-        sites, _ = LatentSites.of(self._model, random.key(0), at_values, model_args, model_kwargs)
+        name, last = type(self).__name__, self._levels()[-1]
+        model, at_values = self._coordinates(), init_to_value(values=values)
+        sites, _ = LatentSites.of(model, random.key(0), at_values, model_args, model_kwargs)
+        of_sites = {**self._sites.transforms, **model.transforms}
+        self._sites = self._sites._replace(transforms=of_sites)
         for site, level in sites.levels.items():
             end = max(last, sites.processes[site].sigma_min)
             if is_concrete(level) and level > end * (1 + 1e-6):
                 raise ValueError(
-                    f"{type(self).__name__} would draw {site!r} at noise level {end:.4g}, but its "
-                    f"prior in the model is at {level:.4g}. Write the prior without .at(sigma), or "
-                    "use TemperedSMC(model), which draws it as it is."
+                    f"{name} would draw {site!r} at noise level {end:.4g}, but its prior in the "
+                    f"model is at {level:.4g}. Write the prior without .at(sigma), or use "
+                    "TemperedSMC(model), which draws it as it is."
                 )
+        if not self._by_denoiser:
+            return
+        first, *others = self._sites.processes.values()
+        if any(process != first for process in others):
+            raise ValueError(
+                f"{name} needs one process for all noise-conditional priors, got "
+                f"{dict(self._sites.processes)}. AnnealedLangevin(model) takes them as they are."
+            )
+        model, priors = noise_level(model, sigma=LARGEST_LEVEL), self._sites.processes
+        check_independent_priors(name, model, model_args, model_kwargs, values, priors)
+
+    @property
+    def _process(self) -> Any:
+        """The noise process of all priors, where they have one."""
+        return next(iter(self._sites.processes.values()))
 
     def _levels(self) -> np.ndarray:
         """The noise levels, within those of the priors' processes."""
@@ -164,9 +239,32 @@ class NoiseLevelKernel(LangevinKernel):
         return potential_energy(model, model_args, model_kwargs, z)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        state = AnnealedState(z, jnp.array(False), jnp.zeros((), int), rng_key)
+        # Within Gibbs the other blocks learn from the draws of a warmup.
+        self._num_warmup = 0 if GIBBS_SITES_KWARG in model_kwargs else num_warmup
+        state = AnnealedState(jnp.array(0), z, jnp.array(False), jnp.zeros((), int), rng_key)
         return state, (self._energy_at_start(z, model_args, model_kwargs),)
 
     def refresh(self, state, model_args, model_kwargs):
         """Nothing of the model is kept between draws."""
         return state
+
+
+def independent(draw: Callable[..., Draw]) -> Callable[..., AnnealedState]:
+    """
+    The `_sample_chain` of a kernel whose `draw(self, state, model_args, model_kwargs)` takes from
+    a state no more than its key and its shapes. What learns nothing from the draws of a warmup
+    does not make them.
+    """
+
+    @wraps(draw)
+    def sample_chain(self, state, model_args, model_kwargs):
+        def drawn(state):
+            return state._replace(**draw(self, state, model_args, model_kwargs)._asdict())
+
+        if self._num_warmup:
+            state = lax.cond(state.i < self._num_warmup, lambda state: state, drawn, state)
+        else:
+            state = drawn(state)
+        return state._replace(i=state.i + 1)
+
+    return sample_chain

@@ -15,15 +15,15 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.densities.flow import probability_flow
 from numpyro_scores.densities.traces import rademacher
-from numpyro_scores.infer.diffusion.base import AnnealedState
-from numpyro_scores.infer.diffusion.posteriors import PosteriorKernel, posterior_of
+from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent
+from numpyro_scores.infer.diffusion.posteriors import posterior_of
 from numpyro_scores.infer.diffusion.walk import BlockLangevin
 
 # Of the variance sigma^2 that the clean value is left with at least.
 SMALLEST_SHARE = 1e-4
 
 
-class DAPS(PosteriorKernel):
+class DAPS(NoiseLevelKernel):
     r"""
     Decoupled annealing posterior sampling (Zhang et al. 2024, "Improving diffusion inverse problem
     solving with decoupled noise annealing", algorithm 1) for a model with noise-conditional priors
@@ -39,16 +39,18 @@ class DAPS(PosteriorKernel):
        p(y, \text{others} \mid x_0)`, without a gradient through the denoiser;
     3. :math:`x_{\sigma'} = x_0 + \sigma' z` at the next level.
 
-    Each draw is one such anneal from fresh noise, so the draws are **independent** and no warmup is
-    needed. Errors of one level are forgotten with its noise, so that distant modes stay in reach.
-    The draws are of :math:`x_0`, without the noise of the smallest level.
+    Each draw is one such anneal from fresh noise, so the draws are **independent**, and those of a
+    warmup are not made. Errors of one level are forgotten with its noise, so that distant modes
+    stay in reach. The draws are of :math:`x_0`, without the noise of the smallest level.
 
     It is exact for a Gaussian prior that is alike in all directions, whatever the likelihood, as
-    far as the Langevin steps are; else it is **biased**, since :math:`x_0` given :math:`x_\sigma`
-    is taken to be alike in all directions. Where the standard deviations of a Gaussian prior went
-    from 0.35 to 1.55, the variances of the posterior came out between 0.7 and 1.05 of the truth.
-    With the probability flow, whose end varies as much as the prior does already, they came out up
-    to 2.4 times too large in directions that the data say nothing about.
+    far as the Langevin steps are (with a standard normal prior and five data of noise 0.01 to 3,
+    the standard deviation came out within 2% and the mean within 0.03 of it, at the defaults); else
+    it is **biased**, since :math:`x_0` given :math:`x_\sigma` is taken to be alike in all
+    directions. Where the standard deviations of a Gaussian prior went from 0.35 to 1.55, the
+    variances of the posterior came out between 0.93 and 1.14 of the truth. With the probability
+    flow, whose end varies as much as the prior does already, they came out up to 2.4 times too
+    large in directions that the data say nothing about.
 
     A noise scale that is inferred feels this most: what :math:`x_0` may vary too much it varies at
     the cost of the noise. With a smooth Gaussian prior on 64 pixels, all measured with noise 0.1,
@@ -70,11 +72,18 @@ class DAPS(PosteriorKernel):
     :param num_flow_steps: number of Runge-Kutta steps of the probability flow, each of four
         evaluations, for the published estimate; 0 for the denoised value and its variance.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), several with different processes, or a discrete site, or if the
-        potential energy is not finite.
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
+        several with different processes, a random subsample of its data or a discrete site, or if
+        the potential energy is not finite.
 
     Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
     """
+
+    _by_denoiser = True
+    approximation = (
+        "it takes the clean value given a noisy one to vary alike in all directions: a noise scale "
+        "that is inferred comes out too large and too uncertain, up to three times"
+    )
 
     def __init__(
         self,
@@ -92,15 +101,16 @@ class DAPS(PosteriorKernel):
         self._num_steps = num_steps
         self._num_flow_steps = num_flow_steps
 
+    @independent
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
         levels = jnp.asarray(self._levels(), x.dtype)
         blocks = self._blocks(state.z)
         is_prior = blocks.index == 0
-        posterior = posterior_of(self._model, state.z, model_args, model_kwargs)
+        posterior = posterior_of(self._coordinates(), state.z, model_args, model_kwargs)
         slope = jax.grad(posterior.energy)
-        langevin = BlockLangevin(blocks, self._num_steps)
+        langevin = BlockLangevin(blocks, self._num_steps, is_bounded=True)
 
         def level(carry, inputs):
             x, walk = carry
@@ -126,7 +136,7 @@ class DAPS(PosteriorKernel):
         walk = langevin.start(x, key_noise, key_directions)
         (x, walk), num_grad_evals = lax.scan(level, (x, walk), inputs)
         num_flow_evals = (4 * self._num_flow_steps or 2) * len(levels)
-        return AnnealedState(
+        return Draw(
             z=unravel(x),
             diverging=walk.diverging,
             num_grad_evals=jnp.sum(num_grad_evals) + num_flow_evals,

@@ -3,60 +3,33 @@
 
 """The reverse process of a diffusion prior with the likelihood in its denoiser."""
 
-from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
-from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
-from numpyro_scores.infer.diffusion.base import AnnealedState
-from numpyro_scores.infer.diffusion.posteriors import Posterior, PosteriorKernel, posterior_of
+from numpyro_scores.infer.diffusion.base import Draw
+from numpyro_scores.infer.diffusion.posteriors import Posterior
 from numpyro_scores.infer.diffusion.step_sizes import Blocks
 from numpyro_scores.infer.diffusion.walk import BlockLangevin, Walk
 from numpyro_scores.infer.langevin.underdamped import FRICTION
 from numpyro_scores.infer.trees import all_finite
-from numpyro_scores.samplers import Ancestral, ReverseSampler
+from numpyro_scores.samplers import ReverseSampler
 
 
-class GuidedKernel(PosteriorKernel):
-    r"""
-    Each draw is one run of a sampler of the prior with the denoiser of the posterior,
+class Guidance(Protocol):
+    r"""How the likelihood enters the denoiser of the posterior."""
 
-    .. math:: D(x, \sigma) + \sigma^2 \nabla_x \log p_\sigma(y \mid x),
+    def start(self, key: Array, x: Array, blocks: Blocks) -> Any:
+        """What is remembered between the levels."""
+        ...
 
-    so that the draws are independent. All other sites move by Langevin steps at each level, with
-    the denoised values in the place of the priors. A subclass writes the gradient, `_posterior`.
-    """
-
-    def __init__(
-        self,
-        model: Callable,
-        *,
-        sampler: ReverseSampler = Ancestral(num_steps=100),
-        num_steps: int = 5,
-    ):
-        super().__init__(model)
-        if not isinstance(sampler, ReverseSampler):
-            raise TypeError(
-                "sampler must be one of numpyro_scores.samplers that goes step by step, such as "
-                f"Ancestral(num_steps=100), got {sampler!r}."
-            )
-        check_count("num_steps", num_steps)
-        self._sampler = sampler
-        self._num_steps = num_steps
-
-    def _start_memory(self, key: Array, x: Array, blocks: Blocks) -> Any:
-        """What `_posterior` remembers between the levels."""
-        return None
-
-    @abstractmethod
-    def _posterior(
+    def denoiser(
         self,
         key: Array,
         memory: Any,
@@ -72,57 +45,84 @@ class GuidedKernel(PosteriorKernel):
         It is a function of the vector of all sites; only the entries of the priors, those of block
         0, matter.
         """
+        ...
 
     @property
-    @abstractmethod
-    def _num_grad_evals(self) -> tuple[int, int]:
-        """Number of gradients of a level, and of an evaluation of the posterior's denoiser."""
+    def num_grad_evals(self) -> tuple[int, int]:
+        """Number of gradients of a level, and of an evaluation of the denoiser."""
+        ...
 
-    def _sample_chain(self, state, model_args, model_kwargs):
-        rng_key, key_start, key_memory, key_noise, key_directions, key_levels = random.split(
-            state.rng_key, 6
+
+def guided_draw(
+    guidance: Guidance,
+    posterior: Posterior,
+    blocks: Blocks,
+    process: Any,
+    sampler: ReverseSampler,
+    num_steps: int,
+    start: Callable[[Array], Array],
+    key: Array,
+) -> Draw:
+    r"""
+    One run of a sampler of the prior with the denoiser of the posterior,
+
+    .. math:: D(x, \sigma) + \sigma^2 \nabla_x \log p_\sigma(y \mid x).
+
+    All other sites move by Langevin steps at each level, with the denoised values in the place of
+    the priors.
+
+    :param process: the noise process of the priors.
+    :param num_steps: number of Langevin steps of the other sites at each level.
+    :param start: `start(key)`, all sites, the priors at the largest level.
+    """
+    rng_key, key_start, key_memory, key_noise, key_directions, key_levels = random.split(key, 6)
+    x, is_prior = start(key_start), blocks.index == 0
+    others = OtherSites(posterior, blocks, num_steps)
+    levels = sampler.spacing(process, process.sigma_min, sampler.num_steps + 1).astype(x.dtype)
+
+    def level(carry, inputs):
+        x, memory, walk, diverging = carry
+        sigma, sigma_next, key = inputs
+        key_guidance, key_step, key_others = random.split(key, 3)
+        denoiser, memory = guidance.denoiser(
+            key_guidance, memory, posterior, blocks, x, sigma, sigma_next
         )
-        x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
-        blocks = self._blocks(state.z)
-        is_prior = blocks.index == 0
-        posterior = posterior_of(self._model, state.z, model_args, model_kwargs)
-        others = OtherSites(posterior, blocks, self._num_steps)
-        process, sampler = self._process, self._sampler
-        levels = sampler.spacing(process, process.sigma_min, sampler.num_steps + 1).astype(x.dtype)
+        noise = random.normal(key_step, (sampler.num_noises, *x.shape), x.dtype)
 
-        def level(carry, inputs):
-            x, memory, walk, diverging = carry
-            sigma, sigma_next, key = inputs
-            key_posterior, key_step, key_others = random.split(key, 3)
-            denoiser, memory = self._posterior(
-                key_posterior, memory, posterior, blocks, x, sigma, sigma_next
-            )
-            noise = random.normal(key_step, (sampler.num_noises, *x.shape), x.dtype)
+        def denoise(v, sigma):
+            return denoiser(jnp.where(is_prior, v, x), sigma)
 
-            def denoise(v, sigma):
-                return denoiser(jnp.where(is_prior, v, x), sigma)
+        moved = sampler.step(denoise, x, sigma, sigma_next, noise)
+        finite = all_finite(moved)
+        x = jnp.where(finite, moved, x)  # the other sites get their own values below
+        num_grad_evals = jnp.array(0)
+        if others:
+            x, walk, num_grad_evals = others.move(key_others, walk, x, sigma_next)
+        return (x, memory, walk, diverging | ~finite), num_grad_evals
 
-            moved = sampler.step(denoise, x, sigma, sigma_next, noise)
-            finite = all_finite(moved)
-            x = jnp.where(finite, moved, x)  # the other sites get their own values below
-            num_grad_evals = jnp.array(0)
-            if others:
-                x, walk, num_grad_evals = others.move(key_others, walk, x, sigma_next)
-            return (x, memory, walk, diverging | ~finite), num_grad_evals
+    memory = guidance.start(key_memory, x, blocks)
+    walk = others.start(x, key_noise, key_directions) if others else None
+    carry = (x, memory, walk, jnp.array(False))
+    inputs = (levels[:-1], levels[1:], random.split(key_levels, sampler.num_steps))
+    (x, _, walk, diverging), num_grad_evals = lax.scan(level, carry, inputs)
+    of_level, of_evaluation = guidance.num_grad_evals
+    of_level += of_evaluation * sampler.num_evals
+    return Draw(
+        z=posterior.unravel(x),
+        diverging=diverging if walk is None else diverging | walk.diverging,
+        num_grad_evals=jnp.sum(num_grad_evals) + sampler.num_steps * of_level,
+        rng_key=rng_key,
+    )
 
-        memory = self._start_memory(key_memory, x, blocks)
-        walk = others.start(x, key_noise, key_directions) if others else None
-        carry = (x, memory, walk, jnp.array(False))
-        inputs = (levels[:-1], levels[1:], random.split(key_levels, sampler.num_steps))
-        (x, _, walk, diverging), num_grad_evals = lax.scan(level, carry, inputs)
-        of_level, of_evaluation = self._num_grad_evals
-        of_level += of_evaluation * sampler.num_evals
-        return AnnealedState(
-            z=unravel(x),
-            diverging=diverging if walk is None else diverging | walk.diverging,
-            num_grad_evals=jnp.sum(num_grad_evals) + sampler.num_steps * of_level,
-            rng_key=rng_key,
+
+def check_steps(sampler: Any, num_steps: int) -> None:
+    """Raise unless the sampler goes step by step, and the other sites make some."""
+    if not isinstance(sampler, ReverseSampler):
+        raise TypeError(
+            "sampler must be one of numpyro_scores.samplers that goes step by step, such as "
+            f"Ancestral(num_steps=100), got {sampler!r}."
         )
+    check_count("num_steps", num_steps)
 
 
 class OtherSites:

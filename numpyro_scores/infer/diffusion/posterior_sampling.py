@@ -3,16 +3,21 @@
 
 """Diffusion posterior sampling: the likelihood of the denoised value."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jax.flatten_util import ravel_pytree
 
 from numpyro_scores.curvature import NUM_ITERATIONS, block_directions, largest_curvature, renewed
-from numpyro_scores.infer.diffusion.guided import GuidedKernel
-from numpyro_scores.infer.diffusion.posteriors import Posterior
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel, independent
+from numpyro_scores.infer.diffusion.guided import check_steps, guided_draw
+from numpyro_scores.infer.diffusion.posteriors import Posterior, posterior_of
+from numpyro_scores.samplers import Ancestral, ReverseSampler
 
 
-class DiffusionPosteriorSampling(GuidedKernel):
+class DiffusionPosteriorSampling(NoiseLevelKernel):
     r"""
     Diffusion posterior sampling (Chung et al. 2023, "Diffusion posterior sampling for general noisy
     inverse problems") for a model with noise-conditional priors
@@ -22,8 +27,8 @@ class DiffusionPosteriorSampling(GuidedKernel):
     .. math:: \nabla_x \log p_\sigma(y \mid x) \approx \nabla_x \log p(y \mid D(x, \sigma)),
 
     whose gradient goes through the denoiser. Each draw is one run from fresh noise, so the draws
-    are **independent** and no warmup is needed. Other sites (a noise scale, say) start at a draw of
-    their own prior and move by Langevin steps at each noise level.
+    are **independent**, and those of a warmup are not made. Other sites (a noise scale, say) start
+    at a draw of their own prior and move by Langevin steps at each noise level.
 
     It is **biased**, whatever the number of steps: :math:`x_0` is taken to be known from
     :math:`x_\sigma`. With a Gaussian prior of variance :math:`c` and a measurement of :math:`x_0`
@@ -46,16 +51,55 @@ class DiffusionPosteriorSampling(GuidedKernel):
     :param num_steps: number of Langevin steps of the other sites at each noise level.
     :raises TypeError: if `sampler` is no sampler.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), several with different processes, or a discrete site, or if the
-        potential energy is not finite.
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
+        several with different processes, a random subsample of its data or a discrete site, or if
+        the potential energy is not finite.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """
 
-    def _start_memory(self, key, x, blocks):
+    _by_denoiser = True
+    approximation = (
+        "it takes the clean value to be known from the noisy one, and so trusts the data too much: "
+        "draws spread too little, and a noise scale that is inferred comes out too small"
+    )
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        sampler: ReverseSampler = Ancestral(num_steps=100),
+        num_steps: int = 5,
+    ):
+        super().__init__(model)
+        check_steps(sampler, num_steps)
+        self._sampler = sampler
+        self._num_steps = num_steps
+
+    @independent
+    def _sample_chain(self, state, model_args, model_kwargs):
+        def start(key):
+            return ravel_pytree(self._start(key, model_args, model_kwargs))[0]
+
+        return guided_draw(
+            PointGuidance(),
+            posterior_of(self._coordinates(), state.z, model_args, model_kwargs),
+            self._blocks(state.z),
+            self._process,
+            self._sampler,
+            self._num_steps,
+            start,
+            state.rng_key,
+        )
+
+
+class PointGuidance:
+    """The likelihood of the denoised value, as far as the step allows."""
+
+    def start(self, key, x, blocks):
         return block_directions(random.normal(key, x.shape, x.dtype), blocks.index)[:1]
 
-    def _posterior(self, key, memory, posterior, blocks, x, sigma, sigma_next):
+    def denoiser(self, key, memory, posterior, blocks, x, sigma, sigma_next):
         is_prior = blocks.index == 0
 
         def gradient(x):
@@ -73,7 +117,7 @@ class DiffusionPosteriorSampling(GuidedKernel):
         return denoiser, directions
 
     @property
-    def _num_grad_evals(self):
+    def num_grad_evals(self):
         return 1 + 2 * NUM_ITERATIONS, 1
 
 

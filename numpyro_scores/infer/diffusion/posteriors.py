@@ -11,36 +11,8 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 from numpyro.primitives import Messenger
 
-from numpyro_scores.handlers import latent_prior, noise_level
-from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL, NoiseLevelKernel
-from numpyro_scores.infer.guards import check_independent_priors
+from numpyro_scores.handlers import denoised, latent_prior, noise_level
 from numpyro_scores.infer.parts import without_priors
-
-
-class PosteriorKernel(NoiseLevelKernel):
-    """
-    A kernel that asks the noise-conditional priors for denoised values and the rest of the model
-    for a density. All priors have one noise process, and none depends on another latent site.
-    """
-
-    def _check_model(self, model_args, model_kwargs, values):
-        super()._check_model(model_args, model_kwargs, values)
-        name = type(self).__name__
-        first, *others = self._sites.processes.values()
-        if any(process != first for process in others):
-            raise ValueError(
-                f"{name} needs one process for all noise-conditional priors, got "
-                f"{dict(self._sites.processes)}. AnnealedLangevin(model) takes them as they are."
-            )
-
-        model = noise_level(self._model, sigma=LARGEST_LEVEL)
-        priors = self._sites.processes
-        check_independent_priors(name, model, model_args, model_kwargs, values, priors)
-
-    @property
-    def _process(self) -> Any:
-        """The noise process of all priors."""
-        return next(iter(self._sites.processes.values()))
 
 
 class Posterior(NamedTuple):
@@ -61,7 +33,7 @@ class Posterior(NamedTuple):
 
 def posterior_of(model: Any, z: dict[str, Array], args: tuple, kwargs: dict) -> Posterior:
     """
-    :param model: a NumPyro model.
+    :param model: a NumPyro model, its priors in coordinates of their own.
     :param z: values by site, only their shapes matter.
     """
     _, unravel = ravel_pytree(z)
@@ -71,9 +43,9 @@ def posterior_of(model: Any, z: dict[str, Array], args: tuple, kwargs: dict) -> 
 
     def denoise(x, sigma):
         values = unravel(x)
-        denoised = _denoised_values(noise_level(model, sigma=sigma))
-        potential_energy(denoised, args, kwargs, values)  # never computed: its value is not used
-        return ravel_pytree(values | denoised.values)[0]
+        noted = _denoised_values(noise_level(model, sigma=sigma))
+        potential_energy(noted, args, kwargs, values)  # never computed: its value is not used
+        return ravel_pytree(values | noted.values)[0]
 
     return Posterior(energy, denoise, unravel)
 
@@ -86,6 +58,5 @@ class _denoised_values(Messenger):
         super().__init__(fn)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
-        prior = latent_prior(msg)
-        if prior is not None:
-            self.values[msg["name"]] = prior.denoise(msg["value"])
+        if latent_prior(msg) is not None:
+            self.values[msg["name"]] = denoised(msg["fn"], msg["value"])

@@ -13,7 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
-from numpyro_scores.infer.diffusion.posteriors import PosteriorKernel, posterior_of
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.diffusion.posteriors import posterior_of
 from numpyro_scores.infer.diffusion.walk import BlockLangevin, Walk
 from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.trees import all_finite
@@ -43,7 +44,7 @@ class SplitGibbsState(NamedTuple):
     __getitem__ = by_position
 
 
-class SplitGibbs(PosteriorKernel):
+class SplitGibbs(NoiseLevelKernel):
     r"""
     The split Gibbs sampler with a diffusion prior (PnP-DM; Wu et al. 2024, "Principled
     probabilistic imaging using diffusion models as plug-and-play priors", algorithm 1) for a model
@@ -79,11 +80,14 @@ class SplitGibbs(PosteriorKernel):
         :class:`~numpyro_scores.AnnealedLangevin`.
     :raises TypeError: if `sampler` is none of these.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), several with different processes, or a discrete site, if
+        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
+        several with different processes, a random subsample of its data or a discrete site, if
         `coupling` is not a noise level of the process, or if the potential energy is not finite.
 
     Steps that leave the finite numbers are not made, and `diverging` says so.
     """
+
+    _by_denoiser = True
 
     def __init__(
         self,
@@ -104,7 +108,12 @@ class SplitGibbs(PosteriorKernel):
         self._coupling = coupling
         self._sampler = sampler
         self._num_steps = num_steps
-        self._num_warmup = 0
+        self.approximation = (
+            f"its draws have the likelihood of a value with noise {coupling:.3g} (coupling) "
+            "added: they spread too much in directions that are measured more precisely than that; "
+            "it is exact as coupling goes to zero, but a direction of variance c takes about "
+            "1 + c / coupling^2 draws to forget its start, a noise scale with it"
+        )
 
     def _check_model(self, model_args, model_kwargs, values):
         super()._check_model(model_args, model_kwargs, values)
@@ -122,7 +131,7 @@ class SplitGibbs(PosteriorKernel):
         return largest * (self._coupling / largest) ** share
 
     def _langevin(self, z):
-        return BlockLangevin(self._blocks(z), self._num_steps)
+        return BlockLangevin(self._blocks(z), self._num_steps, is_bounded=True)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
@@ -145,7 +154,7 @@ class SplitGibbs(PosteriorKernel):
         rho = jnp.asarray(self._coupling_at(state.i), x.dtype)
         langevin = self._langevin(state.z)
         is_prior = langevin.blocks.index == 0
-        posterior = posterior_of(self._model, state.z, model_args, model_kwargs)
+        posterior = posterior_of(self._coordinates(), state.z, model_args, model_kwargs)
         slope = jax.grad(posterior.energy)
 
         def gradient(v):

@@ -59,6 +59,8 @@ class BlockLangevin:
     :param integrator: the one-step map.
     :param friction: of an underdamped integrator, friction times time step; by default 0.2, or
         :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
+    :param is_bounded: whether no direction of the first block is softer than :math:`\sigma`. Its
+        friction is then critical for those that are as soft.
     :param max_rounds: with a momentum there are as many rounds as the condition number of the first
         block asks for, but at most these.
     """
@@ -67,6 +69,7 @@ class BlockLangevin:
     num_steps: int
     integrator: Integrator = BAOAB()
     friction: float | None = None
+    is_bounded: bool = False
     max_rounds: int = MAX_ROUNDS
 
     def start(self, x: Array, key_noise: Array, key_directions: Array) -> Walk:
@@ -120,6 +123,9 @@ class BlockLangevin:
                 curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
                 steps = self.blocks.step_size(curvatures, current.grad, sigma, self.num_steps)
                 friction = self.friction or friction_at(curvatures[0], sigma)
+                if self.is_bounded:
+                    critical = 2 * time_steps(steps) / sigma
+                    friction = jnp.where(self.blocks.index == 0, critical, friction)
 
             def tamed(x):
                 grad = gradient(x)
@@ -154,6 +160,11 @@ class BlockLangevin:
         noise = random.normal(key, (integrator.num_noises, *x.shape), x.dtype)
         if isinstance(integrator, OverdampedIntegrator):
             return integrator.step(current, noise, gradient, step_size)
-        # A block whose step is zero does not move, and its momentum is forgotten all the same.
-        time_step = jnp.sqrt(2 * jnp.maximum(step_size, jnp.finfo(x.dtype).tiny))
+        time_step = time_steps(step_size)
         return integrator.step(current, noise, gradient, time_step, friction / time_step)
+
+
+def time_steps(step_size: Array) -> Array:
+    """The time of an underdamped step that is as long as an overdamped one."""
+    # A block whose step is zero does not move, and its momentum is forgotten all the same.
+    return jnp.sqrt(2 * jnp.maximum(step_size, jnp.finfo(jnp.result_type(step_size)).tiny))

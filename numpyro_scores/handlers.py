@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions.distribution import (
     ExpandedDistribution,

@@ -47,6 +47,8 @@ class AnnealedState(NamedTuple):
     num_grad_evals: Array
     rng_key: Array
 
+    __getitem__ = by_position
+
 
 class Draw(NamedTuple):
     """The fields of an :class:`AnnealedState` that one anneal gives, and the next key."""
@@ -55,8 +57,6 @@ class Draw(NamedTuple):
     diverging: Array
     num_grad_evals: Array
     rng_key: Array
-
-    __getitem__ = by_position
 
 
 class NoiseLevelKernel(LangevinKernel):

@@ -67,6 +67,7 @@ class DiffusionPrior(PointwiseDistribution):
     """
 
     pytree_data_fields = ("denoiser", "sigma")
+    untrained_fields = ("sigma",)
     pytree_aux_fields = ("process", "log_density", "sampler")
 
     def __init__(

@@ -39,6 +39,7 @@ class ScoreDistribution(PointwiseDistribution):
     """
 
     pytree_data_fields = ("score", "reference")
+    untrained_fields = ("reference",)
     pytree_aux_fields = ("quadrature",)
 
     def __init__(

@@ -8,26 +8,16 @@ from contextlib import closing
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-from jax import Array, random
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from tqdm.auto import tqdm
 
-from numpyro_scores.training._batches import PointsInMemory, Stream
 from numpyro_scores.training._checkpoints import Checkpoints
-from numpyro_scores.training._checks import check_finite, check_options, checked_jaxpr
-from numpyro_scores.training._held_out import HeldOut
-from numpyro_scores.training._identity import configuration, fingerprint, nameless, structure
-from numpyro_scores.training._modules import partition
-from numpyro_scores.training._placement import Placement
-from numpyro_scores.training._steps import State, copied, make_loss, make_run, make_step
+from numpyro_scores.training._checks import as_callbacks, check_arguments, check_options
+from numpyro_scores.training._training import Options, Training
 from numpyro_scores.training.results import FitProgress, FitResult
-
-# Calls of the compiled loop in one `fit`: the progress bar moves, and the calls cost nothing.
-NUM_CHUNKS = 50
 
 
 def fit(
@@ -43,7 +33,7 @@ def fit(
     validation: Any = None,
     validate_every: int | None = None,
     patience: int | None = None,
-    callbacks: Sequence[Callable[[FitProgress], Any]] = (),
+    callbacks: Callable[[FitProgress], Any] | Sequence[Callable[[FitProgress], Any]] = (),
     checkpoint_dir: Any = None,
     checkpoint_every: int = 1_000,
     mesh: Mesh | None = None,
@@ -112,105 +102,46 @@ def fit(
         before are left.
     :raises OSError: if a checkpoint can't be written.
     """
-    chunk_size = -(-num_steps // NUM_CHUNKS) if isinstance(num_steps, int | np.integer) else 1
-    validate_every = chunk_size if validate_every is None else validate_every
+    check_arguments(module, objective, data, key)
+    callbacks = as_callbacks(callbacks)
     check_options(
         num_steps=num_steps,
         batch_size=batch_size,
         ema_decay=ema_decay,
         validation=validation,
-        validate_every=validate_every,
+        validate_every=1 if validate_every is None else validate_every,
         patience=patience,
         checkpoint_every=checkpoint_every,
         precision=precision,
     )
-    placement = Placement(mesh, batch_size)
-    is_stream = not hasattr(data, "shape") and not hasattr(data, "keys")
-    source = (Stream if is_stream else PointsInMemory)(data, batch_size, module, placement)
-    params, merge = partition(module)
-    if optimizer is None:
-        optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))
-    loss_fn = make_loss(objective, merge, precision)
-
-    objective_state = None
-    init = getattr(objective, "init", None)
-    if init is not None:
-        key, key_state = random.split(key)
-        objective_state = init(source.data, key_state)
-    jaxpr = checked_jaxpr(loss_fn, params, source.data, source.example, objective_state, key)
-    # XLA compiles the gradients of JAX's convolutions in a loop to naive code on a CPU, up to 40
-    # times slower than outside of one (jaxlib 0.10 to 0.12). The package's own are fast there.
-    one_by_one = "conv_general_dilated" in str(jaxpr) and jax.default_backend() == "cpu"
-    chunk_size = min(chunk_size, source.max_steps)
-    step = make_step(loss_fn, source.batch, optimizer, ema_decay, key)
-    run = make_run(step, chunk_size, placement.replicated, one_by_one)
-
-    # Copies, which also part buffers that the optimizer shares with the parameters.
-    state = jax.tree.map(jnp.array, State(params, params, optimizer.init(params), objective_state))
-    losses = np.full(num_steps, np.nan)
-    held_out = HeldOut(
+    training = Training(
+        module,
+        objective,
+        data,
+        key,
+        optimizer,
+        Options(
+            int(num_steps), int(batch_size), ema_decay, validate_every, patience, precision, mesh
+        ),
         validation,
-        loss_fn,
-        params,
-        module=module,
-        batch_size=batch_size,
-        num_steps=num_steps,
-        every=validate_every,
-        patience=patience,
-        key=random.fold_in(key, num_steps),  # the steps fold in the numbers below
-        placement=placement,
     )
-    arguments = checkpoint_dir is not None and {
-        "module": configuration(module),
-        "parameters": structure(params),
-        "objective": nameless(objective),
-        "optimizer": structure(state.opt_state),
-        "data": fingerprint(source.data),
-        "validation": fingerprint(held_out.points),
-        "key": fingerprint(key),
-        "num_steps": int(num_steps),
-        "batch_size": int(batch_size),
-        "ema_decay": float(ema_decay),
-        "validate_every": int(validate_every),
-        "patience": patience,
-        "precision": None if precision is None else jnp.dtype(precision).name,
-    }
-    periods = chunk_size, validate_every, checkpoint_every
-    with closing(Checkpoints(checkpoint_dir, arguments)) as checkpoints:
-        start, restored = checkpoints.restore((state, losses, held_out.memory))
-        state, losses, held_out.memory = restored
-        state = placement.replicate(state)
-        source.skip(start)
-        stopped = held_out.has_stopped_falling()
-        quiet = not progress_bar or jax.process_index() > 0
+    saved_to = None if checkpoint_dir is None else training.identity()
+    quiet = not progress_bar or jax.process_index() > 0
+    with closing(Checkpoints(checkpoint_dir, saved_to)) as checkpoints:
+        start = training.resume(checkpoints)
         with tqdm(total=num_steps, initial=start, disable=quiet, desc="fit") as bar:
-            while start < num_steps and not stopped:
-                # A chunk ends wherever something is to be done.
-                stop = min(num_steps, *(start - start % period + period for period in periods))
-                batches = source.next_batches(stop - start, chunk_size)
-                state, chunk = run(state, batches, start, stop)
-                losses[start:stop] = np.asarray(chunk)[: stop - start]
-                check_finite(losses[:stop], start, state.params)
-                held_out.evaluate(stop, state.average, state.objective_state)
-                stopped = held_out.has_stopped_falling()
+            for stop in training.chunks(start, checkpoint_every):
+                loss = training.advance(start, stop)
                 if stop % checkpoint_every == 0:
-                    checkpoints.save(stop, (state, losses, held_out.memory))
-                loss = losses[start:stop].mean()
-                bar.set_postfix(_shown(loss, held_out.last_loss), refresh=False)
+                    training.save(checkpoints, stop)
+                bar.set_postfix(_shown(loss, training.held_out.last_loss), refresh=False)
                 bar.update(stop - start)
-                for callback in callbacks:
-                    average = merge(placement.collect(copied(state.average)))
-                    progress = FitProgress(stop, loss, held_out.last_loss, average)
-                    stopped = bool(callback(progress)) or stopped
                 start = stop
-        checkpoints.save(start, (state, losses, held_out.memory))
-    average = state.average if held_out.best is None else held_out.best
-    return FitResult(
-        merge(placement.collect(average)),
-        losses[:start],
-        placement.collect(state.objective_state),
-        *held_out.history(),
-    )
+                progress = training.progress(stop, loss)
+                if any([callback(progress()) for callback in callbacks]):
+                    break
+        training.save(checkpoints, start)
+    return training.result()
 
 
 def _shown(loss: float, validation_loss: float | None) -> dict[str, str]:

@@ -67,8 +67,8 @@ class DiffusionPrior(PointwiseDistribution):
     """
 
     pytree_data_fields = ("denoiser", "sigma")
-    untrained_fields = ("sigma",)
     pytree_aux_fields = ("process", "log_density", "sampler")
+    untrained_fields = ("sigma",)
 
     def __init__(
         self,

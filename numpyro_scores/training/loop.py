@@ -51,14 +51,19 @@ def fit(
     so that the first parameters are soon forgotten. The result is a function of `key` and of the
     other arguments; the given module isn't changed.
 
-    :param module: an energy, a score or a denoiser, whatever the objective wants: a Flax nnx
-        module, whose `nnx.Param` are trained, or any other callable pytree (an Equinox module, a
-        `jax.tree_util.Partial` that holds the weights), whose arrays of floats are trained.
+    :param module: an energy, a score or a denoiser, whatever the objective wants. Trained are: of a
+        Flax nnx module, wherever it is, its `nnx.Param` (its other variables are kept from step to
+        step, and dropout draws a mask at each step from `key`); of a distribution its parameters,
+        within their constraints, not its support, reference or noise level; of any other callable
+        pytree (an Equinox module, a `functools.partial` that holds the weights) its arrays of
+        floats.
     :param objective: `objective(module, x, *, key)`, of shape `()`. One that carries a state from
         step to step has `objective.init(data, key)`, and `objective(module, x, state, *, key)`
         returns the loss and the next state.
-    :param data: points, floats of shape `(n, *event_shape)`, held on the device; for a discrete
-        distribution integers, too, of its support. A dict of arrays with one leading axis, points
+    :param data: points, floats of shape `(n, *event_shape)`, held on the device, or a list of rows;
+        for a discrete distribution integers, too, of its support. Standardise them, or give the
+        network their `sigma_data`: data of another scale than the network or the levels of the
+        process are told in a warning. A dict of arrays with one leading axis, points
         and their labels, say, comes to the objective as a dict.
 
         Or an iterable of such batches, of any sizes: their points, one after the other and pass
@@ -67,25 +72,26 @@ def fit(
     :param key: key of the batches and of the objective's own noise.
     :param optimizer: from Optax; by default Adam whose step size falls from 1e-3 to 0 on a cosine.
         Gradients are clipped by `optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))`.
-    :param num_steps: number of steps.
+    :param num_steps: number of steps; more than those of a checkpoint extend that training.
     :param batch_size: number of points in a batch, at most `n`.
     :param ema_decay: :math:`\beta`, in [0, 1); 0 returns the last parameters.
-    :param validation: points that are held out, as `data` in memory: the loss of the averaged
-        module on them, always with the same key, is in the result and in the bar.
+    :param validation: points that are held out, as `data` in memory, or a list of batches: the loss
+        of the averaged module on them, in evaluation mode and always with the same key, is in the
+        result and in the bar.
     :param validate_every: steps between two validation losses; by default a fiftieth of
         `num_steps`.
     :param patience: stop after so many validation losses in a row that aren't below the lowest one,
         and return the averaged module of that one (also where all steps are made).
-    :param callbacks: each is called with a
+    :param callbacks: one function or several: each is called with a
         :class:`~numpyro_scores.FitProgress` between two chunks of steps, about
         fifty times in a training, and after each validation and checkpoint. Training stops after
         one that returns True.
     :param checkpoint_dir: a folder. All that training goes on from is written there every
         `checkpoint_every` steps and at the end, and read from there when `fit` is called again with
         the same arguments: the result is, bit for bit, that of a training that went through. A
-        process that is killed at any moment leaves a whole checkpoint. Of the optimizer, only the
-        structure of its state can be compared with that of then. An iterable is read again from
-        its start up to where it stood.
+        process that is killed at any moment leaves a whole checkpoint. Another objective or
+        optimizer is told by their fields, numbers and arrays, but not by what a function does
+        behind its name. An iterable is read again from its start up to where it stood.
     :param checkpoint_every: steps between two checkpoints.
     :param mesh: devices that share the points of a batch; `batch_size` must be a multiple of their
         number. With several processes (`jax.distributed.initialize`) each calls `fit` with the same
@@ -97,7 +103,8 @@ def fit(
     :return: the averaged module and the losses.
     :raises ValueError: if an argument is out of range, `data` isn't finite, the module or the
         objective refuses points of this shape, or a checkpoint is of other arguments.
-    :raises TypeError: if `data` isn't of floats or there is nothing to train.
+    :raises TypeError: if an argument is something else, `data` isn't of floats or there is nothing
+        to train.
     :raises FloatingPointError: as soon as a loss, or a parameter, isn't finite; the checkpoints
         before are left.
     :raises OSError: if a checkpoint can't be written.

@@ -28,7 +28,7 @@ def check_arguments(module: Any, objective: Any, data: Any, key: Any) -> None:
         raise TypeError("fit trains a module, got a FitResult: pass its module, fitted.module.")
     if isinstance(module, type):
         raise TypeError(f"fit trains a module, got the class {module.__name__}: make an instance.")
-    looks_like_data = hasattr(objective, "shape") or isinstance(objective, list | tuple | dict)
+    looks_like_data = hasattr(objective, "dtype") or isinstance(objective, list | tuple | dict)
     if looks_like_data or isinstance(objective, nnx.Module | FitResult):
         raise TypeError(
             f"The second argument of fit is the objective, got {_a(objective)}. The order is "
@@ -73,7 +73,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def _a(value: Any) -> str:
-    shape = f" of shape {value.shape}" if hasattr(value, "shape") else ""
+    shape = f" of shape {value.shape}" if hasattr(value, "dtype") else ""
     if value is None or isinstance(value, int | float | str):
         return repr(value)
     return (

@@ -204,6 +204,8 @@ def differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
         for key in {**found, **wanted}:
             yield from differences(found.get(key), wanted.get(key), f"{name} {key}".strip())
     elif found != wanted:
+        # Of nested ones the head says enough.
+        found, wanted = (x.get("", x) if isinstance(x, dict) else x for x in (found, wanted))
         yield f"  {name}: {found!r} there, {wanted!r} now"
 
 

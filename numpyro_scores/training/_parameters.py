@@ -152,7 +152,8 @@ class _Walk:
 
         def rebuild(params: dict[Path, Any], modules: tuple) -> Any:
             made = cls(**{name: part(params, modules) for name, part in parts.items()})
-            made._validate_args = node._validate_args
+            if "_validate_args" in vars(node):
+                made._validate_args = node._validate_args
             return made
 
         if _is_same(node, rebuild, self):

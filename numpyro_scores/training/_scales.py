@@ -55,7 +55,7 @@ def _compare_with_network(points: np.ndarray, sigma_data: Any) -> None:
         f"for centred data of sigma_data={float(sigma_data):.3g}. Standardise them, "
         f"(data - {mean:.3g}) / {sd:.3g}, and choose the noise levels in the new units; or centre "
         f"them and make the network with sigma_data={sd:.3g}.",
-        stacklevel=6,
+        stacklevel=5,
     )
 
 
@@ -73,14 +73,14 @@ def _compare_with_levels(points: np.ndarray, sigma_min: float, sigma_max: float)
             f"of the data along their widest direction, {widest:.3g}: draws that start from noise "
             f"of this level lose up to {share:.0%} of the variance there. Take 5 to 10 times it, "
             f"sigma_max={_round(5 * widest)} or more.",
-            stacklevel=6,
+            stacklevel=5,
         )
     if sigma_min > sd:
         warnings.warn(
             f"sigma_min={sigma_min:.3g} is larger than the standard deviation of the data, "
             f"{sd:.3g}: what is learned is mostly noise. About a thirtieth of it, "
             f"sigma_min={_round(sd / 30)}, shows structures of that size.",
-            stacklevel=6,
+            stacklevel=5,
         )
     if sigma_min < SIGMA_MIN * sd:
         warnings.warn(
@@ -90,7 +90,7 @@ def _compare_with_levels(points: np.ndarray, sigma_min: float, sigma_max: float)
             f"sigma_min={_round(sd / 30)}, or the noise that matters; or look, with "
             "numpyro_scores.diagnostics.score_by_level on points that are held out, down to which "
             "level it is right.",
-            stacklevel=6,
+            stacklevel=5,
         )
 
 

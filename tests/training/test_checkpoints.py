@@ -115,7 +115,7 @@ def finished(tmp_path_factory):
         ({"batch_size": 4}, "batch_size: 8 there, 4 now"),
         ({"key": random.key(1)}, "key: "),
         ({"data": DATA + 1}, "data: "),
-        ({"optimizer": optax.sgd(0.1)}, r"mu.0: 'float32\[3, 3\]' there, None"),
+        ({"optimizer": optax.sgd(0.1)}, r"mu.0.0: 'float32\[3, 3\]' there, None"),
         ({"objective": SlicedScoreMatching(2)}, "objective num_projections: '1' there, '2' now"),
         ({"module": Partial(lambda P, x: -P @ P.T @ x, jnp.ones((3, 2)))}, r"float32\[3, 2\]' now"),
         (

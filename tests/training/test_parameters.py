@@ -64,7 +64,10 @@ class Pair(nnx.Module):
     ids=["bare", "distribution", "nested", "partial", "method"],
 )
 def test_of_a_flax_module_anywhere_the_parameters_are_trained(wrap, energy_of):
-    trained = energy_of(quick_fit(wrap(Quadratic()), everything, **DECAY).module)
+    def loss(module, x, *, key):
+        return everything(energy_of(module), x, key=key)
+
+    trained = energy_of(quick_fit(wrap(Quadratic()), loss, **DECAY).module)
     np.testing.assert_array_equal(trained.mean[...], 2)
     bare = quick_fit(Quadratic(), everything, **DECAY).module
     np.testing.assert_allclose(trained.weight[...], bare.weight[...], rtol=1e-6)

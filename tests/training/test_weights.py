@@ -4,7 +4,11 @@
 """Weights in a file: what is read is what was written, and nothing else."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -20,6 +24,8 @@ from training.helpers import linear_score
 from numpyro_scores.distributions import BernoulliRBM
 from numpyro_scores.nn import MLPDenoiser
 from numpyro_scores.training import load_weights, save_weights, weights
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def denoiser(seed=0, shape=(3,), **options):
@@ -184,3 +190,28 @@ def test_foreign_metadata_are_told(tmp_path, entry):
     save_file({"weight": np.ones(3)}, tmp_path / "w", {weights.ENTRY: entry})
     with pytest.raises(ValueError, match="has metadata .* that save_weights did not write"):
         load_weights(tmp_path / "w", denoiser())
+
+
+ACROSS = """
+import sys
+import jax.numpy as jnp
+import numpyro_scores as ns
+machine = lambda a, b: ns.BernoulliRBM(jnp.ones((2, 2)), jnp.full(2, a), jnp.full(2, b))
+if sys.argv[2] == "save":
+    ns.save_weights(sys.argv[1], machine(1.0, 2.0))
+else:
+    loaded = ns.load_weights(sys.argv[1], machine(0.0, 0.0))
+    print(loaded.visible_bias[0], loaded.hidden_bias[0])
+"""
+
+
+@pytest.mark.slow
+def test_another_process_reads_the_fields_of_a_distribution_by_name(tmp_path):
+    def run(seed, action):
+        command = [sys.executable, "-c", ACROSS, str(tmp_path / "w"), action]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    run(0, "save")
+    for seed in (1, 2, 3):
+        assert run(seed, "load").stdout.split() == ["1.0", "2.0"]

@@ -52,7 +52,7 @@ def make_loss(objective: Callable[..., Any], parts: Parts, precision: Any) -> Lo
     def loss_fn(params, x, carried, key, training=True):
         params, x = cast(params, precision), cast(x, precision)
         if training:
-            key_module = random.fold_in(key, 1)
+            key_module = random.fold_in(key, 2)
             module, state_after = parts.merge_to_train(params, carried.module, key_module)
         else:
             module, state_after = parts.merge(params, carried.module), lambda: carried.module

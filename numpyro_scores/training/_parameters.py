@@ -156,8 +156,12 @@ class _Walk:
                 made._validate_args = node._validate_args
             return made
 
-        if _is_same(node, rebuild, self):
-            return rebuild
+        try:
+            # Whether it is the old one where the parameters are as they were.
+            if _is_same(rebuild(self.arrays, tuple(self.modules)), node):
+                return rebuild
+        except (TypeError, ValueError, AttributeError):
+            pass
         self.arrays = before
         warnings.warn(
             f"{cls.__name__} at {'.'.join(map(str, path)) or 'the top'} is not trained but left as "
@@ -188,11 +192,12 @@ class _Walk:
 
         def moves(moved: list[Path]) -> bool:
             there = {name: value + (name in moved) for name, value in self.arrays.items()}
-            return rebuild(there, modules).support != node.support
+            return not _is_same(rebuild(there, modules).support, node.support)
 
         if not names or moves([]) or not moves(names):
             return rebuild
-        fixed = {name: self.arrays.pop(name) for name in names if moves([name])}
+        bounds = [name for name in names if moves([name])]
+        fixed = {name: self.arrays.pop(name) for name in bounds}
         return lambda params, modules: rebuild(params | fixed, modules)
 
 
@@ -204,13 +209,14 @@ def _untrained(cls: type) -> set[str]:
     return {name for base in cls.__mro__ for name in vars(base).get("untrained_fields", ())}
 
 
-def _is_same(node: Any, rebuild: Rebuild, walk: _Walk) -> bool:
-    """Whether a distribution that is made anew from the parameters as they are is the old one."""
-    try:
-        again = rebuild(walk.arrays, tuple(walk.modules))
-        return jax.tree.structure(again) == jax.tree.structure(node) and all(
-            np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True)
-            for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(node), strict=True)
-        )
-    except (TypeError, ValueError, AttributeError):
+def _is_same(a: Any, b: Any) -> bool:
+    """
+    Whether two pytrees of floats differ by rounding only. Supports of NumPyro that are compared by
+    `==` are the same only if their bounds are one array.
+    """
+    if jax.tree.structure(a) != jax.tree.structure(b):
         return False
+    return all(
+        x is y or np.allclose(x, y, rtol=1e-3, atol=1e-5, equal_nan=True)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )

@@ -71,7 +71,7 @@ def score_by_level(
     sigma: ArrayLike | None = None,
     *,
     key: Array,
-    num_noises: int = 4,
+    num_noises: int = 8,
     tolerance: float = 0.1,
 ) -> ScoreByLevel:
     r"""
@@ -103,8 +103,8 @@ def score_by_level(
     :param sigma: noise levels, in the units of the data; of a prior, by default, twelve from its
         process.
     :param key: key of the noise.
-    :param num_noises: pairs of noise for each point; the cost of a level is
-        `2 * num_noises * n` evaluations of the denoiser and some of its derivatives.
+    :param num_noises: pairs of noise for each point; one will do in hundreds of dimensions. The
+        cost of a level is `2 * num_noises * n` evaluations of the denoiser and some derivatives.
     :param tolerance: see above.
     :raises ValueError: if levels are missing or not positive, points are too few or not finite, or
         the denoiser is of other points.

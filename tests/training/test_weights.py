@@ -83,7 +83,7 @@ def test_the_file_says_what_it_is_of(tmp_path):
         (denoiser(shape=(3, 1)), r"event_shape: '\(3,\)' there, '\(3, 1\)' now"),
         (denoiser(hidden_features=5), r"embed.bias: 'float32\[4\]' there, 'float32\[5\]' now"),
         (denoiser(num_layers=2), r"blocks.1.norm.bias: None there, 'float32\[4\]' now"),
-        (network(0), r"configuration: .* there, 'PyTreeDef"),
+        (network(0), "configuration: .* there, .PyTreeDef"),
         (
             jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), denoiser()),
             r"'float32\[4\]' there, 'bfloat16\[4\]' now",

@@ -29,7 +29,7 @@ FLOORS = {
     "samplers": 0,
     "schedules": 0,
     "nn": 1,
-    "training": 1,
+    "training": 2,
     "distributions": 2,
     "handlers": 2,
     "normalizers": 2,

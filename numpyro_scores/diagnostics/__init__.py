@@ -46,6 +46,7 @@ from numpyro_scores.diagnostics.score.kernel_stein import (
     KernelSteinDiscrepancy,
     kernel_stein_discrepancy,
 )
+from numpyro_scores.diagnostics.score.noise_levels import ScoreByLevel, score_by_level
 from numpyro_scores.diagnostics.score.stein_thinning import SteinThinning, stein_thinning
 from numpyro_scores.diagnostics.two_sample.classifier_test import (
     ClassifierTest,
@@ -86,6 +87,7 @@ __all__ = [
     "MomentTest",
     "PrecisionRecall",
     "Report",
+    "ScoreByLevel",
     "SimulationBasedCalibration",
     "SlicedWasserstein",
     "SmallNetwork",
@@ -116,6 +118,7 @@ __all__ = [
     "plot_trace_rank",
     "precision_recall",
     "psnr",
+    "score_by_level",
     "simulation_based_calibration",
     "sliced_wasserstein",
     "ssim",

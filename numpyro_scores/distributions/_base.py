@@ -34,6 +34,8 @@ class PointwiseDistribution(dist.Distribution):
 
     # Constraints are pytrees, whose bounds may be arrays.
     pytree_data_fields = ("_support",)
+    # Fields that `fit` leaves as they are, besides the support.
+    untrained_fields: tuple[str, ...] = ()
 
     def __init__(self, event_shape, support=constraints.real, *, validate_args=None):
         event_shape = as_event_shape(event_shape)

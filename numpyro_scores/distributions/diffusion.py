@@ -68,6 +68,7 @@ class DiffusionPrior(PointwiseDistribution):
 
     pytree_data_fields = ("denoiser", "sigma")
     pytree_aux_fields = ("process", "log_density", "sampler")
+    untrained_fields = ("sigma",)
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class ScoreDistribution(PointwiseDistribution):
     """
 
     pytree_data_fields = ("score", "reference")
+    untrained_fields = ("reference",)
     pytree_aux_fields = ("quadrature",)
     log_normalizer = None  # nobody knows it
 

@@ -24,7 +24,7 @@ class PointsInMemory:
     """Batches of points that are all on the device, drawn with replacement."""
 
     def __init__(self, data: Any, batch_size: int, module: Any, placement: Placement):
-        self.data = check_points("data", data, module)
+        self.data = points_in_memory("data", data, module)
         size = len(jax.tree.leaves(self.data)[0])
         if batch_size > size:
             raise ValueError(
@@ -112,6 +112,36 @@ def _on_host(x: Any) -> np.ndarray:
     return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
 
 
+def is_stream(data: Any) -> bool:
+    """Whether it is an iterable of batches; a list or tuple of rows is an array."""
+    if isinstance(data, list | tuple):
+        return not _holds_rows(data)
+    return not hasattr(data, "shape") and not hasattr(data, "keys")
+
+
+def _holds_rows(data: Any) -> bool:
+    return len(data) > 0 and not isinstance(data[0], Mapping) and np.ndim(data[0]) < 2
+
+
+def points_in_memory(name: str, data: Any, module: Any) -> Any:
+    """
+    Points as arrays, as :func:`check_points` gives them; of a list or tuple, whose entries are rows
+    or batches, they are joined.
+    """
+    if not isinstance(data, list | tuple) or _holds_rows(data):
+        return check_points(name, data, module)
+    if not data:
+        raise ValueError(f"{name} has no points: got {data!r}.")
+    batches = [check_points(f"{name}[{i}]", batch, module) for i, batch in enumerate(data)]
+    try:
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The batches of {name} must have points of one shape, got "
+            f"{[shape_of(batch) for batch in batches]}."
+        ) from error
+
+
 def check_points(
     name: str, data: Any, module: Any, asarray: Callable[[Any], Any] = jnp.asarray
 ) -> Any:
@@ -130,7 +160,7 @@ def check_points(
         for key, x in arrays.items():
             _check_finite(f"{name}[{key!r}]", x)
         return arrays
-    data = asarray(data)
+    data = asarray(_as_array(name, data))
     check_batch(name, data)
     if getattr(module, "is_discrete", False):
         data = data.astype(jnp.result_type(float))
@@ -148,6 +178,22 @@ def check_points(
         )
     _check_finite(name, data)
     return data
+
+
+def _as_array(name: str, data: Any) -> Any:
+    """A table or a list as NumPy sees it."""
+    if isinstance(data, Array):
+        return data
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name} must be an array of points of one shape: {error}") from error
+    if not np.issubdtype(array.dtype, np.number) and array.dtype.kind not in "bV":
+        raise TypeError(
+            f"{name} must be an array of numbers of shape (n, *event_shape), a dict of such arrays "
+            f"or an iterable of them, got {type(data).__name__}."
+        )
+    return array
 
 
 def _check_finite(name: str, x: Any) -> None:

@@ -20,7 +20,8 @@ class Checkpoints:
     is complete: a process that is killed leaves those that were there before.
 
     :param directory: None for no checkpoints.
-    :param configuration: what the training is a function of, as JSON can hold it.
+    :param configuration: what the training is a function of, as JSON can hold it. Its `num_steps`
+        may be another than then: a training is extended.
     """
 
     def __init__(self, directory: Any, configuration: Any):
@@ -42,8 +43,12 @@ class Checkpoints:
                 f"No checkpoint can be written to checkpoint_dir={str(directory)!r}: {error}"
             ) from error
 
-    def save(self, step: int, tree: Any) -> None:
-        """Write the state after `step` steps, unless it is there."""
+    def save(self, step: int, tree: Any, history: dict[str, np.ndarray]) -> None:
+        """
+        Write the state after `step` steps, unless it is there.
+
+        :param history: arrays that grow from step to step.
+        """
         if self._manager is None or step == self._last_step:
             return
         import orbax.checkpoint as ocp
@@ -51,6 +56,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             configuration=ocp.args.JsonSave(self._configuration),
             state=ocp.args.StandardSave(_arrays(tree)),
+            history=ocp.args.StandardSave({k: v for k, v in history.items() if v.size}),
         )
         try:
             self._manager.save(step, args=args)
@@ -62,24 +68,27 @@ class Checkpoints:
             ) from error
         self._last_step = step
 
-    def restore(self, tree: Any) -> tuple[int, Any]:
+    def restore(self, tree: Any) -> tuple[int, Any, dict[str, np.ndarray]]:
         """
-        The last step and state that were saved; without any, 0 and the given state.
+        The last step, state and history that were saved; without any, 0, the given state and none.
 
         :param tree: a state of the structure, shapes and dtypes that are wanted.
         :raises ValueError: if the checkpoint is of another configuration, or can't be read.
         """
         step = None if self._manager is None else self._manager.latest_step()
         if step is None:
-            return 0, tree
+            return 0, tree, {}
         import orbax.checkpoint as ocp
 
         wanted = ocp.args.Composite(configuration=ocp.args.JsonRestore())
         self._check_configuration(step, self._read(step, wanted).configuration)
         arrays = ocp.args.StandardRestore(_arrays(tree))
-        restored = iter(self._read(step, ocp.args.Composite(state=arrays)).state)
+        history = ocp.args.StandardRestore()
+        found = self._read(step, ocp.args.Composite(state=arrays, history=history))
+        restored = iter(found.state)
         self._last_step = step
-        return step, jax.tree.map(lambda x: _like(next(restored), x) if x.size else x, tree)
+        state = jax.tree.map(lambda x: _like(next(restored), x) if x.size else x, tree)
+        return step, state, {name: np.asarray(x) for name, x in found.history.items()}
 
     def close(self) -> None:
         if self._manager is not None:
@@ -95,7 +104,13 @@ class Checkpoints:
             ) from error
 
     def _check_configuration(self, step: int, found: dict[str, Any]) -> None:
-        other = sorted(differences(found, self._configuration))
+        num_steps = self._configuration["num_steps"]
+        if step > num_steps:
+            raise ValueError(
+                f"The checkpoint in {self._directory} is of {step} steps, more than num_steps="
+                f"{num_steps}: give that many or more to go on, or another checkpoint_dir."
+            )
+        other = sorted(differences(found | {"num_steps": num_steps}, self._configuration))
         if other:
             raise ValueError(
                 f"The checkpoint of step {step} in {self._directory} is of another training. Give "

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from numpyro_scores.training._batches import check_points
+from numpyro_scores.training._batches import points_in_memory
 from numpyro_scores.training._placement import Placement
-from numpyro_scores.training._steps import LossFn, copied
+from numpyro_scores.training._steps import Carried, LossFn, copied
 
 
 class HeldOut:
@@ -21,7 +21,9 @@ class HeldOut:
     same key, so that two of them differ by what was learned and not by their noise. Without points
     there is none.
 
-    With `patience` the parameters of the lowest loss so far are kept: `best`.
+    - **losses**, **steps** - the losses so far, and after how many steps each was.
+    - **best** - with `patience` the parameters of the lowest loss so far, and the state of the
+      module then.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class HeldOut:
         points: Any,
         loss_fn: LossFn,
         params: Any,
+        carried: Carried,
         *,
         module: Any,
         batch_size: int,
@@ -39,34 +42,23 @@ class HeldOut:
         placement: Placement,
     ):
         self._batch_size, self._patience, self._key = batch_size, patience, key
-        self._loss = jax.jit(lambda *args: loss_fn(*args)[0])
-        self._steps = np.empty(0, int)
+        self._every, self._num_steps = every, num_steps
+        self._loss = jax.jit(lambda *args: loss_fn(*args, training=False)[0])
         self.points = points
         if points is not None:
-            self.points = check_points("validation", points, module)
+            self.points = points_in_memory("validation", points, module)
             self._points = placement.replicate(self.points)
-            self._steps = np.minimum(np.arange(every, num_steps + every, every), num_steps)
-        # The losses, and the best parameters: what a checkpoint keeps.
-        best = None if patience is None else placement.replicate(jax.tree.map(jnp.array, params))
-        self.memory = np.full(len(self._steps), np.nan), best
-
-    @property
-    def best(self) -> Any:
-        return self.memory[1] if len(self.history()[0]) else None
+        self.losses, self.steps = np.empty(0), np.empty(0, int)
+        kept = None if patience is None else jax.tree.map(jnp.array, (params, carried.module))
+        self.best = placement.replicate(kept)
 
     @property
     def last_loss(self) -> float | None:
-        losses, _ = self.history()
-        return float(losses[-1]) if len(losses) else None
+        return float(self.losses[-1]) if len(self.losses) else None
 
-    def history(self) -> tuple[np.ndarray, np.ndarray]:
-        """The losses so far, and after how many steps each was."""
-        done = np.isfinite(self.memory[0])
-        return self.memory[0][done], self._steps[done]
-
-    def evaluate(self, step: int, params: Any, objective_state: Any) -> None:
+    def evaluate(self, step: int, params: Any, carried: Carried) -> None:
         """Add the loss after `step` steps, if it is time."""
-        if step not in self._steps:
+        if self.points is None or (step % self._every and step != self._num_steps):
             return
         size = len(jax.tree.leaves(self._points)[0])
         total: Any = 0.0
@@ -74,22 +66,19 @@ class HeldOut:
             stop = min(start + self._batch_size, size)
             x = jax.tree.map(lambda x, at=slice(start, stop): x[at], self._points)
             key = random.fold_in(self._key, start)
-            total += (stop - start) * self._loss(params, x, objective_state, key)
+            total += (stop - start) * self._loss(params, x, carried, key)
         loss = float(total) / size
         if not np.isfinite(loss):
             raise FloatingPointError(
                 f"The validation loss is {loss} after {step} steps, though those of training are "
                 "finite: look at the scale of the points that are held out."
             )
-        losses, best = self.memory
-        if best is not None and not np.any(losses <= loss):
-            best = copied(params)
-        losses[np.searchsorted(self._steps, step)] = loss
-        self.memory = losses, best
+        if self.best is not None and not np.any(self.losses <= loss):
+            self.best = copied((params, carried.module))
+        self.losses, self.steps = np.append(self.losses, loss), np.append(self.steps, step)
 
     def has_stopped_falling(self) -> bool:
         """Whether `patience` losses in a row have not been below the lowest one before."""
-        losses, _ = self.history()
-        if self._patience is None or not len(losses):
+        if self._patience is None or not len(self.losses):
             return False
-        return len(losses) - 1 - int(np.argmin(losses)) >= self._patience
+        return len(self.losses) - 1 - int(np.argmin(self.losses)) >= self._patience

@@ -12,9 +12,19 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax, random
 
-from numpyro_scores.training._modules import cast
+from numpyro_scores.training._parameters import Parts
+from numpyro_scores.training._pytrees import is_float_array
 
-LossFn = Callable[[Any, Any, Any, Array], tuple[Array, Any]]
+
+class Carried(NamedTuple):
+    """What is not trained but goes from step to step: of the objective, and of the module."""
+
+    objective: Any
+    module: Any
+
+
+# loss_fn(params, x, carried, key, training): the loss, and what is carried on.
+LossFn = Callable[..., tuple[Array, Carried]]
 
 
 class State(NamedTuple):
@@ -23,7 +33,7 @@ class State(NamedTuple):
     params: Any
     average: Any
     opt_state: Any
-    objective_state: Any
+    carried: Carried
 
 
 @jax.jit
@@ -32,19 +42,36 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def make_loss(objective: Callable[..., Any], merge: Callable, precision: Any) -> LossFn:
-    """The loss as a function of the parameters, in a given precision; and the objective's state."""
+def make_loss(objective: Callable[..., Any], parts: Parts, precision: Any) -> LossFn:
+    """
+    The loss as a function of the parameters, in a given precision; and what is carried. In training
+    the module draws its random numbers from the key and may change its state, as dropout and batch
+    statistics do; on points that are held out it is in evaluation mode.
+    """
 
-    def loss_fn(params, x, state, key):
-        module, x = merge(cast(params, precision)), cast(x, precision)
-        if state is None:
+    def loss_fn(params, x, carried, key, training=True):
+        params, x = cast(params, precision), cast(x, precision)
+        if training:
+            key_module = random.fold_in(key, 2)
+            module, state_after = parts.merge_to_train(params, carried.module, key_module)
+        else:
+            module, state_after = parts.merge(params, carried.module), lambda: carried.module
+        if carried.objective is None:
             loss, state = objective(module, x, key=key), None
         else:
-            loss, state = objective(module, x, state, key=key)
+            loss, state = objective(module, x, carried.objective, key=key)
         # Back to the precision that losses are kept in.
-        return loss if precision is None else loss.astype(float), state
+        loss = loss if precision is None else loss.astype(float)
+        return loss, Carried(state, state_after())
 
     return loss_fn
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The arrays of floats in another precision; nothing else is changed, nor anything by None."""
+    if dtype is None:
+        return tree
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if is_float_array(leaf) else leaf, tree)
 
 
 def make_step(
@@ -59,14 +86,14 @@ def make_step(
     def step(t, start, state, batches):
         key_batch, key_loss = random.split(random.fold_in(key, t))
         x = batch(batches, t - start, key_batch)
-        (loss, objective_state), grad = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, x, state.objective_state, key_loss
+        (loss, carried), grad = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, x, state.carried, key_loss
         )
         updates, opt_state = optimizer.update(grad, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(ema_decay, (1 + t) / (10 + t))
         average = optax.incremental_update(params, state.average, 1 - decay)
-        return State(params, average, opt_state, objective_state), loss
+        return State(params, average, opt_state, carried), loss
 
     return step
 

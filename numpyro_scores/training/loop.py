@@ -8,26 +8,16 @@ from contextlib import closing
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-from jax import Array, random
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from tqdm.auto import tqdm
 
-from numpyro_scores.training._batches import PointsInMemory, Stream
 from numpyro_scores.training._checkpoints import Checkpoints
-from numpyro_scores.training._checks import check_finite, check_options, checked_jaxpr
-from numpyro_scores.training._held_out import HeldOut
-from numpyro_scores.training._identity import configuration, fingerprint, nameless, structure
-from numpyro_scores.training._modules import partition
-from numpyro_scores.training._placement import Placement
-from numpyro_scores.training._steps import State, copied, make_loss, make_run, make_step
+from numpyro_scores.training._checks import as_callbacks, check_arguments, check_options
+from numpyro_scores.training._training import Options, Training
 from numpyro_scores.training.results import FitProgress, FitResult
-
-# Calls of the compiled loop in one `fit`: the progress bar moves, and the calls cost nothing.
-NUM_CHUNKS = 50
 
 
 def fit(
@@ -43,7 +33,7 @@ def fit(
     validation: Any = None,
     validate_every: int | None = None,
     patience: int | None = None,
-    callbacks: Sequence[Callable[[FitProgress], Any]] = (),
+    callbacks: Callable[[FitProgress], Any] | Sequence[Callable[[FitProgress], Any]] = (),
     checkpoint_dir: Any = None,
     checkpoint_every: int = 1_000,
     mesh: Mesh | None = None,
@@ -61,14 +51,19 @@ def fit(
     so that the first parameters are soon forgotten. The result is a function of `key` and of the
     other arguments; the given module isn't changed.
 
-    :param module: an energy, a score or a denoiser, whatever the objective wants: a Flax nnx
-        module, whose `nnx.Param` are trained, or any other callable pytree (an Equinox module, a
-        `jax.tree_util.Partial` that holds the weights), whose arrays of floats are trained.
+    :param module: an energy, a score or a denoiser, whatever the objective wants. Trained are: of a
+        Flax nnx module, wherever it is, its `nnx.Param` (its other variables are kept from step to
+        step, and dropout draws a mask at each step from `key`); of a distribution its parameters,
+        within their constraints, not its support, reference or noise level; of any other callable
+        pytree (an Equinox module, a `functools.partial` that holds the weights) its arrays of
+        floats.
     :param objective: `objective(module, x, *, key)`, of shape `()`. One that carries a state from
         step to step has `objective.init(data, key)`, and `objective(module, x, state, *, key)`
         returns the loss and the next state.
-    :param data: points, floats of shape `(n, *event_shape)`, held on the device; for a discrete
-        distribution integers, too, of its support. A dict of arrays with one leading axis, points
+    :param data: points, floats of shape `(n, *event_shape)`, held on the device, or a list of rows;
+        for a discrete distribution integers, too, of its support. Standardise them, or give the
+        network their `sigma_data`: data of another scale than the network or the levels of the
+        process are told in a warning. A dict of arrays with one leading axis, points
         and their labels, say, comes to the objective as a dict.
 
         Or an iterable of such batches, of any sizes: their points, one after the other and pass
@@ -77,25 +72,26 @@ def fit(
     :param key: key of the batches and of the objective's own noise.
     :param optimizer: from Optax; by default Adam whose step size falls from 1e-3 to 0 on a cosine.
         Gradients are clipped by `optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))`.
-    :param num_steps: number of steps.
+    :param num_steps: number of steps; more than those of a checkpoint extend that training.
     :param batch_size: number of points in a batch, at most `n`.
     :param ema_decay: :math:`\beta`, in [0, 1); 0 returns the last parameters.
-    :param validation: points that are held out, as `data` in memory: the loss of the averaged
-        module on them, always with the same key, is in the result and in the bar.
+    :param validation: points that are held out, as `data` in memory, or a list of batches: the loss
+        of the averaged module on them, in evaluation mode and always with the same key, is in the
+        result and in the bar.
     :param validate_every: steps between two validation losses; by default a fiftieth of
         `num_steps`.
     :param patience: stop after so many validation losses in a row that aren't below the lowest one,
         and return the averaged module of that one (also where all steps are made).
-    :param callbacks: each is called with a
+    :param callbacks: one function or several: each is called with a
         :class:`~numpyro_scores.FitProgress` between two chunks of steps, about
         fifty times in a training, and after each validation and checkpoint. Training stops after
         one that returns True.
     :param checkpoint_dir: a folder. All that training goes on from is written there every
         `checkpoint_every` steps and at the end, and read from there when `fit` is called again with
         the same arguments: the result is, bit for bit, that of a training that went through. A
-        process that is killed at any moment leaves a whole checkpoint. Of the optimizer, only the
-        structure of its state can be compared with that of then. An iterable is read again from
-        its start up to where it stood.
+        process that is killed at any moment leaves a whole checkpoint. Another objective or
+        optimizer is told by their fields, numbers and arrays, but not by what a function does
+        behind its name. An iterable is read again from its start up to where it stood.
     :param checkpoint_every: steps between two checkpoints.
     :param mesh: devices that share the points of a batch; `batch_size` must be a multiple of their
         number. With several processes (`jax.distributed.initialize`) each calls `fit` with the same
@@ -107,110 +103,52 @@ def fit(
     :return: the averaged module and the losses.
     :raises ValueError: if an argument is out of range, `data` isn't finite, the module or the
         objective refuses points of this shape, or a checkpoint is of other arguments.
-    :raises TypeError: if `data` isn't of floats or there is nothing to train.
+    :raises TypeError: if an argument is something else, `data` isn't of floats or there is nothing
+        to train.
     :raises FloatingPointError: as soon as a loss, or a parameter, isn't finite; the checkpoints
         before are left.
     :raises OSError: if a checkpoint can't be written.
     """
-    chunk_size = -(-num_steps // NUM_CHUNKS) if isinstance(num_steps, int | np.integer) else 1
-    validate_every = chunk_size if validate_every is None else validate_every
+    check_arguments(module, objective, data, key)
+    callbacks = as_callbacks(callbacks)
     check_options(
         num_steps=num_steps,
         batch_size=batch_size,
         ema_decay=ema_decay,
         validation=validation,
-        validate_every=validate_every,
+        validate_every=1 if validate_every is None else validate_every,
         patience=patience,
         checkpoint_every=checkpoint_every,
         precision=precision,
     )
-    placement = Placement(mesh, batch_size)
-    is_stream = not hasattr(data, "shape") and not hasattr(data, "keys")
-    source = (Stream if is_stream else PointsInMemory)(data, batch_size, module, placement)
-    params, merge = partition(module)
-    if optimizer is None:
-        optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))
-    loss_fn = make_loss(objective, merge, precision)
-
-    objective_state = None
-    init = getattr(objective, "init", None)
-    if init is not None:
-        key, key_state = random.split(key)
-        objective_state = init(source.data, key_state)
-    jaxpr = checked_jaxpr(loss_fn, params, source.data, source.example, objective_state, key)
-    # XLA compiles the gradients of JAX's convolutions in a loop to naive code on a CPU, up to 40
-    # times slower than outside of one (jaxlib 0.10 to 0.12). The package's own are fast there.
-    one_by_one = "conv_general_dilated" in str(jaxpr) and jax.default_backend() == "cpu"
-    chunk_size = min(chunk_size, source.max_steps)
-    step = make_step(loss_fn, source.batch, optimizer, ema_decay, key)
-    run = make_run(step, chunk_size, placement.replicated, one_by_one)
-
-    # Copies, which also part buffers that the optimizer shares with the parameters.
-    state = jax.tree.map(jnp.array, State(params, params, optimizer.init(params), objective_state))
-    losses = np.full(num_steps, np.nan)
-    held_out = HeldOut(
+    training = Training(
+        module,
+        objective,
+        data,
+        key,
+        optimizer,
+        Options(
+            int(num_steps), int(batch_size), ema_decay, validate_every, patience, precision, mesh
+        ),
         validation,
-        loss_fn,
-        params,
-        module=module,
-        batch_size=batch_size,
-        num_steps=num_steps,
-        every=validate_every,
-        patience=patience,
-        key=random.fold_in(key, num_steps),  # the steps fold in the numbers below
-        placement=placement,
     )
-    arguments = checkpoint_dir is not None and {
-        "module": configuration(module),
-        "parameters": structure(params),
-        "objective": nameless(objective),
-        "optimizer": structure(state.opt_state),
-        "data": fingerprint(source.data),
-        "validation": fingerprint(held_out.points),
-        "key": fingerprint(key),
-        "num_steps": int(num_steps),
-        "batch_size": int(batch_size),
-        "ema_decay": float(ema_decay),
-        "validate_every": int(validate_every),
-        "patience": patience,
-        "precision": None if precision is None else jnp.dtype(precision).name,
-    }
-    periods = chunk_size, validate_every, checkpoint_every
-    with closing(Checkpoints(checkpoint_dir, arguments)) as checkpoints:
-        start, restored = checkpoints.restore((state, losses, held_out.memory))
-        state, losses, held_out.memory = restored
-        state = placement.replicate(state)
-        source.skip(start)
-        stopped = held_out.has_stopped_falling()
-        quiet = not progress_bar or jax.process_index() > 0
+    saved_to = None if checkpoint_dir is None else training.identity()
+    quiet = not progress_bar or jax.process_index() > 0
+    with closing(Checkpoints(checkpoint_dir, saved_to)) as checkpoints:
+        start = training.resume(checkpoints)
         with tqdm(total=num_steps, initial=start, disable=quiet, desc="fit") as bar:
-            while start < num_steps and not stopped:
-                # A chunk ends wherever something is to be done.
-                stop = min(num_steps, *(start - start % period + period for period in periods))
-                batches = source.next_batches(stop - start, chunk_size)
-                state, chunk = run(state, batches, start, stop)
-                losses[start:stop] = np.asarray(chunk)[: stop - start]
-                check_finite(losses[:stop], start, state.params)
-                held_out.evaluate(stop, state.average, state.objective_state)
-                stopped = held_out.has_stopped_falling()
+            for stop in training.chunks(start, checkpoint_every):
+                loss = training.advance(start, stop)
                 if stop % checkpoint_every == 0:
-                    checkpoints.save(stop, (state, losses, held_out.memory))
-                loss = losses[start:stop].mean()
-                bar.set_postfix(_shown(loss, held_out.last_loss), refresh=False)
+                    training.save(checkpoints, stop)
+                bar.set_postfix(_shown(loss, training.held_out.last_loss), refresh=False)
                 bar.update(stop - start)
-                for callback in callbacks:
-                    average = merge(placement.collect(copied(state.average)))
-                    progress = FitProgress(stop, loss, held_out.last_loss, average)
-                    stopped = bool(callback(progress)) or stopped
                 start = stop
-        checkpoints.save(start, (state, losses, held_out.memory))
-    average = state.average if held_out.best is None else held_out.best
-    return FitResult(
-        merge(placement.collect(average)),
-        losses[:start],
-        placement.collect(state.objective_state),
-        *held_out.history(),
-    )
+                progress = training.progress(stop, loss)
+                if any([callback(progress()) for callback in callbacks]):
+                    break
+        training.save(checkpoints, start)
+    return training.result()
 
 
 def _shown(loss: float, validation_loss: float | None) -> dict[str, str]:

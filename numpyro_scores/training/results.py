@@ -13,7 +13,7 @@ class FitResult(NamedTuple):
     What :func:`fit` returns.
 
     :param module: the module with the averaged parameters; after `patience`, those of the lowest
-        validation loss.
+        validation loss. Flax modules are in evaluation mode (`nnx.Module.eval`).
     :param losses: the loss of each step's batch, before the step; a NumPy array, one entry for each
         step that was made.
     :param objective_state: what the objective carries from step to step, such as persistent chains;
@@ -27,6 +27,22 @@ class FitResult(NamedTuple):
     objective_state: Any = None
     validation_losses: np.ndarray = np.empty(0)
     validation_steps: np.ndarray = np.empty(0, int)
+
+    def __repr__(self) -> str:
+        """One line; the module's own has hundreds."""
+        parts = [f"module={type(self.module).__name__}", f"{len(self.losses)} steps"]
+        if len(self.losses):
+            last = self.losses[-max(1, len(self.losses) // 10) :]
+            parts.append(
+                f"loss {self.losses[0]:.4g} -> {np.mean(last):.4g} (mean of the last tenth)"
+            )
+        if len(self.validation_losses):
+            i = int(np.argmin(self.validation_losses))
+            parts.append(
+                f"validation {self.validation_losses[-1]:.4g} (lowest "
+                f"{self.validation_losses[i]:.4g} after {self.validation_steps[i]} steps)"
+            )
+        return f"FitResult({', '.join(parts)})"
 
 
 class FitProgress(NamedTuple):
@@ -43,3 +59,10 @@ class FitProgress(NamedTuple):
     loss: float
     validation_loss: float | None
     module: Any
+
+    def __repr__(self) -> str:
+        validation = (
+            "" if self.validation_loss is None else f", {self.validation_loss:.4g} held out"
+        )
+        module = type(self.module).__name__
+        return f"FitProgress(step {self.step}, loss {self.loss:.4g}{validation}, module={module})"

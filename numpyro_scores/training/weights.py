@@ -13,14 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
 from numpyro_scores._callables import as_pytree
-from numpyro_scores.training._identity import configuration, differences, name_of, structure
+from numpyro_scores.training._identity import configuration, differences, name_of
+from numpyro_scores.training._pytrees import map_arrays
 
 # The entry of the metadata that says what module the weights are of.
 ENTRY = "numpyro_scores.module"
+FLOATS_OF_8_BITS = {
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}
 
 
 def save_weights(path: Any, module: Any) -> None:
@@ -31,10 +39,10 @@ def save_weights(path: Any, module: Any) -> None:
     :param path: the file; one that is there is replaced.
     :param module: a Flax nnx module or any other callable pytree, as `fit` returns them.
     :raises OSError: if the file can't be written.
+    :raises ValueError: if two arrays have one name.
     """
     path = Path(path)
-    arrays, _ = _arrays(module)
-    named = {name: np.array(x, order="C") for name, x in _named(arrays).items()}
+    named = {name: np.array(x, order="C") for name, x in _named_arrays(module).items()}
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file(named, part, metadata={ENTRY: json.dumps(configuration(module))})
@@ -55,19 +63,16 @@ def load_weights(path: Any, module: Any) -> Any:
     :raises ValueError: if the file is damaged or of something else, or if the module's
         configuration, or the name, shape or dtype of an array, is another.
     """
-    arrays, rebuild = _arrays(module)
     try:
         with safe_open(path, framework="numpy") as file:
             entry = (file.metadata() or {}).get(ENTRY)
-            found = {name: file.get_tensor(name) for name in file.keys()}
+            found = {name: _read(path, file, name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(
             f"{str(path)!r} can't be read as safetensors, it is damaged or something else: {error}"
         ) from error
-    if entry is None:
-        raise ValueError(f"{str(path)!r} holds arrays, but not those of save_weights.")
-    there = {"configuration": json.loads(entry), "arrays": structure(found)}
-    now = {"configuration": configuration(module), "arrays": structure(_named(arrays))}
+    now = {"configuration": configuration(module), "arrays": _kinds(_named_arrays(module))}
+    there = {"configuration": _saved_configuration(path, entry), "arrays": _kinds(found)}
     other = list(differences(there, now))
     if other:
         raise ValueError(
@@ -75,23 +80,68 @@ def load_weights(path: Any, module: Any) -> Any:
             f"{type(module).__name__}: make it as it was made then. It differs in\n"
             + "\n".join(other)
         )
-    leaves = jax.tree_util.tree_map_with_path(lambda p, _: jnp.asarray(found[name_of(p)]), arrays)
-    return rebuild(leaves)
+    return _map_arrays(lambda path, _: jnp.asarray(found[name_of(path)]), module)
 
 
-def _named(arrays: Any) -> dict[str, Any]:
-    return {name_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(arrays)}
+def _saved_configuration(path: Any, entry: str | None) -> dict[str, str]:
+    if entry is None:
+        raise ValueError(f"{str(path)!r} holds arrays, but not those of save_weights.")
+    try:
+        saved = json.loads(entry)
+    except json.JSONDecodeError:
+        saved = None
+    if not isinstance(saved, dict):
+        raise ValueError(
+            f"{str(path)!r} has metadata {ENTRY!r} that save_weights did not write: {entry[:80]!r}."
+        )
+    return saved
 
 
-def _arrays(module: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The arrays of a module, random streams left out, and the way back."""
-    if isinstance(module, nnx.Module):
-        graphdef, streams, arrays = nnx.split(module, nnx.RngState, ...)
-        return arrays, lambda arrays: nnx.merge(graphdef, streams, arrays)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(as_pytree("module", module))
-    arrays = {name_of(path): x for path, x in leaves if isinstance(x, jax.Array | np.ndarray)}
+def _read(path: Any, file: Any, name: str) -> np.ndarray:
+    dtype = FLOATS_OF_8_BITS.get(file.get_slice(name).get_dtype())
+    if dtype is None:
+        return file.get_tensor(name)
+    # NumPy has no such type, so that safetensors gives no array: take the bytes.
+    raw = dict(deserialize(Path(path).read_bytes()))[name]
+    return np.frombuffer(raw["data"], jnp.dtype(dtype)).reshape(raw["shape"])
 
-    def rebuild(arrays):
-        return treedef.unflatten([arrays.get(name_of(path), x) for path, x in leaves])
 
-    return arrays, rebuild
+def _named_arrays(module: Any) -> dict[str, Any]:
+    """
+    :raises ValueError: if two arrays have one name.
+    """
+    named: dict[str, Any] = {}
+
+    def note(path, array):
+        name = name_of(path)
+        if name in named:
+            raise ValueError(
+                f"Two arrays of {type(module).__name__} have the name {name!r}: rename one of the "
+                "keys on the way to them."
+            )
+        named[name] = array
+        return array
+
+    _map_arrays(note, module)
+    return named
+
+
+def _kinds(named: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in named.items()}
+
+
+def _map_arrays(f: Callable[[Any, Any], Any], module: Any) -> Any:
+    """The module with `f(path, array)` for each of its arrays, random streams left out."""
+    if not isinstance(module, nnx.Module):
+        as_pytree("module", module)  # is it callable?
+        return map_arrays(f, module)
+    # Split, so that what two parts share is one array and stays shared.
+    graphdef, streams, arrays = nnx.split(module, nnx.RngState, ...)
+    flat = nnx.to_flat_state(arrays)
+    values = {
+        path: jax.tree_util.tree_map_with_path(
+            lambda below, x, path=path: f((*path, *below), x), leaf
+        )
+        for path, leaf in flat
+    }
+    return nnx.merge(graphdef, streams, nnx.from_flat_state(values))

@@ -85,7 +85,7 @@ def test_labels_stay_with_their_points():
         ([DATA, DATA[:, :2]], ValueError, r"batch 1 has \(\(2,\), 'float32'\) and the first one"),
         ([DATA, DATA * np.inf], ValueError, "batch 1 must be finite: 600 of 600"),
         ([DATA.astype(int)], TypeError, "batch 0 must be floats, got int"),
-        ([DATA[0]], ValueError, "batch 0 must be a batch of points"),
+        (iter([DATA[0]]), ValueError, "batch 0 must be a batch of points"),
         ({"x": DATA, "label": DATA[:3]}, ValueError, "must have one leading axis"),
         ({"x": DATA, "label": 1.0}, ValueError, "must have one leading axis"),
         ({"x": DATA, "label": DATA * np.nan}, ValueError, r"data\['label'\] must be finite"),

@@ -112,12 +112,11 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"num_steps": 30}, "num_steps: 20 there, 30 now"),
         ({"batch_size": 4}, "batch_size: 8 there, 4 now"),
         ({"key": random.key(1)}, "key: "),
         ({"data": DATA + 1}, "data: "),
-        ({"optimizer": optax.sgd(0.1)}, r"mu.0: 'float32\[3, 3\]' there, None"),
-        ({"objective": SlicedScoreMatching(2)}, "num_projections=2"),
+        ({"optimizer": optax.sgd(0.1)}, r"mu.0.0: 'float32\[3, 3\]' there, None"),
+        ({"objective": SlicedScoreMatching(2)}, "objective num_projections: '1' there, '2' now"),
         ({"module": Partial(lambda P, x: -P @ P.T @ x, jnp.ones((3, 2)))}, r"float32\[3, 2\]' now"),
         (
             {"module": Partial(quadratic, jnp.eye(3))},

@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import AxisType
 from training.helpers import DATA, number, quick_fit, weight
 
-from numpyro_scores.training import _steps, loop
+from numpyro_scores.training import _steps, _training
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -91,7 +91,7 @@ def test_convolutions_are_not_trained_in_a_loop(monkeypatch):
         chosen.append(one_by_one)
         return make_run(step, capacity, sharding, one_by_one and len(chosen) == 1)
 
-    monkeypatch.setattr(loop, "make_run", spy)
+    monkeypatch.setattr(_training, "make_run", spy)
     by_one, by_loop = quick_fit(module, num_steps=60), quick_fit(module, num_steps=60)
     assert chosen == [jax.default_backend() == "cpu"] * 2
     np.testing.assert_allclose(by_one.losses, by_loop.losses, rtol=1e-5, atol=1e-6)

@@ -4,7 +4,11 @@
 """Weights in a file: what is read is what was written, and nothing else."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -17,8 +21,11 @@ from jax.tree_util import Partial
 from safetensors.numpy import save_file
 from training.helpers import linear_score
 
+from numpyro_scores.distributions import BernoulliRBM
 from numpyro_scores.nn import MLPDenoiser
 from numpyro_scores.training import load_weights, save_weights, weights
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def denoiser(seed=0, shape=(3,), **options):
@@ -76,7 +83,7 @@ def test_the_file_says_what_it_is_of(tmp_path):
         (denoiser(shape=(3, 1)), r"event_shape: '\(3,\)' there, '\(3, 1\)' now"),
         (denoiser(hidden_features=5), r"embed.bias: 'float32\[4\]' there, 'float32\[5\]' now"),
         (denoiser(num_layers=2), r"blocks.1.norm.bias: None there, 'float32\[4\]' now"),
-        (network(0), r"configuration: .* there, 'PyTreeDef"),
+        (network(0), "configuration: .* there, .PyTreeDef"),
         (
             jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), denoiser()),
             r"'float32\[4\]' there, 'bfloat16\[4\]' now",
@@ -138,3 +145,73 @@ def test_a_file_that_cannot_be_written_is_told_and_the_old_one_stays(tmp_path, m
         save_weights(tmp_path / "w", denoiser(1))
     assert (tmp_path / "w").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+def test_names_with_dots_are_kept_apart(tmp_path):
+    def module(a, b):
+        return Partial(linear_score, {"a.b": jnp.full(2, a), "a": {"b": jnp.full(2, b)}})
+
+    save_weights(tmp_path / "w", module(1.0, 2.0))
+    loaded = load_weights(tmp_path / "w", module(0.0, 0.0)).args[0]
+    np.testing.assert_array_equal(loaded["a.b"], 1)
+    np.testing.assert_array_equal(loaded["a"]["b"], 2)
+
+
+def test_the_arrays_of_a_distribution_have_the_names_of_its_fields(tmp_path):
+    # NumPyro's own order of fields is another in each process.
+    def machine(a, b):
+        return BernoulliRBM(jnp.ones((2, 2)), jnp.full(2, a), jnp.full(2, b))
+
+    save_weights(tmp_path / "w", machine(1.0, 2.0))
+    with weights.safe_open(tmp_path / "w", framework="numpy") as file:
+        assert sorted(file.keys()) == ["hidden_bias", "visible_bias", "weights"]
+    loaded = load_weights(tmp_path / "w", machine(0.0, 0.0))
+    np.testing.assert_array_equal(loaded.visible_bias, 1)
+    np.testing.assert_array_equal(loaded.hidden_bias, 2)
+
+
+def test_what_a_distribution_holds_is_saved_without_its_random_streams(tmp_path):
+    save_weights(tmp_path / "w", Partial(jnp.multiply, Mixed(0)))
+    loaded = load_weights(tmp_path / "w", Partial(jnp.multiply, Mixed(1))).args[0]
+    np.testing.assert_array_equal(loaded.order[...], Mixed(0).order[...])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
+def test_floats_of_eight_bits_come_back(tmp_path, dtype):
+    values = jnp.asarray([[0.5, -2.0, 1.5]], dtype)
+    save_weights(tmp_path / "w", Partial(linear_score, values))
+    loaded = load_weights(tmp_path / "w", Partial(linear_score, jnp.zeros_like(values)))
+    assert loaded.args[0].dtype == dtype
+    np.testing.assert_array_equal(loaded.args[0].astype(float), values.astype(float))
+
+
+@pytest.mark.parametrize("entry", ["no JSON", "[1, 2]", "3"])
+def test_foreign_metadata_are_told(tmp_path, entry):
+    save_file({"weight": np.ones(3)}, tmp_path / "w", {weights.ENTRY: entry})
+    with pytest.raises(ValueError, match="has metadata .* that save_weights did not write"):
+        load_weights(tmp_path / "w", denoiser())
+
+
+ACROSS = """
+import sys
+import jax.numpy as jnp
+import numpyro_scores as ns
+machine = lambda a, b: ns.BernoulliRBM(jnp.ones((2, 2)), jnp.full(2, a), jnp.full(2, b))
+if sys.argv[2] == "save":
+    ns.save_weights(sys.argv[1], machine(1.0, 2.0))
+else:
+    loaded = ns.load_weights(sys.argv[1], machine(0.0, 0.0))
+    print(loaded.visible_bias[0], loaded.hidden_bias[0])
+"""
+
+
+@pytest.mark.slow
+def test_another_process_reads_the_fields_of_a_distribution_by_name(tmp_path):
+    def run(seed, action):
+        command = [sys.executable, "-c", ACROSS, str(tmp_path / "w"), action]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    run(0, "save")
+    for seed in (1, 2, 3):
+        assert run(seed, "load").stdout.split() == ["1.0", "2.0"]

@@ -4,16 +4,16 @@
 """Energies, scores and denoisers are *any callable*: here they become pytrees with known outputs.
 
 A distribution crosses ``jax.jit`` as a pytree. The weights of a callable must therefore be leaves,
-and its identity must be stable, or every call would compile again.
+and what is no array must not be one: a label, an activation, the number of layers.
 """
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 Energy: TypeAlias = Callable[[Array], Array]
@@ -23,45 +23,215 @@ Denoiser: TypeAlias = Callable[[Array, Any], Array]
 
 def as_pytree(name: str, f: Any) -> Any:
     """
-    Return `f` as a callable pytree whose leaves are arrays: a module that is one already comes back
-    unchanged, a plain function as a `jax.tree_util.Partial`, and a `functools.partial` over arrays
-    and functions as one whose leaves are the arrays. A pytree that holds functions (an activation,
-    say, or a network in a `Partial`) has each of them as a `Partial`.
+    Return `f` as a callable pytree whose leaves are arrays and floats: a module that is one already
+    comes back itself, everything else as a :class:`CallablePytree` of it.
 
     :raises TypeError: if `f` can't be called.
     """
     if not callable(f):
-        raise TypeError(f"{name} must be callable, got {type(f).__name__}.")
-    if isinstance(f, functools.partial) and not isinstance(f, jax.tree_util.Partial):
-        args, keywords = held = _functions_as_pytrees(name, (f.args, f.keywords))
-        if all(isinstance(leaf, Array | np.ndarray | float) for leaf in jax.tree.leaves(held)):
-            return jax.tree_util.Partial(_call, as_pytree(name, f.func), *args, **keywords)
-        # An option such as mode="same" is no leaf of a pytree: hold it as part of the function.
-        return jax.tree_util.Partial(f)
-    leaves = jax.tree.leaves(f)
-    is_its_own_leaf = len(leaves) == 1 and leaves[0] is f
-    if is_its_own_leaf:
-        return jax.tree_util.Partial(f)
-    return _functions_as_pytrees(name, f) if any(map(callable, leaves)) else f
+        hint = ""
+        if callable(getattr(f, "module", None)):
+            hint = ": what was trained is its module, as in fitted.module"
+        raise TypeError(f"{name} must be callable, got {type(f).__name__}{hint}.")
+    leaves = jax.tree.leaves(f, is_leaf=_hides_leaves)
+    return f if all(map(is_dynamic, leaves)) else CallablePytree(f)
 
 
-def _functions_as_pytrees(name: str, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: as_pytree(name, leaf) if callable(leaf) else leaf, tree)
+def unwrapped(f: Any) -> Any:
+    """What :func:`as_pytree` was given."""
+    return f.wrapped if isinstance(f, CallablePytree) else f
 
 
-def _call(f: Any, *args: Any, **kwargs: Any) -> Any:
-    return f(*args, **kwargs)
+def is_dynamic(leaf: Any) -> bool:
+    """Whether a leaf is an array or a float, rather than something that steers Python code."""
+    if isinstance(leaf, float | complex):
+        return True
+    # Tracers and `jax.ShapeDtypeStruct` have both; so has the class `numpy.float32`.
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, type)
 
 
-def as_score(f: Callable[[Array], Array], x: Array) -> Score:
-    r"""
-    The score of an energy or of a score, told apart by the shape of `f(x)`: `()` is an energy
-    :math:`E`, whose score is :math:`-\nabla E`; the shape of `x` is the score itself.
+class Static:
+    """A value that is part of a structure: equal to one of the same type that is equal to it."""
 
-    :param f: an energy or a score, on one unbatched point.
-    :param x: a point, only its shape and dtype matter.
-    :raises ValueError: if `f(x)` has another shape.
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Static) or type(self.value) is not type(other.value):
+            return False
+        return self.value is other.value or bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        try:
+            return hash((type(self.value), self.value))
+        except TypeError:  # a set, say
+            return hash(type(self.value))
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class CallablePytree:
     """
+    A callable as a pytree: its leaves are the arrays and floats within it, wherever they are, in a
+    module, in the arguments of a `functools.partial`, or in the object of a bound method.
+    Everything else (functions, integers, strings) belongs to the structure.
+
+    It holds the callable itself, so that a module that is trained in place has its new weights.
+    """
+
+    def __init__(self, f: Callable[..., Any]):
+        self._f = f
+
+    @property
+    def wrapped(self) -> Any:
+        """The callable."""
+        if self._f is None:
+            self._f = _closed(_joined(*self._flat))
+            del self._flat
+        return self._f
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.wrapped(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.wrapped, name)
+
+    def __repr__(self) -> str:
+        return f"CallablePytree({name_of(self.wrapped)})"
+
+    def __reduce__(self) -> tuple:
+        # The structure of a pytree can't be pickled.
+        return CallablePytree, (self.wrapped,)
+
+    def tree_flatten_with_keys(self) -> tuple[list, tuple]:
+        if self._f is None:
+            children, aux = self._flat
+            return list(zip(aux[-1], children, strict=True)), aux
+        found, treedef = jax.tree_util.tree_flatten_with_path(_opened(self._f))
+        dynamic = [(path, leaf) for path, leaf in found if is_dynamic(leaf)]
+        statics = tuple(None if is_dynamic(leaf) else Static(leaf) for _, leaf in found)
+        names = tuple(jax.tree_util.GetAttrKey(_name_of(path)) for path, _ in dynamic)
+        leaves = [leaf for _, leaf in dynamic]
+        return list(zip(names, leaves, strict=True)), (treedef, statics, names)
+
+    def tree_flatten(self) -> tuple[list, tuple]:
+        children, aux = self.tree_flatten_with_keys()
+        return [leaf for _, leaf in children], aux
+
+    @classmethod
+    def tree_unflatten(cls, aux: tuple, children: Any) -> "CallablePytree":
+        # JAX may put anything in the place of a leaf: nothing is looked at before the call.
+        tree = object.__new__(cls)
+        tree._f, tree._flat = None, (tuple(children), aux)
+        return tree
+
+
+def name_of(f: Any) -> str:
+    """A short name of a callable, without what it holds."""
+    if isinstance(f, CallablePytree):
+        return name_of(f.wrapped)
+    if isinstance(f, functools.partial):
+        return f"partial({name_of(f.func)}, ...)"
+    return getattr(f, "__qualname__", type(f).__qualname__)
+
+
+def _joined(children: tuple, aux: tuple) -> Any:
+    treedef, statics, _ = aux
+    rest = iter(children)
+    return treedef.unflatten([next(rest) if s is None else s.value for s in statics])
+
+
+def _name_of(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class _Parts:
+    """What a partial or a bound method is made of."""
+
+    def __init__(self, kind: type, parts: dict[str, Any]):
+        self.kind, self.parts = kind, parts
+
+    def tree_flatten_with_keys(self) -> tuple[list, tuple]:
+        keys = map(jax.tree_util.GetAttrKey, self.parts)
+        return list(zip(keys, self.parts.values(), strict=True)), (self.kind, tuple(self.parts))
+
+    @classmethod
+    def tree_unflatten(cls, aux: tuple, children: Any) -> "_Parts":
+        kind, names = aux
+        return cls(kind, dict(zip(names, children, strict=True)))
+
+
+def _hides_leaves(node: Any) -> bool:
+    """Whether it may hold leaves where JAX doesn't look for them."""
+    if isinstance(node, jax.tree_util.Partial):
+        return not _is_leaf(_function_of(node))
+    return isinstance(node, functools.partial) or (
+        isinstance(node, types.MethodType) and not _is_leaf(node.__self__)
+    )
+
+
+def _is_leaf(node: Any) -> bool:
+    return not _hides_leaves(node) and jax.tree_util.all_leaves([node])
+
+
+def _function_of(partial: functools.partial) -> Any:
+    # jax.tree_util.Partial puts a functools.partial that it is given into a box.
+    fun = getattr(partial.func, "fun", None)
+    return fun if isinstance(fun, functools.partial) else partial.func
+
+
+def _opened(tree: Any) -> Any:
+    if any(map(_hides_leaves, jax.tree.leaves(tree, is_leaf=_hides_leaves))):
+        return jax.tree.map(_opened_node, tree, is_leaf=_hides_leaves)
+    return tree
+
+
+def _opened_node(node: Any) -> Any:
+    if not _hides_leaves(node):
+        return node
+    if isinstance(node, types.MethodType):
+        parts = {"function": node.__func__, "object": node.__self__}
+        return _Parts(types.MethodType, {name: _opened(part) for name, part in parts.items()})
+    parts = {"func": _function_of(node), "args": node.args, "keywords": node.keywords}
+    return _Parts(type(node), {name: _opened(part) for name, part in parts.items()})
+
+
+def _closed(tree: Any) -> Any:
+    return jax.tree.map(_closed_node, tree, is_leaf=lambda node: isinstance(node, _Parts))
+
+
+def _closed_node(node: Any) -> Any:
+    if not isinstance(node, _Parts):
+        return node
+    parts = {name: _closed(part) for name, part in node.parts.items()}
+    if node.kind is types.MethodType:
+        return types.MethodType(parts["function"], parts["object"])
+    return node.kind(parts["func"], *parts["args"], **parts["keywords"])
+
+
+def is_density(f: Any) -> bool:
+    """Whether it is a distribution, of NumPyro or of another library with its methods."""
+    return all(hasattr(f, name) for name in ("log_prob", "event_shape", "batch_shape"))
+
+
+def as_score(f: Any, x: Array) -> Score:
+    r"""
+    The score of a distribution, of an energy, or of a score, the latter two told apart by the shape
+    of `f(x)`: `()` is an energy :math:`E`, whose score is :math:`-\nabla E`; the shape of `x` is
+    the score itself. That of a distribution is its own `score`, if it has one, and else
+    :math:`\nabla \log p`.
+
+    :param f: a distribution, or an energy or a score on one unbatched point.
+    :param x: a point, only its shape and dtype matter.
+    :raises ValueError: if `f(x)` has another shape, or if the distribution is of other points.
+    """
+    if is_density(f):
+        return _score_of_distribution(f, x)
     shape = jax.eval_shape(f, x).shape
     if shape == jnp.shape(x):
         return f
@@ -74,9 +244,24 @@ def as_score(f: Callable[[Array], Array], x: Array) -> Score:
     )
 
 
+def _score_of_distribution(distribution: Any, x: Array) -> Score:
+    name = type(unwrapped(distribution)).__name__
+    shapes = distribution.batch_shape, distribution.event_shape
+    if shapes != ((), jnp.shape(x)):
+        raise ValueError(
+            f"The score of {name} is wanted at points of shape {jnp.shape(x)}, but its batch shape "
+            f"is {shapes[0]} and its event shape {shapes[1]}: expand(...) and to_event(...) make "
+            "one distribution of such points."
+        )
+    if getattr(distribution, "is_discrete", False):
+        raise ValueError(f"{name} is discrete: it has no score.")
+    score = getattr(distribution, "score", None)
+    return score if callable(score) else jax.grad(distribution.log_prob)
+
+
 def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> None:
     """Raise unless the vector field `f(x, *args)` has the shape of `x` (nothing is computed)."""
-    found = jax.eval_shape(f, x, *args)
+    found = _output_shape(name, f, x, *args)
     if not isinstance(found, jax.ShapeDtypeStruct):
         raise TypeError(
             f"{name} must return one array of the shape of its point, {jnp.shape(x)}, got "
@@ -87,3 +272,41 @@ def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> N
             f"{name} must map one point to the same shape: it got shape {jnp.shape(x)} and "
             f"returned shape {found.shape}."
         )
+
+
+def check_energy(name: str, f: Callable[..., Array], x: Any) -> None:
+    """Raise unless `f(x)` is a scalar (nothing is computed)."""
+    shape = getattr(_output_shape(name, f, x), "shape", None)
+    if shape != ():
+        raise ValueError(
+            f"An energy maps one point to a scalar: {name}(x) for x of shape {x.shape} must have "
+            f"shape (), got {shape}."
+        )
+
+
+def _output_shape(name: str, f: Callable[..., Any], x: Any, *args: Any) -> Any:
+    if isinstance(unwrapped(f), type):
+        raise TypeError(f"{name} must be an instance of {name_of(f)}, got the class.")
+    try:
+        return jax.eval_shape(f, x, *args)
+    except Exception as error:
+        for batched in {False, bool(args)}:
+            if _takes_batches(f, x, args, batched):
+                more = ["sigma"] * len(args)
+                given = ", ".join(["x[None]", *(a + "[None]" * batched for a in more)])
+                raise ValueError(
+                    f"{name} must take one unbatched point, of shape {jnp.shape(x)}, but it takes "
+                    f"batches: give lambda {', '.join(['x', *more])}: f({given})[0] in its place."
+                ) from error
+        raise
+
+
+def _takes_batches(f: Callable[..., Any], x: Any, args: tuple, batched: bool) -> bool:
+    def stacked(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((2, *jnp.shape(leaf)), jnp.result_type(leaf))
+
+    try:
+        found = jax.eval_shape(f, stacked(x), *(map(stacked, args) if batched else args))
+    except Exception:  # it is wrong in another way
+        return False
+    return getattr(found, "shape", ())[:1] == (2,)

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from numpyro.util import is_prng_key
 
 from numpyro_scores._callables import Denoiser, as_pytree, check_field
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_positive, is_concrete
 from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
@@ -25,7 +26,6 @@ from numpyro_scores.densities.noise_path import NoisePathIntegral, default_trace
 from numpyro_scores.densities.traces import HutchinsonTrace
 from numpyro_scores.densities.with_score import density_with_score
 from numpyro_scores.distributions._base import PointwiseDistribution
-from numpyro_scores.distributions._compiled import compiled
 from numpyro_scores.processes import TimedProcess
 from numpyro_scores.samplers import Multistep, PriorSampler
 

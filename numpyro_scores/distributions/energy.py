@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, random
 from numpyro.distributions import biject_to, constraints
 
-from numpyro_scores._callables import Energy, as_pytree
+from numpyro_scores._callables import Energy, as_pytree, check_energy
 from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
 from numpyro_scores.distributions._short_runs import (
     as_sampler,
@@ -66,13 +66,7 @@ class EnergyDistribution(PointwiseDistribution):
         check_log_normalizer(log_normalizer)
         super().__init__(event_shape, support, validate_args=validate_args)
         point = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
-        shape = jax.eval_shape(self.energy, point).shape
-        if shape != ():
-            raise ValueError(
-                f"An energy maps one point to a scalar: energy(x) for x of shape "
-                f"{self.event_shape} must have shape (), got {shape}."
-            )
-
+        check_energy("energy", self.energy, point)
         self.sampler = None if sampler is None else as_sampler(sampler, "MALA")
         if sampler is not None:
             self._kernel()

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from numpyro_scores._callables import Score, as_pytree
+from numpyro_scores._callables import Score
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_samples
@@ -69,7 +69,7 @@ def finite_set_stein_discrepancy(
     check_count("num_bootstrap", num_bootstrap)
     check_count("block_size", block_size)
     x = as_samples("x", x)
-    flat, scores = scores_at(as_pytree("score", score), x, block_size)
+    flat, scores = scores_at(score, x, block_size)
     scale = _kernels.lengthscale_or_median(lengthscale, flat)
     key_locations, key_signs = random.split(key)
     noise = random.normal(key_locations, (num_locations, flat.shape[1]), flat.dtype)

@@ -3,13 +3,11 @@
 
 """The Fisher divergence between two scores, over samples."""
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from numpyro_scores._callables import Score, as_pytree, as_score
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics._estimates import Estimate, mean_and_error
 from numpyro_scores.diagnostics._kernels import BLOCK_SIZE
@@ -33,11 +31,11 @@ def fisher_divergence(
     check_count("block_size", block_size)
     x = as_samples("x", x)
     scores = as_pytree("score", score), as_pytree("reference", reference)
-    return _fisher_divergence(*scores, x, block_size)
+    return compiled(_fisher_divergence, scores, x, block_size=block_size)
 
 
-@partial(jax.jit, static_argnums=3)
-def _fisher_divergence(score, reference, x, block_size):
+def _fisher_divergence(scores, x, block_size):
+    score, reference = scores
     score, reference = as_score(score, x[0]), as_score(reference, x[0])
     half_squares = mapped(lambda x: jnp.sum((score(x) - reference(x)) ** 2) / 2, x, block_size)
     return mean_and_error(half_squares)

@@ -4,13 +4,14 @@
 r"""Kernel Stein discrepancy: whether samples fit a density of which only the score is known."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Score, as_pytree, as_score
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_samples, mapped
@@ -84,7 +85,6 @@ def kernel_stein_discrepancy(
             "samples, less for the draws of a chain."
         )
     x = as_samples("x", x)
-    score = as_pytree("score", score)
     flat, scores = scores_at(score, x, block_size)
     scale = _kernels.lengthscale_or_median(lengthscale, flat)
     signs = None
@@ -93,9 +93,16 @@ def kernel_stein_discrepancy(
     return _statistics(flat, scores, scale, signs, block_size)
 
 
-@partial(jax.jit, static_argnums=2)
-def scores_at(score: Score, x: Array, block_size: int) -> tuple[Array, Array]:
-    """The centred points and their scores, both flat, shape `(n, d)`."""
+def scores_at(score: Any, x: Array, block_size: int) -> tuple[Array, Array]:
+    """
+    The centred points and their scores, both flat, shape `(n, d)`.
+
+    :param score: a score, an energy or a distribution.
+    """
+    return compiled(_scores_at, as_pytree("score", score), x, block_size=block_size)
+
+
+def _scores_at(score, x, block_size):
     scores = mapped(as_score(score, x[0]), x, block_size).reshape(len(x), -1)
     flat = x.reshape(len(x), -1)
     # Differences of squares lose digits far from the origin.

@@ -50,6 +50,9 @@ def is_dynamic(leaf: Any) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, type)
 
 
+_key = jax.tree_util.GetAttrKey
+
+
 class Static:
     """A value that is part of a structure: equal to one of the same type that is equal to it."""
 
@@ -110,13 +113,14 @@ class CallablePytree:
     def tree_flatten_with_keys(self) -> tuple[list, tuple]:
         if self._f is None:
             children, aux = self._flat
-            return list(zip(aux[-1], children, strict=True)), aux
+            names = aux[-1]
+            return list(zip(map(_key, names), children, strict=True)), aux
         found, treedef = jax.tree_util.tree_flatten_with_path(_opened(self._f))
         dynamic = [(path, leaf) for path, leaf in found if is_dynamic(leaf)]
         statics = tuple(None if is_dynamic(leaf) else Static(leaf) for _, leaf in found)
-        names = tuple(jax.tree_util.GetAttrKey(_name_of(path)) for path, _ in dynamic)
+        names = tuple(jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in dynamic)
         leaves = [leaf for _, leaf in dynamic]
-        return list(zip(names, leaves, strict=True)), (treedef, statics, names)
+        return list(zip(map(_key, names), leaves, strict=True)), (treedef, statics, names)
 
     def tree_flatten(self) -> tuple[list, tuple]:
         children, aux = self.tree_flatten_with_keys()
@@ -145,10 +149,6 @@ def _joined(children: tuple, aux: tuple) -> Any:
     return treedef.unflatten([next(rest) if s is None else s.value for s in statics])
 
 
-def _name_of(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
 @jax.tree_util.register_pytree_with_keys_class
 class _Parts:
     """What a partial or a bound method is made of."""
@@ -157,7 +157,7 @@ class _Parts:
         self.kind, self.parts = kind, parts
 
     def tree_flatten_with_keys(self) -> tuple[list, tuple]:
-        keys = map(jax.tree_util.GetAttrKey, self.parts)
+        keys = map(_key, self.parts)
         return list(zip(keys, self.parts.values(), strict=True)), (self.kind, tuple(self.parts))
 
     @classmethod

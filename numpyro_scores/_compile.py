@@ -33,7 +33,7 @@ class _Structure:
     options: tuple
 
 
-def compiled(method: Callable[..., Any], tree: Any, *args: Any, **options: Hashable) -> Any:
+def compiled(method: Callable[..., Any], tree: Any, /, *args: Any, **options: Hashable) -> Any:
     """
     `method(tree, *args, **options)` as one program, which the next call with a `tree` of the same
     structure finds compiled; that of an opaque function (see :mod:`~numpyro_scores._hidden_state`)
@@ -50,7 +50,9 @@ def compiled(method: Callable[..., Any], tree: Any, *args: Any, **options: Hasha
     return (_kept(structure) or _new_program(structure))(arrays, args)
 
 
-def compiled_if_kept(method: Callable[..., Any], tree: Any, *args: Any, **options: Hashable) -> Any:
+def compiled_if_kept(
+    method: Callable[..., Any], tree: Any, /, *args: Any, **options: Hashable
+) -> Any:
     """
     As :func:`compiled`, for a method without a loop: the operations one by one where the program
     could not be kept, or where there is a program about it already.

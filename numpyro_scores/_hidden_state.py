@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from numpyro_scores._callables import Static
+
 # Their own code is taken to depend on its arguments alone.
 LIBRARIES = frozenset(
     "abc builtins cmath collections dataclasses diffrax einops enum equinox flax functools "
@@ -82,7 +84,7 @@ class _Search:
 
     def _visit_new(self, value: Any) -> None:
         if isinstance(value, jax.tree_util.PyTreeDef):
-            self._visit_structure(value)
+            self._visit_all(_parts_with_code(value))
         elif isinstance(value, tuple | list | set | frozenset):
             self.found.append((type(value), len(value)))
             self._visit_all(value)
@@ -111,12 +113,6 @@ class _Search:
     def _visit_all(self, values: Any) -> None:
         for value in values:
             self.visit(value)
-
-    def _visit_structure(self, treedef: jax.tree_util.PyTreeDef) -> None:
-        node = treedef.node_data()
-        if node is not None:
-            self._visit_all(node)
-        self._visit_all(treedef.children())
 
     def _visit_function(self, function: types.FunctionType) -> None:
         self.found.append(function)
@@ -174,10 +170,32 @@ class _Search:
             _require(_is_library(getattr(value, "__module__", None) or cls.__module__))
             self.found.append(_Same(value))
         wrapped = getattr(value, "__wrapped__", None)
-        if isinstance(wrapped, types.FunctionType):
-            self.visit(wrapped)
-        else:
-            self.visit(dict(_attributes(value)))
+        self.visit(dict(_attributes(value)) if wrapped is None else wrapped)
+
+
+@lru_cache(maxsize=512)
+def _parts_with_code(treedef: jax.tree_util.PyTreeDef) -> tuple:
+    """What of a structure can reach anything; the rest tells itself by the structure's equality."""
+    found: dict[int, Any] = {}
+
+    def visit(part: Any) -> None:
+        if isinstance(part, jax.tree_util.PyTreeDef):
+            visit(part.node_data())
+            visit(part.children())
+        elif isinstance(part, tuple | list):
+            for entry in part:
+                visit(entry)
+        elif isinstance(part, Static):
+            visit(part.value)
+        elif isinstance(part, Mapping):
+            visit(list(part.values()))
+        elif not isinstance(part, (*CONSTANTS, np.dtype)) and not (
+            isinstance(part, type) and _is_library(part.__module__)
+        ):
+            found[id(part)] = part
+
+    visit(treedef)
+    return tuple(found.values())
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@
 """What the distributions of this package share: one formula for one point, mapped over batches."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
+from numpyro_scores._compile import compiled_if_kept
 from numpyro_scores._validation import as_event_shape
 
 
@@ -23,6 +25,15 @@ def check_log_normalizer(value: Any) -> None:
             f"log_normalizer must have shape (), got shape {jnp.shape(value)}; a batch of "
             "distributions is written with expand or plate."
         )
+
+
+def _of_points(distribution: Any, value: Array, *args: Any, method: Callable[..., Array]) -> Array:
+    def f(x: Array) -> Array:
+        return method(distribution, x, *args)
+
+    for _ in range(value.ndim - len(distribution.event_shape)):
+        f = jax.vmap(f)
+    return f(value)
 
 
 class PointwiseDistribution(dist.Distribution):
@@ -64,14 +75,15 @@ class PointwiseDistribution(dist.Distribution):
         value = self._checked("log_prob", value)
         if self._validate_args:
             self._validate_sample(value)
-        return self._map_points("log_prob", self._log_density, value)
+        return self._of_points(type(self)._log_density, value)
 
     def _map_points(self, name: str, f: Any, value: ArrayLike) -> Array:
-        """`f` of each point of `value`, shape `(*batch_shape, *event_shape)`."""
-        value = self._checked(name, value)
-        for _ in range(value.ndim - len(self.event_shape)):
-            f = jax.vmap(f)
-        return f(value)
+        """`f` of each point of `value`, shape `(*batch_shape, *event_shape)`, one by one."""
+        return _of_points(self, self._checked(name, value), method=lambda _, x: f(x))
+
+    def _of_points(self, method: Callable[..., Array], value: Array, *args: Any) -> Array:
+        """`method(self, x, *args)` of each point `x` of an array of them, as one program."""
+        return compiled_if_kept(_of_points, self, value, *args, method=method)
 
     def _checked(self, name: str, value: ArrayLike) -> Array:
         """`value` as an array of floats; raise unless it is a batch of points."""

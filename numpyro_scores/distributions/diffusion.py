@@ -104,16 +104,22 @@ class DiffusionPrior(PointwiseDistribution):
         :param sigma: noise level; that of this density by default.
         :return: the shape of `x`.
         """
-        sigma = self._level(sigma)
-        return self._map_points("denoise", lambda x: self.denoiser(x, sigma), x)
+        x = self._checked("denoise", x)
+        return self._of_points(DiffusionPrior._denoised, x, self._level(sigma))
+
+    def _denoised(self, x: Array, sigma: Any) -> Array:
+        return self.denoiser(x, sigma)
 
     def score(self, x: Array, sigma: Any = None) -> Array:
         """
         :math:`\\nabla \\log p_\\sigma(x) = (D(x, \\sigma) - x) / \\sigma^2`; arguments as of
         :meth:`denoise`.
         """
-        sigma = self._level(sigma)
-        return self._map_points("score", lambda x: _score((self.denoiser, sigma), x), x)
+        x = self._checked("score", x)
+        return self._of_points(DiffusionPrior._score_at, x, self._level(sigma))
+
+    def _score_at(self, x: Array, sigma: Any) -> Array:
+        return _score((self.denoiser, sigma), x)
 
     def sample(
         self,

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from numpyro_scores._callables import Static, is_dynamic
+from numpyro_scores._callable_pytrees import Static, is_dynamic
 from numpyro_scores._hidden_state import Opaque, reached
 
 # Programs that are kept; the one that was not used for longest goes first.

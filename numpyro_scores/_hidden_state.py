@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from numpyro_scores._callables import Static
+from numpyro_scores._callable_pytrees import Static
 
 # Their own code is taken to depend on its arguments alone.
 LIBRARIES = frozenset(

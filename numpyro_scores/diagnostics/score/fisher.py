@@ -23,8 +23,8 @@ def fisher_divergence(
     :math:`x^{-2}`.
 
     :param x: independent samples of `p`, shape `(n, *event_shape)`, `n >= 2`.
-    :param score: the score `s` of one point, or an energy.
-    :param reference: :math:`\nabla \log p`, or the energy of `p`.
+    :param score: the score `s` of one point, an energy, or a distribution.
+    :param reference: :math:`\nabla \log p`, the energy of `p`, or `p` as a distribution.
     :param block_size: points at which the scores are evaluated at a time.
     :raises ValueError: if samples are too few or not finite, or if a score has another shape.
     """

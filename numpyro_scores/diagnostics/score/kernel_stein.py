@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Score, as_pytree, as_score
@@ -68,7 +69,8 @@ def kernel_stein_discrepancy(
     num_bootstrap)`.
 
     :param x: samples, shape `(n, *event_shape)`, `n >= 2`.
-    :param score: the score of one point, `x -> x.shape`, or an energy, `x -> ()`.
+    :param score: the score of one point, `x -> x.shape`, an energy, `x -> ()`, or a
+        distribution.
     :param key: key of the bootstrap; None leaves it out.
     :param lengthscale: :math:`\ell`, in units of `x`; the median distance of the samples unless
         given.
@@ -90,7 +92,11 @@ def kernel_stein_discrepancy(
     signs = None
     if key is not None:
         signs = wild_signs(key, len(x), num_bootstrap, flip_probability).astype(flat.dtype)
-    return _statistics(flat, scores, scale, signs, block_size)
+    statistic, p_value, v_statistic = _statistics(flat, scores, scale, signs, block_size)
+    if p_value is None:
+        # Not by JAX, for which a NaN may be an error (`jax_debug_nans`).
+        p_value: Any = np.full((), np.nan, statistic.dtype)
+    return KernelSteinDiscrepancy(statistic, p_value, v_statistic, scale)
 
 
 def scores_at(score: Any, x: Array, block_size: int) -> tuple[Array, Array]:
@@ -106,7 +112,7 @@ def _scores_at(score, x, block_size):
     scores = mapped(as_score(score, x[0]), x, block_size).reshape(len(x), -1)
     flat = x.reshape(len(x), -1)
     # Differences of squares lose digits far from the origin.
-    return flat - jnp.mean(flat, axis=0), scores
+    return flat - jnp.mean(flat, axis=0, keepdims=True), scores
 
 
 def stein_kernel(x: Array, score: Array, y: Array, scores: Array, lengthscale: Array) -> Array:
@@ -161,8 +167,8 @@ def _statistics(x, scores, lengthscale, signs, block_size):
 
     sums, signed_sums = lax.map(row, (jnp.arange(n), x, scores, signs), batch_size=block_size)
     total = jnp.sum(sums)
-    p_value = jnp.full_like(total, jnp.nan)
+    p_value = None
     if signs is not None:
         p_value = bootstrap_p_value(total, jnp.sum(signed_sums, axis=0))
     v_statistic = (total + jnp.sum(diagonal)) / n**2
-    return KernelSteinDiscrepancy(total / (n * (n - 1)), p_value, v_statistic, lengthscale)
+    return total / (n * (n - 1)), p_value, v_statistic

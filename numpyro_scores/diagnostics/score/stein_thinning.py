@@ -48,7 +48,7 @@ def stein_thinning(
     grows as `n * d * num_points`, memory as `n * d`.
 
     :param x: draws of one or more chains, shape `(n, *event_shape)`, in the unconstrained space.
-    :param score: the score of one point, or an energy.
+    :param score: the score of one point, an energy, or a distribution.
     :param num_points: number of draws to choose.
     :param lengthscale: of the kernel, in units of `x`; the median distance unless given.
     :param block_size: scores evaluated at a time.

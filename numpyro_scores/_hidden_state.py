@@ -77,9 +77,10 @@ class _Search:
         if isinstance(value, CONSTANTS):
             self.found.append((type(value), value))
             return
+        is_new = id(value) not in self._met
         number, _ = self._met.setdefault(id(value), (len(self._met), value))
         self.found.append(number)
-        if number == len(self._met) - 1:
+        if is_new:
             self._visit_new(value)
 
     def _visit_new(self, value: Any) -> None:
@@ -118,9 +119,10 @@ class _Search:
         self.found.append(function)
         for cell in function.__closure__ or ():
             try:
-                self.visit(cell.cell_contents)
+                content = cell.cell_contents
             except ValueError:  # not assigned yet
                 raise Opaque from None
+            self.visit(content)
         scope = function.__globals__
         if _is_library(scope.get("__name__", "")):
             return

@@ -255,6 +255,13 @@ def uses_scaled(x):
     return scaled(x) + 1
 
 
+def recursive():
+    def power(x, n=3):
+        return x if n == 0 else x * power(x, n - 1)
+
+    return power
+
+
 def linen_callable():
     network = Linen()
     return functools.partial(network.apply, network.init(KEY, X[0]))
@@ -268,6 +275,7 @@ TRANSPARENT = {
     "jax partial": lambda: jax.tree_util.Partial(by_layers, jnp.array(0.5), 3),
     "function": lambda: uses_scaled,
     "library": lambda: jax.nn.silu,
+    "recursive": recursive,
 }
 
 

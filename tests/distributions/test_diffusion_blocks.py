@@ -28,6 +28,10 @@ def denoiser(x, sigma):
     return x / (1 + sigma**2)
 
 
+def of_power(scale, x, power):
+    return jnp.sum((x / scale) ** power)
+
+
 PRIOR = ns.DiffusionPrior(denoiser, PROCESS, 2, sampler=SAMPLER)
 
 
@@ -123,9 +127,10 @@ def test_names_are_one_line_without_arrays():
         "sampler=Ancestral(num_steps=3, spacing=KarrasSpacing(rho=7.0)))"
     )
     sampler = partial(ns.MALA, step_size=0.1)
-    energy = ns.EnergyDistribution(partial(net, label=1), 2, log_normalizer=1.5, sampler=sampler)
+    f = partial(of_power, jnp.ones(2), power=2)
+    energy = ns.EnergyDistribution(f, 2, log_normalizer=1.5, sampler=sampler)
     assert repr(energy) == (
-        "EnergyDistribution(event_shape=(2,), energy=partial(MLPDenoiser, ...), "
+        "EnergyDistribution(event_shape=(2,), energy=partial(of_power, ...), "
         "log_normalizer=1.5, sampler=MALA(step_size=0.1))"
     )
     others = [

@@ -66,24 +66,18 @@ CALLS = {
     "curvature": lambda: curvature_at(lambda x: 3 * x, X[0], KEY),
     "levels": lambda: [p.noise_levels(5) for p in (PROCESS, ns.DDPM(10), ns.VariancePreserving())],
 }
-SWITCHES = [
-    {"jax_numpy_rank_promotion": "raise"},
-    {"jax_debug_nans": True},
-    {"jax_check_tracer_leaks": True},
-]
+SWITCHES = {
+    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "NaN": lambda: jax.debug_nans(True),
+    "leaks": jax.checking_leaks,
+}
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: next(iter(switch)))
+@pytest.mark.parametrize("switch", SWITCHES)
 def test_a_public_call_under_a_switch(name, switch):
-    before = {option: jax.config.read(option) for option in switch}
-    try:
-        for option, value in switch.items():
-            jax.config.update(option, value)
+    with SWITCHES[switch]():
         found = jax.tree.leaves(CALLS[name]())
-    finally:
-        for option, value in before.items():
-            jax.config.update(option, value)
     assert all(np.isfinite(leaf).all() for leaf in found)
 
 

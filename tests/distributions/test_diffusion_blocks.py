@@ -135,7 +135,7 @@ def test_names_are_one_line_without_arrays():
     )
     others = [
         ns.ProductOfExperts([prior, dist.Normal(0, 1).expand([2]).to_event(1)]),
-        ns.ScoreDistribution(denoiser, 2),
+        ns.ScoreDistribution(jnp.negative, 2),
         ns.GeneratorPrior(jnp.tanh, 2),
         ns.BernoulliRBM(*map(jnp.ones, RBM)),
         jax.vmap(lambda _: PRIOR)(jnp.zeros(2)),

@@ -27,6 +27,7 @@ from numpyro_scores import (
     ProbabilityFlow,
     VarianceExploding,
 )
+from numpyro_scores._compile import _program
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

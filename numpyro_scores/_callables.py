@@ -1,67 +1,42 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Energies, scores and denoisers are *any callable*: here they become pytrees with known outputs.
+"""Energies, scores and denoisers are *any callable*: what they return, and a distribution's."""
 
-A distribution crosses ``jax.jit`` as a pytree. The weights of a callable must therefore be leaves,
-and its identity must be stable, or every call would compile again.
-"""
-
-import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+
+from numpyro_scores._callable_pytrees import CallablePytree, as_pytree, name_of, unwrapped
+
+__all__ = ["CallablePytree", "as_pytree", "name_of", "unwrapped"]
 
 Energy: TypeAlias = Callable[[Array], Array]
 Score: TypeAlias = Callable[[Array], Array]
 Denoiser: TypeAlias = Callable[[Array, Any], Array]
 
 
-def as_pytree(name: str, f: Any) -> Any:
-    """
-    Return `f` as a callable pytree whose leaves are arrays: a module that is one already comes back
-    unchanged, a plain function as a `jax.tree_util.Partial`, and a `functools.partial` over arrays
-    and functions as one whose leaves are the arrays. A pytree that holds functions (an activation,
-    say, or a network in a `Partial`) has each of them as a `Partial`.
-
-    :raises TypeError: if `f` can't be called.
-    """
-    if not callable(f):
-        raise TypeError(f"{name} must be callable, got {type(f).__name__}.")
-    if isinstance(f, functools.partial) and not isinstance(f, jax.tree_util.Partial):
-        args, keywords = held = _functions_as_pytrees(name, (f.args, f.keywords))
-        if all(isinstance(leaf, Array | np.ndarray | float) for leaf in jax.tree.leaves(held)):
-            return jax.tree_util.Partial(_call, as_pytree(name, f.func), *args, **keywords)
-        # An option such as mode="same" is no leaf of a pytree: hold it as part of the function.
-        return jax.tree_util.Partial(f)
-    leaves = jax.tree.leaves(f)
-    is_its_own_leaf = len(leaves) == 1 and leaves[0] is f
-    if is_its_own_leaf:
-        return jax.tree_util.Partial(f)
-    return _functions_as_pytrees(name, f) if any(map(callable, leaves)) else f
+def is_density(f: Any) -> bool:
+    """Whether it is a distribution, of NumPyro or of another library with its methods."""
+    return all(hasattr(f, name) for name in ("log_prob", "event_shape", "batch_shape"))
 
 
-def _functions_as_pytrees(name: str, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: as_pytree(name, leaf) if callable(leaf) else leaf, tree)
-
-
-def _call(f: Any, *args: Any, **kwargs: Any) -> Any:
-    return f(*args, **kwargs)
-
-
-def as_score(f: Callable[[Array], Array], x: Array) -> Score:
+def as_score(f: Any, x: Array) -> Score:
     r"""
-    The score of an energy or of a score, told apart by the shape of `f(x)`: `()` is an energy
-    :math:`E`, whose score is :math:`-\nabla E`; the shape of `x` is the score itself.
+    The score of a distribution, of an energy, or of a score, the latter two told apart by the shape
+    of `f(x)`: `()` is an energy :math:`E`, whose score is :math:`-\nabla E`; the shape of `x` is
+    the score itself. That of a distribution is its own `score`, if it has one, and else
+    :math:`\nabla \log p`.
 
-    :param f: an energy or a score, on one unbatched point.
+    :param f: a distribution, or an energy or a score on one unbatched point.
     :param x: a point, only its shape and dtype matter.
-    :raises ValueError: if `f(x)` has another shape.
+    :raises ValueError: if `f(x)` has another shape, or if the distribution is of other points.
     """
+    if is_density(f):
+        return _score_of_distribution(f, x)
     shape = jax.eval_shape(f, x).shape
     if shape == jnp.shape(x):
         return f
@@ -74,9 +49,24 @@ def as_score(f: Callable[[Array], Array], x: Array) -> Score:
     )
 
 
+def _score_of_distribution(distribution: Any, x: Array) -> Score:
+    name = type(unwrapped(distribution)).__name__
+    shapes = distribution.batch_shape, distribution.event_shape
+    if shapes != ((), jnp.shape(x)):
+        raise ValueError(
+            f"The score of {name} is wanted at points of shape {jnp.shape(x)}, but its batch shape "
+            f"is {shapes[0]} and its event shape {shapes[1]}: expand(...) and to_event(...) make "
+            "one distribution of such points."
+        )
+    if getattr(distribution, "is_discrete", False):
+        raise ValueError(f"{name} is discrete: it has no score.")
+    score = getattr(distribution, "score", None)
+    return score if callable(score) else jax.grad(distribution.log_prob)
+
+
 def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> None:
     """Raise unless the vector field `f(x, *args)` has the shape of `x` (nothing is computed)."""
-    found = jax.eval_shape(f, x, *args)
+    found = _output_shape(name, f, x, *args)
     if not isinstance(found, jax.ShapeDtypeStruct):
         raise TypeError(
             f"{name} must return one array of the shape of its point, {jnp.shape(x)}, got "
@@ -87,3 +77,41 @@ def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> N
             f"{name} must map one point to the same shape: it got shape {jnp.shape(x)} and "
             f"returned shape {found.shape}."
         )
+
+
+def check_energy(name: str, f: Callable[..., Array], x: Any) -> None:
+    """Raise unless `f(x)` is a scalar (nothing is computed)."""
+    shape = getattr(_output_shape(name, f, x), "shape", None)
+    if shape != ():
+        raise ValueError(
+            f"An energy maps one point to a scalar: {name}(x) for x of shape {x.shape} must have "
+            f"shape (), got {shape}."
+        )
+
+
+def _output_shape(name: str, f: Callable[..., Any], x: Any, *args: Any) -> Any:
+    if isinstance(unwrapped(f), type):
+        raise TypeError(f"{name} must be an instance of {name_of(f)}, got the class.")
+    try:
+        return jax.eval_shape(f, x, *args)
+    except Exception as error:
+        for batched in {False, bool(args)}:
+            if _takes_batches(f, x, args, batched):
+                more = ["sigma"] * len(args)
+                given = ", ".join(["x[None]", *(a + "[None]" * batched for a in more)])
+                raise ValueError(
+                    f"{name} must take one unbatched point, of shape {jnp.shape(x)}, but it takes "
+                    f"batches: give lambda {', '.join(['x', *more])}: f({given})[0] in its place."
+                ) from error
+        raise
+
+
+def _takes_batches(f: Callable[..., Any], x: Any, args: tuple, batched: bool) -> bool:
+    def stacked(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((2, *jnp.shape(leaf)), jnp.result_type(leaf))
+
+    try:
+        found = jax.eval_shape(f, stacked(x), *(map(stacked, args) if batched else args))
+    except Exception:  # it is wrong in another way
+        return False
+    return getattr(found, "shape", ())[:1] == (2,)

@@ -83,7 +83,7 @@ def block_directions(noise: Array, blocks: np.ndarray) -> Array:
     :param blocks: to which block each entry belongs, integers of shape `(d,)`.
     """
     num_blocks = int(blocks.max()) + 1
-    return jnp.where(jnp.arange(num_blocks)[:, None] == blocks, _nonzero(noise), 0)
+    return jnp.where(jnp.arange(num_blocks)[:, None] == blocks[None], _nonzero(noise)[None], 0)
 
 
 def _unit(directions: Array) -> Array:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from flax import nnx
 
-from numpyro_scores._callables import as_pytree, as_score, check_field
+from numpyro_scores._callables import as_pytree, as_score, check_energy, check_field
 from numpyro_scores.nn import MLPEnergy
+from numpyro_scores.training import FitResult
 
 SHAPE = (2, 2)
 X = np.array([[0.3, -1.2], [0.7, 2.0]], np.float32)
@@ -138,9 +140,57 @@ def test_an_option_in_a_partial_is_no_leaf():
     np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(f, X), [[X.sum()]], rtol=1e-6)
 
 
+def with_options(f, x, mode="sum", layers=None, *, label=0):
+    assert isinstance(label, int) and isinstance(layers["n"], int)
+    return getattr(jnp, mode)(f(x)) * layers["scale"] + label
+
+
+def test_arrays_and_options_of_nested_partials_are_told_apart():
+    module = MLPEnergy(SHAPE, rngs=nnx.Rngs(0), hidden_features=4, num_layers=1)
+    layers = {"n": 2, "scale": jnp.array(3.0), "names": ("a", None, True)}
+    inner = functools.partial(with_options, module, layers=layers)
+    f = as_pytree("f", functools.partial(functools.partial(inner, mode="prod"), label=1))
+    assert len(jax.tree.leaves(f)) == 4 + 1
+    expected = 3 * module(X) + 1
+    np.testing.assert_allclose(jax.jit(lambda f: f(X))(f), expected, rtol=1e-6)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf if leaf.shape == () else leaf, f)
+    np.testing.assert_allclose(doubled(X), 6 * module(X) + 1, rtol=1e-6)
+    # Weights that are trained in place are those of the module itself.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(f):
+        assert "object at" not in jax.tree_util.keystr(path) and leaf.dtype == jnp.float32
+    weights = nnx.state(module)
+    nnx.update(module, jax.tree.map(lambda w: 0 * w, weights))
+    np.testing.assert_allclose(jax.jit(lambda f: f(X))(f), 3 * module(X) + 1, rtol=1e-6)
+    assert not np.allclose(expected, f(X))
+
+
+def test_the_weights_of_a_bound_method_are_leaves():
+    module = MLPEnergy(SHAPE, rngs=nnx.Rngs(0), hidden_features=4, num_layers=1)
+    f = as_pytree("f", module.__call__)
+    assert len(jax.tree.leaves(f)) == 4
+    np.testing.assert_allclose(jax.jit(lambda f: f(X))(f), module(X), rtol=1e-6)
+
+
+def test_structures_of_equal_options_are_equal():
+    def structure(label, kind=functools.partial):
+        return jax.tree.structure(as_pytree("f", kind(scaled, jnp.array(2.0), offset=label)))
+
+    assert structure(1) == structure(1) and hash(structure(1)) == hash(structure(1))
+    assert structure(1) != structure(2)
+    assert structure(1) != structure(True)
+
+
+def test_what_holds_no_leaf_may_be_mapped_to_anything():
+    f = as_pytree("f", functools.partial(scaled, jnp.ones(3), offset=2))
+    axes = jax.tree.map(lambda _: 0, f)
+    found = jax.vmap(lambda f: f(X), in_axes=(axes,))(f)
+    np.testing.assert_allclose(found, [X.sum() + 2] * 3, rtol=1e-6)
+
+
 def test_a_module_in_a_partial_keeps_its_weights_as_leaves():
     module = jax.tree_util.Partial(scaled, 3.0, offset=0.0)
     f = as_pytree("f", functools.partial(module))
+    assert isinstance(f.wrapped, functools.partial)
     assert sorted(jax.tree.leaves(f)) == [0.0, 3.0]
     np.testing.assert_allclose(f(X), 3 * X.sum(), rtol=1e-6)
 
@@ -148,6 +198,42 @@ def test_a_module_in_a_partial_keeps_its_weights_as_leaves():
 def test_it_pickles():
     f = pickle.loads(pickle.dumps(as_pytree("f", functools.partial(scaled, 2.0))))
     np.testing.assert_allclose(f(X), 2 * X.sum(), rtol=1e-6)
+
+
+def test_a_result_of_training_is_no_callable():
+    module = MLPEnergy(SHAPE, rngs=nnx.Rngs(0), hidden_features=4, num_layers=1)
+    with pytest.raises(TypeError, match=r"got FitResult: what was trained is .* fitted\.module"):
+        as_pytree("energy", FitResult(module, np.zeros(1)))
+
+
+def test_the_score_of_a_distribution():
+    normal = dist.Normal(jnp.array([1.0, 2.0]), 2.0).to_event(1)
+    x = jnp.array([0.0, 1.0])
+    np.testing.assert_allclose(as_score(normal, x)(x), [0.25, 0.25], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"points of shape \(2,\).*event shape \(\): expand"):
+        as_score(dist.Normal(0.0, 1.0), x)
+    with pytest.raises(ValueError, match="discrete: it has no score"):
+        as_score(dist.Bernoulli(jnp.ones(2) / 2).to_event(1), x)
+
+
+@pytest.mark.parametrize(
+    "f, words",
+    [
+        (lambda x, s: jnp.einsum("nd,de->ne", x, jnp.eye(4)), r"f\(x\[None\], sigma\)\[0\]"),
+        (
+            lambda x, s: jnp.einsum("nd,de,n->ne", x, jnp.eye(4), s),
+            r"lambda x, sigma: f\(x\[None\], sigma\[None\]\)\[0\]",
+        ),
+    ],
+)
+def test_a_field_with_a_batch_axis_is_told(f, words):
+    with pytest.raises(ValueError, match="denoiser must take one unbatched point.*" + words):
+        check_field("denoiser", f, jnp.zeros(4), 1.0)
+
+
+def test_a_class_in_place_of_an_instance_is_told():
+    with pytest.raises(TypeError, match="energy must be an instance of MLPEnergy, got the class"):
+        check_energy("energy", as_pytree("energy", MLPEnergy), X)
 
 
 @pytest.mark.parametrize("f, came", [(3, "int"), (None, "NoneType"), (X, "ndarray")])

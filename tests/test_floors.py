@@ -17,8 +17,11 @@ PACKAGE = "numpyro_scores"
 ROOF = 5
 FLOORS = {
     "version": 0,
+    "_callable_pytrees": 0,
     "_callables": 0,
     "_coordinates": 0,
+    "_compile": 0,
+    "_hidden_state": 0,
     "_validation": 0,
     "curvature": 0,
     "densities": 0,

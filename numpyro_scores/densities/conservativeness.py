@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 
-from numpyro_scores._callables import Score, as_pytree, check_field
+from numpyro_scores._callables import Score, as_pytree, as_score, check_field, is_density
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_batch, check_count, is_concrete
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.traces import rademacher
@@ -65,7 +66,7 @@ def conservativeness(
     antisymmetric part `A` of the Jacobian is constant. The error of the quadrature is part of it: a
     residual without an asymmetry tells of too few nodes.
 
-    :param score: the score of one point, `x -> x.shape`.
+    :param score: the score of one point, `x -> x.shape`, or a distribution.
     :param x: at least 3 points, shape `(n, *event_shape)`, where it matters: draws of a chain, or
         data with the noise of the score's noise level.
     :param key: key of the probes and of the triangles.
@@ -91,7 +92,8 @@ def conservativeness(
         return random.choice(key, len(x), (3,), replace=False)
 
     triangles = x[jax.vmap(distinct)(random.split(key_loops, num_loops))]
-    residuals = _loop_residuals(as_pytree("score", score), triangles, quadrature)
+    score = as_pytree("score", score)
+    residuals = compiled(_loop_residuals, score, triangles, quadrature=quadrature)
     return Conservativeness(asymmetry, *residuals)
 
 
@@ -108,7 +110,7 @@ def jacobian_asymmetry(score: Score, x: Array, *, key: Array, num_probes: int = 
     gradient field, 1 for a pure rotation, between them for every choice of probes, and the same for
     every multiple of the score and in all units of `x`.
 
-    :param score: the score of one point, `x -> x.shape`.
+    :param score: the score of one point, `x -> x.shape`, or a distribution.
     :param x: points, shape `(n, *event_shape)`, one at least.
     :param key: key of the probes.
     :param num_probes: number of probes at each point, each of a Jacobian-vector product and a
@@ -119,7 +121,7 @@ def jacobian_asymmetry(score: Score, x: Array, *, key: Array, num_probes: int = 
     check_count("num_probes", num_probes)
     x = _points(x)
     probes = rademacher(key, (len(x), num_probes, *x.shape[1:]), x.dtype)
-    return _asymmetry(as_pytree("score", score), x, probes)
+    return compiled(_asymmetry, as_pytree("score", score), x, probes)
 
 
 def _points(x):
@@ -136,9 +138,14 @@ def _points(x):
     return x.astype(jnp.result_type(x, float))
 
 
-@jax.jit
+def _checked_score(score, x):
+    score = as_score(score, x) if is_density(score) else score
+    check_field("score", score, x)
+    return score
+
+
 def _asymmetry(score, x, probes):
-    check_field("score", score, x[0])
+    score = _checked_score(score, x[0])
 
     def squares(point_and_probes):
         point, v = point_and_probes
@@ -153,8 +160,9 @@ def _asymmetry(score, x, probes):
     return _root_of_ratio(jnp.sum(antisymmetric), jnp.sum(antisymmetric + symmetric))
 
 
-@partial(jax.jit, static_argnums=2)
 def _loop_residuals(score, triangles, quadrature):
+    score = _checked_score(score, triangles[0, 0])
+
     def sides(corners):
         return jax.vmap(partial(quadrature, score))(corners, jnp.roll(corners, -1, axis=0))
 

@@ -11,6 +11,9 @@ from typing import Any
 import jax
 from jax import Array, random
 
+from numpyro_scores._compile import compiled
+from numpyro_scores._validation import check_key
+
 
 class Sampler(partial):
     """A `functools.partial` that equals others of the same function and arguments, for jit."""
@@ -60,13 +63,10 @@ def one_draw(kernel: Any, key: Array, start: Any = None) -> Any:
 
 def short_runs(d: Any, key: Array | None, sample_shape: tuple[int, ...]) -> Array:
     """Independent points of `d._short_run(key)`."""
-    if key is None:
-        raise ValueError(f"{type(d).__name__}.sample needs a random key, got None.")
-    draws = _short_runs(d, key, math.prod(sample_shape))
+    key = check_key(f"{type(d).__name__}.sample", key)
+    draws = compiled(_short_runs, d, key, num_draws=math.prod(sample_shape))
     return draws.reshape(*sample_shape, *d.event_shape)
 
 
-# Compiled once for equal distributions: outside of a program, too, a draw is many steps.
-@partial(jax.jit, static_argnames="num_draws")
 def _short_runs(d: Any, key: Array, num_draws: int) -> Array:
     return jax.vmap(d._short_run)(random.split(key, num_draws))

@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from jax.typing import ArrayLike
-from numpyro.util import is_prng_key
 
 from numpyro_scores._callables import Denoiser, as_pytree, check_field
-from numpyro_scores._validation import check_positive, is_concrete
+from numpyro_scores._compile import compiled
+from numpyro_scores._validation import check_count, check_key, check_positive, is_concrete
 from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
 from numpyro_scores.densities.noise_path import NoisePathIntegral, default_trace, mean_at_sigma_max
 from numpyro_scores.densities.traces import HutchinsonTrace
 from numpyro_scores.densities.with_score import density_with_score
 from numpyro_scores.distributions._base import PointwiseDistribution
-from numpyro_scores.distributions._compiled import compiled
 from numpyro_scores.processes import TimedProcess
+from numpyro_scores.processes._base import check_process
 from numpyro_scores.samplers import Multistep, PriorSampler
 
 
@@ -84,7 +84,8 @@ class DiffusionPrior(PointwiseDistribution):
         validate_args: bool | None = None,
     ):
         self.denoiser = as_pytree("denoiser", denoiser)
-        self.process = _checked_process(process)
+        check_process(process)
+        self.process = process
         self.log_density = _checked_rule("log_density", log_density)
         self.sampler = _checked_sampler(sampler)
         super().__init__(event_shape, validate_args=validate_args)
@@ -105,30 +106,44 @@ class DiffusionPrior(PointwiseDistribution):
         :param sigma: noise level; that of this density by default.
         :return: the shape of `x`.
         """
-        sigma = self._level(sigma)
-        return self._map_points("denoise", lambda x: self.denoiser(x, sigma), x)
+        x = self._checked("denoise", x)
+        return self._of_points(DiffusionPrior._denoised, x, self._level(sigma))
+
+    def _denoised(self, x: Array, sigma: Any) -> Array:
+        return self.denoiser(x, sigma)
 
     def score(self, x: Array, sigma: Any = None) -> Array:
         """
         :math:`\\nabla \\log p_\\sigma(x) = (D(x, \\sigma) - x) / \\sigma^2`; arguments as of
         :meth:`denoise`.
         """
-        sigma = self._level(sigma)
-        return self._map_points("score", lambda x: _score((self.denoiser, sigma), x), x)
+        x = self._checked("score", x)
+        return self._of_points(DiffusionPrior._score_at, x, self._level(sigma))
+
+    def _score_at(self, x: Array, sigma: Any) -> Array:
+        return _score((self.denoiser, sigma), x)
 
     def sample(
         self,
         key: Array | None,
         sample_shape: tuple[int, ...] = (),
         sampler: PriorSampler | None = None,
+        *,
+        batch_size: int | None = None,
     ) -> Array:
         r"""
         Draws of the density at `sigma` by the `sampler` (by default the own one) from
         :math:`N(m, \sigma_{\max}^2 I)`. The start leaves out the covariance `C` of the data: a
         direction of variance `c` comes out with :math:`c \sigma_{\max}^2 / (c +
         \sigma_{\max}^2)`, so choose `sigma_max` well above the data's largest standard deviation.
+
+        :param key: a random key.
+        :param sample_shape: of the draws.
+        :param sampler: how to draw this time.
+        :param batch_size: how many draws are made at a time; all unless given, in memory for them.
         """
-        key = _checked_key("sample", key)
+        key = check_key("DiffusionPrior.sample", key)
+        _check_batch_size(batch_size)
         sampler = self.sampler if sampler is None else _checked_sampler(sampler)
         at_sigma_max = is_concrete(self.sigma) and bool(self.sigma >= self.process.sigma_max)
         return compiled(
@@ -137,21 +152,25 @@ class DiffusionPrior(PointwiseDistribution):
             key,
             sample_shape=tuple(sample_shape),
             sampler=None if at_sigma_max else sampler,
+            batch_size=batch_size,
         )
 
-    def _draws(self, key: Array, sample_shape: Any, sampler: PriorSampler | None) -> Array:
+    def _draws(
+        self, key: Array, sample_shape: Any, sampler: PriorSampler | None, batch_size: int | None
+    ) -> Array:
         """Draws by the reverse process, or with `sampler=None` its starts."""
         key_start, key_steps = random.split(key)
         sigma_max = jnp.asarray(self.process.sigma_max, float)
         mean = mean_at_sigma_max(self.denoiser, jnp.zeros(self.event_shape), sigma_max)
-        start = mean + sigma_max * random.normal(key_start, (*sample_shape, *self.event_shape))
+        shape = (*sample_shape, *self.event_shape)
+        start = jnp.broadcast_to(mean, shape) + sigma_max * random.normal(key_start, shape)
         if sampler is None:
             return start
 
         def reverse(x, key):
             return sampler(self.denoiser, self.process, x, self.sigma, key=key)
 
-        return _map_with_keys(reverse, start, key_steps, sample_shape)
+        return _map_with_keys(reverse, start, key_steps, sample_shape, batch_size)
 
     def log_likelihood(
         self,
@@ -159,6 +178,7 @@ class DiffusionPrior(PointwiseDistribution):
         *,
         key: Array | None = None,
         flow: ProbabilityFlow | AdaptiveProbabilityFlow = ProbabilityFlow(),
+        batch_size: int | None = None,
     ) -> LogLikelihood:
         r"""
         The log density along the probability flow, the number that papers report. The bits are of
@@ -170,16 +190,18 @@ class DiffusionPrior(PointwiseDistribution):
             each point gets probes of its own from this key, and the mean over many points is
             nearly unbiased; without a key all have the same.
         :param flow: how the flow is followed.
+        :param batch_size: how many points are followed at a time; all unless given.
         :return: nats and bits per dimension, each of shape `batch_shape`.
         """
         x = self._checked("log_likelihood", x)
         flow = _checked_rule("flow", flow)
         if key is not None:
-            key = _checked_key("log_likelihood", key)
-        found = compiled(DiffusionPrior._nats, self, x, key, flow=flow)
+            key = check_key("DiffusionPrior.log_likelihood", key)
+        _check_batch_size(batch_size)
+        found = compiled(DiffusionPrior._nats, self, x, key, flow=flow, batch_size=batch_size)
         return LogLikelihood(found, -found / (math.prod(self.event_shape) * math.log(2)))
 
-    def _nats(self, x: Array, key: Array | None, flow: Any) -> Array:
+    def _nats(self, x: Array, key: Array | None, flow: Any, batch_size: int | None) -> Array:
         trace = flow.trace or default_trace(math.prod(self.event_shape))
 
         def nats(x, key):
@@ -190,7 +212,7 @@ class DiffusionPrior(PointwiseDistribution):
             return _log_density(rule, self.process.sigma_max, (self.denoiser, self.sigma), x)
 
         batch_shape = x.shape[: x.ndim - len(self.event_shape)]
-        return _map_with_keys(nats, x, key, batch_shape)
+        return _map_with_keys(nats, x, key, batch_shape, batch_size)
 
     def _level(self, sigma: Any) -> Any:
         if sigma is None:
@@ -211,12 +233,26 @@ class DiffusionPrior(PointwiseDistribution):
         return density_with_score(value, _score, (self.denoiser, self.sigma), x)
 
 
-def _map_with_keys(f: Any, x: Array, key: Array | None, batch_shape: tuple[int, ...]) -> Array:
-    """`f(x, key)` of each point with a key of its own."""
+def _map_with_keys(
+    f: Any, x: Array, key: Array | None, batch_shape: tuple[int, ...], batch_size: int | None
+) -> Array:
+    """`f(x, key)` of each point with a key of its own, all at once or so many at a time."""
+    if not batch_shape:
+        return f(x, key)
     keys = None if key is None else random.split(key, batch_shape)
-    for _ in batch_shape:
-        f = jax.vmap(f, in_axes=(0, None if key is None else 0))
-    return f(x, keys)
+    points, keys = jax.tree.map(
+        lambda a: a.reshape(math.prod(batch_shape), *a.shape[len(batch_shape) :]), (x, keys)
+    )
+    if batch_size is None:
+        found = jax.vmap(f, in_axes=(0, None if key is None else 0))(points, keys)
+    else:
+        found = jax.lax.map(lambda xs: f(*xs), (points, keys), batch_size=batch_size)
+    return found.reshape(*batch_shape, *found.shape[1:])
+
+
+def _check_batch_size(batch_size: Any) -> None:
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
 
 
 def _checked_sampler(sampler: Any) -> PriorSampler:
@@ -228,18 +264,6 @@ def _checked_sampler(sampler: Any) -> PriorSampler:
     return sampler
 
 
-def _checked_process(process: Any) -> TimedProcess:
-    # A class has the properties of its instances, too.
-    if isinstance(process, type) or not (
-        hasattr(process, "sigma_min") and hasattr(process, "sigma_max")
-    ):
-        raise TypeError(
-            "process must be a noise process, such as VarianceExploding(sigma_min=0.02, "
-            f"sigma_max=10.0), got {process!r}."
-        )
-    return process
-
-
 def _checked_rule(name: str, rule: Any) -> Any:
     if not isinstance(rule, NoisePathIntegral | ProbabilityFlow | AdaptiveProbabilityFlow):
         raise TypeError(
@@ -247,15 +271,6 @@ def _checked_rule(name: str, rule: Any) -> Any:
             f"got {rule!r}."
         )
     return rule
-
-
-def _checked_key(method: str, key: Any) -> Array:
-    if not is_prng_key(key):
-        raise ValueError(
-            f"DiffusionPrior.{method} needs a random key, got {key!r}. Make one with "
-            "jax.random.key(0)."
-        )
-    return key
 
 
 def _log_density(rule: Any, sigma_max: float, params: Any, x: Array) -> Array:

@@ -4,6 +4,7 @@
 """A distribution that is known by its energy."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, random
 from numpyro.distributions import biject_to, constraints
 
-from numpyro_scores._callables import Energy, as_pytree
+from numpyro_scores._callables import Energy, as_pytree, check_energy, is_density
 from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
 from numpyro_scores.distributions._short_runs import (
     as_sampler,
@@ -38,7 +39,8 @@ class EnergyDistribution(PointwiseDistribution):
     that they fell into; MALA with enough steps lessens the first, and has no bias by its step size.
 
     :param energy: `energy(x) -> ()` for one unbatched point `x` of shape `event_shape`: a plain
-        function or any callable pytree, such as a Flax module.
+        function or any callable pytree, such as a Flax module; or a distribution, whose energy is
+        :math:`-\log p`, and whose support is taken.
     :param event_shape: shape of one point.
     :param support: a NumPyro constraint of one point, or of one entry of it.
     :param log_normalizer: :math:`\log Z`, shape `()`, if known or estimated.
@@ -61,18 +63,16 @@ class EnergyDistribution(PointwiseDistribution):
         sampler: Callable[..., Any] | None = None,
         validate_args: bool | None = None,
     ):
+        if is_density(energy):
+            if support is constraints.real:
+                support = energy.support
+            energy = partial(_negative_log_prob, energy)
         self.energy = as_pytree("energy", energy)
         self.log_normalizer = log_normalizer
         check_log_normalizer(log_normalizer)
         super().__init__(event_shape, support, validate_args=validate_args)
         point = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
-        shape = jax.eval_shape(self.energy, point).shape
-        if shape != ():
-            raise ValueError(
-                f"An energy maps one point to a scalar: energy(x) for x of shape "
-                f"{self.event_shape} must have shape (), got {shape}."
-            )
-
+        check_energy("energy", self.energy, point)
         self.sampler = None if sampler is None else as_sampler(sampler, "MALA")
         if sampler is not None:
             self._kernel()
@@ -114,3 +114,7 @@ class EnergyDistribution(PointwiseDistribution):
         start = random.normal(key_start, to_support.inverse_shape(self.event_shape))
         z = one_draw(self._kernel(), key_kernel, start)
         return jnp.where(jnp.any(z != start), to_support(z), jnp.nan)
+
+
+def _negative_log_prob(distribution: Any, x: Array) -> Array:
+    return -distribution.log_prob(x)

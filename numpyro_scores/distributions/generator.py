@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
-from numpyro_scores._callables import as_pytree
+from numpyro_scores._callables import as_pytree, name_of
 from numpyro_scores._validation import as_event_shape
 
 
@@ -51,6 +51,10 @@ class GeneratorPrior:
             raise ValueError(
                 f"generator can't take one latent point of shape {self.latent_shape}: {error}"
             ) from error
+
+    def __repr__(self) -> str:
+        shapes = f"latent_shape={self.latent_shape}, event_shape={self.event_shape}"
+        return f"GeneratorPrior({name_of(self.generator)}, {shapes})"
 
     @property
     def latent(self) -> dist.Distribution:

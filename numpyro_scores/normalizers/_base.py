@@ -4,13 +4,12 @@
 """What every method to find a normaliser returns."""
 
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from numpyro_scores._compile import compiled
 from numpyro_scores.distributions import BoltzmannDistribution
 
 
@@ -50,10 +49,9 @@ class ExactMethod(ABC):
         """
         if reason := self.refusal(distribution):
             raise ValueError(f"{type(self).__name__} {reason}")
-        value = _compiled(self, distribution)
+        value = compiled(_value, distribution, method=self)
         return LogNormalizer(value, jnp.zeros_like(value), value, value)
 
 
-@partial(jax.jit, static_argnums=0)
-def _compiled(method: ExactMethod, distribution: BoltzmannDistribution) -> Array:
+def _value(distribution: BoltzmannDistribution, method: ExactMethod) -> Array:
     return method._log_normalizer(distribution)

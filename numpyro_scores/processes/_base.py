@@ -3,13 +3,15 @@
 
 """What an objective, a prior and a sampler need of a noise process."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import as_number, check_count, is_concrete
 
 
 @runtime_checkable
@@ -25,6 +27,55 @@ def hold_floats(process: Any, *names: str) -> None:
     """Make numbers of fields that came as arrays of JAX: those have no hash."""
     for name in names:
         object.__setattr__(process, name, float(getattr(process, name)))
+
+
+def check_process(process: Any) -> None:
+    """
+    Raise unless an object has the noise levels of a process: `sigma_min` and `sigma_max`, finite,
+    positive, and the second larger.
+    """
+    # A class has the properties of its instances, too.
+    if isinstance(process, type) or not (
+        hasattr(process, "sigma_min") and hasattr(process, "sigma_max")
+    ):
+        raise TypeError(
+            "process must be a noise process, such as VarianceExploding(sigma_min=0.02, "
+            f"sigma_max=10.0), got {process!r}."
+        )
+    for name in ("sigma_min", "sigma_max"):
+        level = getattr(process, name)
+        if is_concrete(level) and not 0 < as_number(level) < math.inf:
+            raise ValueError(
+                f"{type(process).__name__}.{name} must be finite and positive, got {level!r}: end "
+                "the process where the noise no longer matters, and begin it where nothing but "
+                "noise is left, as with sigma_min=0.02 and sigma_max=100.0."
+            )
+    ends = process.sigma_min, process.sigma_max
+    if all(map(is_concrete, ends)) and not as_number(ends[0]) < as_number(ends[1]):
+        raise ValueError(f"{type(process).__name__} must have sigma_min < sigma_max, got {ends}.")
+    try:
+        hash(process)
+    except TypeError as error:
+        raise TypeError(
+            f"{type(process).__name__} must be hashable, as a dataclass(frozen=True) of numbers "
+            f"is: {error}."
+        ) from error
+
+
+def check_noise_levels(process: NoiseProcess, num_times: int = 33) -> None:
+    """Raise unless the noise level is finite and positive at all times, 0 and 1 among them."""
+    times = np.linspace(0, 1, num_times)
+    levels = process.noise_level(jnp.asarray(times, float))
+    if not is_concrete(levels):
+        return
+    wrong = ~(np.isfinite(levels) & (np.asarray(levels) > 0))
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(
+            f"{type(process).__name__}.noise_level must be finite and positive for times from 0 to "
+            f"1, but at time {times[first]:.3g} it is {np.asarray(levels)[first]:.3g}: end the "
+            "process before there is no signal, and begin it where there is some noise."
+        )
 
 
 class TimedProcess(ABC):

@@ -89,9 +89,10 @@ def multistep_weights(times: Array, order: int) -> Array:
     for k in range(1, order):
         moments.append(h**k - k * moments[-1])
     both = known[:, :, None] & known[:, None, :]
-    systems = jnp.where(both, nodes[:, None, :] ** j[:, None], jnp.eye(order, dtype=times.dtype))
+    unit = jnp.eye(order, dtype=times.dtype)[None]
+    systems = jnp.where(both, nodes[:, None, :] ** j[None, :, None], unit)
     sides = jnp.where(known, jnp.stack(moments, axis=1), 0)
     weights = jnp.linalg.solve(systems, sides[..., None])[..., 0]
     # No polynomial goes through levels that are the same, as from the largest to itself.
     solved = jnp.isfinite(weights).all(axis=1, keepdims=True)
-    return jnp.where(solved, weights, moments[0][:, None] * (j == 0))
+    return jnp.where(solved, weights, moments[0][:, None] * (j == 0)[None])

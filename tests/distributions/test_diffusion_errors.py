@@ -55,7 +55,7 @@ def test_a_bad_noise_level_of_a_point_is_told(method, sigma):
         (lambda: prior(log_density=LineIntegral()), TypeError, r"got LineIntegral\("),
         (lambda: prior().log_likelihood(X, flow=Heun()), TypeError, r"flow must be .* got Heun\("),
         (lambda: prior().log_likelihood(X, key=0), ValueError, "log_likelihood needs a random key"),
-        (lambda: prior().sample(0), ValueError, r"got 0. Make one with jax.random.key\(0\)"),
+        (lambda: prior().sample(0), ValueError, "got the integer 0: write jax.random.key"),
         (lambda: NoisePathIntegral(trace="exact"), TypeError, r"trace must be ExactTrace\(\) or"),
         (lambda: ProbabilityFlow(trace=ExactTrace), TypeError, r"trace must be ExactTrace\(\) or"),
         (lambda: AdaptiveProbabilityFlow(trace=8), TypeError, "trace must be .*, got 8"),

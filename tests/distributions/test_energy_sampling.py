@@ -20,7 +20,7 @@ from numpyro.infer import Predictive
 from scipy import stats
 
 import numpyro_scores as ns
-from numpyro_scores.distributions._short_runs import _short_runs
+from numpyro_scores._compile import _program
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -165,10 +165,10 @@ def test_equal_samplers_are_not_traced_again():
     assert jax.tree.structure(make(step_size=0.1)) == jax.tree.structure(d)
     assert jax.tree.structure(again) == jax.tree.structure(d)
     assert jax.tree.structure(make(step_size=0.2)) != jax.tree.structure(d)
-    compiled = _short_runs._cache_size()
+    compiled = _program.cache_info().misses
     draws = [draw(d, random.key(0)) for d in (d, again, make(step_size=0.1))]
     draws += [d.sample(random.key(0)) for d in (d, again, make(step_size=0.1))]
-    assert draw._cache_size() == 1 and _short_runs._cache_size() == compiled + 1
+    assert draw._cache_size() == 1 and _program.cache_info().misses == compiled + 1
     for other in draws[1:]:
         np.testing.assert_allclose(other, draws[0], rtol=1e-6)
 

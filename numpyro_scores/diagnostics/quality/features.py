@@ -4,13 +4,12 @@
 """Features of samples: what the measures of sample quality compare."""
 
 from collections.abc import Callable
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from numpyro_scores._callables import as_pytree
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics._samples import as_flat_pair, as_samples, mapped
 
@@ -21,7 +20,7 @@ def flat_features(features: Features, x: Array, block_size: int, at_least: int =
     """The features of each sample, shape `(n, d)`; they must be finite."""
     check_count("block_size", block_size)
     x = as_samples("x", x, at_least)
-    values = _evaluate(as_pytree("features", features), x, block_size)
+    values = compiled(_evaluate, as_pytree("features", features), x, block_size=block_size)
     return as_samples("features(x)", values.reshape(len(x), -1))
 
 
@@ -36,6 +35,5 @@ def pair_of_features(
     return as_flat_pair(first, second, at_least)
 
 
-@partial(jax.jit, static_argnums=2)
 def _evaluate(features, x, block_size):
     return mapped(lambda point: jnp.ravel(features(point)), x, block_size)

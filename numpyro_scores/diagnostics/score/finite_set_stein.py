@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-from numpyro_scores._callables import Score, as_pytree
+from numpyro_scores._callables import Score
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_samples
@@ -56,7 +56,7 @@ def finite_set_stein_discrepancy(
     (:func:`kernel_stein_discrepancy`), so that the samples must be independent.
 
     :param x: samples, shape `(n, *event_shape)`, `n >= 2`.
-    :param score: the score of one point, or an energy.
+    :param score: the score of one point, an energy, or a distribution.
     :param key: key of the places and of the bootstrap.
     :param num_locations: `J`.
     :param lengthscale: :math:`\ell`, in units of `x`; the median distance of the samples unless
@@ -69,23 +69,23 @@ def finite_set_stein_discrepancy(
     check_count("num_bootstrap", num_bootstrap)
     check_count("block_size", block_size)
     x = as_samples("x", x)
-    flat, scores = scores_at(as_pytree("score", score), x, block_size)
+    flat, scores = scores_at(score, x, block_size)
     scale = _kernels.lengthscale_or_median(lengthscale, flat)
     key_locations, key_signs = random.split(key)
     noise = random.normal(key_locations, (num_locations, flat.shape[1]), flat.dtype)
-    locations = jnp.std(flat, axis=0) * noise
+    locations = jnp.std(flat, axis=0, keepdims=True) * noise
     signs = wild_signs(key_signs, len(x), num_bootstrap, 0.5).astype(flat.dtype)
     statistic, p_value, witness = _statistics(flat, scores, locations, scale, signs)
-    mean = jnp.mean(x, axis=0)
-    locations = mean + locations.reshape(num_locations, *mean.shape)
+    mean = jnp.mean(x, axis=0, keepdims=True)
+    locations = mean + locations.reshape(num_locations, *x.shape[1:])
     return FiniteSetSteinDiscrepancy(statistic, p_value, witness, locations)
 
 
 def stein_features(x: Array, score: Array, locations: Array, lengthscale: Array) -> Array:
     r""":math:`\xi(x, v_j) / \sqrt{d J}` of one point, shape `(num_locations, d)`."""
-    difference = (x - locations) / lengthscale
+    difference = (x[None] - locations) / lengthscale
     kernel = _kernels.gaussian_kernel(jnp.sum(difference**2, axis=1))[:, None]
-    return kernel * (score - difference / lengthscale) / jnp.sqrt(locations.size)
+    return kernel * (score[None] - difference / lengthscale) / jnp.sqrt(locations.size)
 
 
 @jax.jit

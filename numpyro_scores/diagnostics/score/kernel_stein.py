@@ -4,13 +4,15 @@
 r"""Kernel Stein discrepancy: whether samples fit a density of which only the score is known."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Score, as_pytree, as_score
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_samples, mapped
@@ -67,7 +69,8 @@ def kernel_stein_discrepancy(
     num_bootstrap)`.
 
     :param x: samples, shape `(n, *event_shape)`, `n >= 2`.
-    :param score: the score of one point, `x -> x.shape`, or an energy, `x -> ()`.
+    :param score: the score of one point, `x -> x.shape`, an energy, `x -> ()`, or a
+        distribution.
     :param key: key of the bootstrap; None leaves it out.
     :param lengthscale: :math:`\ell`, in units of `x`; the median distance of the samples unless
         given.
@@ -84,22 +87,32 @@ def kernel_stein_discrepancy(
             "samples, less for the draws of a chain."
         )
     x = as_samples("x", x)
-    score = as_pytree("score", score)
     flat, scores = scores_at(score, x, block_size)
     scale = _kernels.lengthscale_or_median(lengthscale, flat)
     signs = None
     if key is not None:
         signs = wild_signs(key, len(x), num_bootstrap, flip_probability).astype(flat.dtype)
-    return _statistics(flat, scores, scale, signs, block_size)
+    statistic, p_value, v_statistic = _statistics(flat, scores, scale, signs, block_size)
+    if p_value is None:
+        # Not by JAX, for which a NaN may be an error (`jax_debug_nans`).
+        p_value: Any = np.full((), np.nan, statistic.dtype)
+    return KernelSteinDiscrepancy(statistic, p_value, v_statistic, scale)
 
 
-@partial(jax.jit, static_argnums=2)
-def scores_at(score: Score, x: Array, block_size: int) -> tuple[Array, Array]:
-    """The centred points and their scores, both flat, shape `(n, d)`."""
+def scores_at(score: Any, x: Array, block_size: int) -> tuple[Array, Array]:
+    """
+    The centred points and their scores, both flat, shape `(n, d)`.
+
+    :param score: a score, an energy or a distribution.
+    """
+    return compiled(_scores_at, as_pytree("score", score), x, block_size=block_size)
+
+
+def _scores_at(score, x, block_size):
     scores = mapped(as_score(score, x[0]), x, block_size).reshape(len(x), -1)
     flat = x.reshape(len(x), -1)
     # Differences of squares lose digits far from the origin.
-    return flat - jnp.mean(flat, axis=0), scores
+    return flat - jnp.mean(flat, axis=0, keepdims=True), scores
 
 
 def stein_kernel(x: Array, score: Array, y: Array, scores: Array, lengthscale: Array) -> Array:
@@ -154,8 +167,8 @@ def _statistics(x, scores, lengthscale, signs, block_size):
 
     sums, signed_sums = lax.map(row, (jnp.arange(n), x, scores, signs), batch_size=block_size)
     total = jnp.sum(sums)
-    p_value = jnp.full_like(total, jnp.nan)
+    p_value = None
     if signs is not None:
         p_value = bootstrap_p_value(total, jnp.sum(signed_sums, axis=0))
     v_statistic = (total + jnp.sum(diagonal)) / n**2
-    return KernelSteinDiscrepancy(total / (n * (n - 1)), p_value, v_statistic, lengthscale)
+    return total / (n * (n - 1)), p_value, v_statistic

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from numpyro_scores._callables import Score, as_pytree
+from numpyro_scores._callables import Score
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_samples
@@ -48,7 +48,7 @@ def stein_thinning(
     grows as `n * d * num_points`, memory as `n * d`.
 
     :param x: draws of one or more chains, shape `(n, *event_shape)`, in the unconstrained space.
-    :param score: the score of one point, or an energy.
+    :param score: the score of one point, an energy, or a distribution.
     :param num_points: number of draws to choose.
     :param lengthscale: of the kernel, in units of `x`; the median distance unless given.
     :param block_size: scores evaluated at a time.
@@ -57,7 +57,7 @@ def stein_thinning(
     check_count("num_points", num_points)
     check_count("block_size", block_size)
     x = as_samples("x", x)
-    flat, scores = scores_at(as_pytree("score", score), x, block_size)
+    flat, scores = scores_at(score, x, block_size)
     return _thin(flat, scores, _kernels.lengthscale_or_median(lengthscale, flat), num_points)
 
 

@@ -1,0 +1,88 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Public functions under JAX's switches: no silent broadcasting, no NaN in a program, no leaks."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+import numpyro_scores as ns
+from numpyro_scores.curvature import curvature_at
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+KEY = random.key(0)
+X = random.normal(KEY, (12, 2))
+PROCESS = ns.VarianceExploding(0.1, 10.0)
+
+
+def denoiser(x, sigma):
+    return x / (1 + sigma**2)
+
+
+def prior(shape=(2,), **options):
+    return ns.DiffusionPrior(denoiser, PROCESS, shape, **options)
+
+
+def sampled(sampler, **options):
+    return prior().sample(KEY, (3, 2), sampler, **options)
+
+
+D = ns.diagnostics
+S = ns.samplers
+CALLS = {
+    "sample": lambda: sampled(S.Multistep(num_steps=4)),
+    "sample of pictures": lambda: prior((2, 3)).sample(KEY, (2,), S.Heun(2)),
+    "sample in blocks": lambda: sampled(S.Heun(2), batch_size=4),
+    "ancestral": lambda: sampled(S.Ancestral(3)),
+    "langevin": lambda: sampled(S.Langevin(3, num_langevin_steps=2)),
+    "corrected": lambda: sampled(S.PredictorCorrector(3, spacing=S.TimeSpacing())),
+    "log_prob": lambda: prior().log_prob(X),
+    "flow": lambda: prior(log_density=ns.ProbabilityFlow(2)).log_prob(X),
+    "gradient": lambda: jax.vmap(jax.grad(prior().log_prob))(X),
+    "score": lambda: prior().score(X),
+    "likelihood": lambda: prior().log_likelihood(X, flow=ns.ProbabilityFlow(2), batch_size=5),
+    "probes": lambda: prior().log_likelihood(
+        X, key=KEY, flow=ns.ProbabilityFlow(2, trace=ns.HutchinsonTrace(2))
+    ),
+    "energy": lambda: ns.EnergyDistribution(
+        lambda x: x @ x / 2, 2, sampler=partial(ns.MALA, step_size=0.1, num_steps=2)
+    ).sample(KEY, (3,)),
+    "score distribution": lambda: ns.ScoreDistribution(jnp.negative, 2).log_prob(X),
+    "product": lambda: ns.ProductOfExperts([prior(), prior()]).log_prob(X),
+    "generator": lambda: ns.GeneratorPrior(jnp.tanh, 2).sample(KEY, (4,)),
+    "stein": lambda: D.kernel_stein_discrepancy(X, jnp.negative)[::2],
+    "stein with a key": lambda: D.kernel_stein_discrepancy(X, prior(), key=KEY),
+    "finite set": lambda: D.finite_set_stein_discrepancy(X, prior(), key=KEY, num_locations=3),
+    "thinning": lambda: D.stein_thinning(X, prior(), 3),
+    "fisher": lambda: D.fisher_divergence(X, prior(), jnp.negative),
+    "conservativeness": lambda: D.conservativeness(prior(), X, key=KEY, num_loops=3),
+    "features": lambda: D.frechet_distance(X, X + 1, features=jnp.tanh),
+    "curvature": lambda: curvature_at(lambda x: 3 * x, X[0], KEY),
+    "levels": lambda: [p.noise_levels(5) for p in (PROCESS, ns.DDPM(10), ns.VariancePreserving())],
+}
+SWITCHES = {
+    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "NaN": lambda: jax.debug_nans(True),
+    "leaks": jax.checking_leaks,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_public_call_under_a_switch(name, switch):
+    with SWITCHES[switch]():
+        found = jax.tree.leaves(CALLS[name]())
+    assert all(np.isfinite(leaf).all() for leaf in found)
+
+
+def test_a_p_value_that_is_not_known_is_not_made_in_a_program():
+    with jax.debug_nans(True):
+        assert np.isnan(D.kernel_stein_discrepancy(X, jnp.negative).p_value)
+        p_value = jax.jit(lambda x: D.kernel_stein_discrepancy(x, jnp.negative).statistic)(X)
+    assert np.isfinite(p_value)

@@ -51,6 +51,29 @@ def test_a_product_of_gaussians_is_the_gaussian_of_added_precisions(x64):
     np.testing.assert_allclose(normalised.log_prob(x), exact, rtol=1e-12)
 
 
+def beyond(x):
+    """The energy of a density that is zero within 1.5."""
+    return jnp.where(jnp.abs(x[0]) > 1.5, 0.0, jnp.inf)
+
+
+def test_an_expert_to_the_power_zero_leaves_nothing_where_it_is_zero(x64):
+    experts = [normal(0.5, 1.0), ns.EnergyDistribution(beyond, 2)]
+    x = np.array([[0.0, 0.3], [2.0, 0.3]])
+    for power, expected in [
+        (0.0, experts[0].log_prob(x)),
+        (1.0, [-np.inf, experts[0].log_prob(x[1])]),
+    ]:
+        product = ns.ProductOfExperts(experts, [1.0, power])
+        np.testing.assert_allclose(product.log_prob(x), expected, rtol=1e-12)
+    gradient = jax.grad(lambda x: ns.ProductOfExperts(experts, [1.0, 0.0]).log_prob(x).sum())(x)
+    np.testing.assert_allclose(gradient, 0.5 - x, rtol=1e-12)
+    # A power that is trained from 0 on has the log density for its gradient, where it is finite.
+    slope = jax.grad(lambda p: ns.ProductOfExperts(experts, jnp.stack([1.0, p])).log_prob(x[1]))(
+        0.0
+    )
+    np.testing.assert_allclose(slope, experts[1].log_prob(x[1]))
+
+
 @pytest.mark.parametrize(
     "experts, powers, error, message",
     [

@@ -73,7 +73,7 @@ class ProductOfExperts(PointwiseDistribution):
 
     def _log_density(self, x: Array) -> Array:
         log_density = sum(
-            power * expert.log_prob(x)
+            _raised(expert.log_prob(x), power)
             for power, expert in zip(self.powers, self.experts, strict=True)
         )
         return log_density if self.log_normalizer is None else log_density - self.log_normalizer
@@ -86,3 +86,9 @@ class ProductOfExperts(PointwiseDistribution):
             "ProductOfExperts cannot be sampled directly; draw with "
             "MCMC(numpyro_scores.MALA(model), ...) or MCMC(numpyro.infer.NUTS(model), ...)."
         )
+
+
+def _raised(log_density: Array, power: Array) -> Array:
+    """The log density of a power; to the power 0 nothing is left of a density that is zero."""
+    is_nothing = (power == 0) & (log_density == -jnp.inf)
+    return jnp.where(is_nothing, 0.0, power * jnp.where(is_nothing, 0.0, log_density))

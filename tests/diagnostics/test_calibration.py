@@ -59,7 +59,7 @@ def test_ranks_count_the_draws_below_and_break_ties_by_chance():
 
 def test_the_statistic_is_the_least_tail_of_the_cumulated_counts():
     values = np.array([0, 0, 0, 1, 2, 2, 0, 0, 3, 1])
-    found = ranks.uniformity(values, 4, KEY)
+    found = ranks.uniformity(values, 4)
     tails = []
     for r in range(3):
         count = np.sum(values <= r)
@@ -71,7 +71,7 @@ def test_the_statistic_is_the_least_tail_of_the_cumulated_counts():
 
 def test_the_p_values_of_uniform_ranks_are_uniform_and_the_bands_hold_them():
     values = RNG.integers(20, size=(200, 2_000))
-    found = ranks.uniformity(values, 20, KEY)
+    found = ranks.uniformity(values, 20)
     alarms = np.mean(found.p_value <= 0.05)
     assert abs(alarms - 0.05) < 4 * np.sqrt(0.05 * 0.95 * 2 / 2_000)
     inside = (found.lower[:, None] <= found.ecdf) & (found.ecdf <= found.upper[:, None])

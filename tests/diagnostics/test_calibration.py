@@ -227,6 +227,26 @@ def test_the_kernel_density_of_many_samples_is_near_the_density():
     assert 0.1 < found.bandwidth < 0.5
 
 
+def test_entries_of_a_batch_are_parts_of_one_latent_value():
+    """`Normal(mean, scale)` of vectors proposes what its `to_event(1)` does."""
+    y = RNG.normal(size=(3, 2)).astype(np.float32)
+
+    def log_joint(z, y):
+        return dist.Normal(0, 1).log_prob(z).sum() + dist.Normal(z, 0.5).log_prob(y).sum()
+
+    def proposal(y):
+        return dist.Normal(0.8 * y, 0.6)
+
+    found = ns.diagnostics.importance_log_likelihood(log_joint, proposal, y, key=KEY)
+    exact = scipy.stats.norm.logpdf(y, 0, np.sqrt(1.25)).sum(axis=1)
+    assert found.log_likelihood.shape == (3,)
+    assert np.all(np.abs(found.log_likelihood - exact) < 4 * found.standard_error)
+    with pytest.raises(ValueError, match=r"one number for one z .* got shape \(2,\)"):
+        ns.diagnostics.importance_log_likelihood(
+            lambda z, y: dist.Normal(z, 0.5).log_prob(y), proposal, y, key=KEY
+        )
+
+
 def test_what_cannot_be_judged_is_refused():
     draws, truth = conjugate()
     for judge in (ns.diagnostics.coverage, ns.diagnostics.tarp):

@@ -35,7 +35,7 @@ def test_levels_between_those_computed_are_close():
     levels = np.geomspace(1e-12, 0.9, 300)
     found = ranks.tail_levels(tails, levels)
     for i in range(0, 300, 30):
-        np.testing.assert_allclose(found[i], ranks.tail_level(tails, levels[i]), rtol=0.1)
+        np.testing.assert_allclose(found[i], ranks.tail_level(tails, levels[i]), rtol=0.25)
     assert found[0] == ranks.tail_level(tails, levels[0]) < 1e-10
 
 

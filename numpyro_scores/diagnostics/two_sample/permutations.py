@@ -28,7 +28,7 @@ def shuffled_rows(key: Array, row: Array, num_rows: int) -> Array:
     return random.permutation(key, jnp.tile(row, (num_rows, 1)), axis=1, independent=True)
 
 
-def p_value(statistics: Array, resolution: Array | float = 0.0) -> Array:
+def p_value(statistics: Array, resolution: Array | float = 0.0) -> Array | np.ndarray:
     """
     The share of the statistics that reach the first, which is one of them: exact at any sample
     size (Phipson & Smyth 2010). NaN if it is alone, without a permutation.
@@ -38,8 +38,8 @@ def p_value(statistics: Array, resolution: Array | float = 0.0) -> Array:
         as of samples with repeats, and count. Never negative; shape `()` or that of one statistic.
     """
     if len(statistics) == 1:
-        # Not made by JAX, which may be told to refuse a NaN.
-        return jnp.asarray(np.full(statistics.shape[1:], np.nan, statistics.dtype))
+        # Not an array of JAX, which may be told to refuse a NaN.
+        return np.full(statistics.shape[1:], np.nan, statistics.dtype)
     return jnp.mean(reaches(statistics, statistics[:1], resolution), axis=0, dtype=statistics.dtype)
 
 

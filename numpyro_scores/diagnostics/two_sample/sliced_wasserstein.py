@@ -63,7 +63,9 @@ def sliced_wasserstein(
     if num_permutations:
         check_count("num_permutations", num_permutations)
     x, y = as_flat_pair(x, y)
-    return _distance(x, y, key, num_projections, order, num_permutations)
+    found = _distance(x, y, key, num_projections, order, num_permutations)
+    distance, error, statistics, rounding = found
+    return SlicedWasserstein(distance, permutations.p_value(statistics, rounding), error)
 
 
 def powers_on_a_line(x: Array, y: Array, order: int) -> Array:
@@ -108,4 +110,4 @@ def _distance(x, y, key, num_projections, order, num_permutations):
     error = jnp.std(observed, ddof=1) / jnp.sqrt(num_projections)
     # The derivative of the root; where all directions agree that the distance is 0, it is.
     error = jnp.where(mean > 0, error * distance / (order * jnp.where(mean > 0, mean, 1)), 0)
-    return SlicedWasserstein(distance, permutations.p_value(statistics, rounding), error)
+    return distance, error, statistics, rounding

@@ -161,7 +161,7 @@ def test_dims_are_of_variables_that_there_are():
     for key in ("one/x", "one.x"):
         data = to_inference_data(mcmc, dims={key: ["row", "column"]})
         assert data["posterior"]["one.x"].dims == ("chain", "draw", "row", "column")
-    with pytest.raises(ValueError, match=r"names 'x', but no variable .* \['one.scale', 'one.x'"):
+    with pytest.raises(ValueError, match=r"names 'x', but no variable .* 'one.scale', 'one.x'"):
         to_inference_data(mcmc, dims={"x": ["row", "column"]})
     with pytest.raises(ValueError, match=r"a sequence of names: \['row'\]"):
         to_inference_data(mcmc, dims={"one.y": "row"})

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
@@ -225,7 +226,8 @@ def _trace(mcmc: MCMC | ParticleSampler, point: Mapping[str, Any]) -> dict[str, 
         return {}
 
     # By data, not by a function: a `scan` cuts data along its axis, and its message has no name.
-    filled = handlers.substitute(handlers.seed(model, rng_seed=0), data=point)
+    values = jax.tree.map(jnp.asarray, dict(point))
+    filled = handlers.substitute(handlers.seed(model, rng_seed=0), data=values)
     # A draw that is not finite has been warned of.
     with numpyro.validation_enabled(False):
         trace = handlers.trace(filled).get_trace(*mcmc._args, **mcmc._kwargs)

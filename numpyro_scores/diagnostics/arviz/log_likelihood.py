@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 from numpyro.handlers import seed, substitute, trace
@@ -42,7 +43,7 @@ def log_likelihood_of(
             "a potential_fn, which does not tell data from prior."
         )
     shape = np.shape(next(iter(samples.values())))[:2]
-    flat = {name: np.reshape(x, (-1, *np.shape(x)[2:])) for name, x in samples.items()}
+    flat = {name: jnp.reshape(x, (-1, *np.shape(x)[2:])) for name, x in samples.items()}
 
     def at(point: Mapping[str, Array]) -> dict[str, Any]:
         return trace(substitute(seed(model, random.key(0)), data=point)).get_trace(*args, **kwargs)

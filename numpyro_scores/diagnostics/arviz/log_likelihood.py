@@ -43,12 +43,13 @@ def log_likelihood_of(
             "a potential_fn, which does not tell data from prior."
         )
     shape = np.shape(next(iter(samples.values())))[:2]
-    flat = {name: jnp.reshape(x, (-1, *np.shape(x)[2:])) for name, x in samples.items()}
+    flat = {name: np.reshape(x, (-1, *np.shape(x)[2:])) for name, x in samples.items()}
 
     def at(point: Mapping[str, Array]) -> dict[str, Any]:
         return trace(substitute(seed(model, random.key(0)), data=point)).get_trace(*args, **kwargs)
 
-    chosen = _normalized_sites(at({name: x[0] for name, x in flat.items()}), samples)
+    first = {name: jnp.asarray(x[0]) for name, x in flat.items()}
+    chosen = _normalized_sites(at(first), samples)
 
     def of_draw(point):
         sites = at(point)

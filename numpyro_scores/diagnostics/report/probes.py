@@ -19,6 +19,7 @@ NUM_RAYS = 64
 NUM_BISECTIONS = 20
 # So near to the border, in lengths of the ray, a density that vanishes there is small.
 NEAR_BORDER = 1e-3
+FAR_FROM_BORDER = 0.05
 SMALL_DENSITY = 0.05
 NUM_NODES = 16
 # In nats, and in units of the difference of two quadratures.
@@ -68,9 +69,11 @@ def _along(potential, a, b):
         return jnp.where(inside, middle, low), jnp.where(inside, high, middle)
 
     low, _ = lax.fori_loop(0, NUM_BISECTIONS, halve, (jnp.zeros_like(at_a), jnp.ones_like(at_a)))
-    near = jnp.maximum(low - NEAR_BORDER, 0)
+    near = low - NEAR_BORDER
     density = jnp.exp(jnp.minimum(at_a - potential(a + near * length), 0))
-    border = ~is_inside(jnp.ones_like(at_a)) & (density > SMALL_DENSITY)
+    # Of a draw that is next to the border nothing can be told.
+    is_far = low > FAR_FROM_BORDER
+    border = ~is_inside(jnp.ones_like(at_a)) & is_far & (density > SMALL_DENSITY)
 
     def work(num_nodes):
         nodes, weights = np.polynomial.legendre.leggauss(num_nodes)

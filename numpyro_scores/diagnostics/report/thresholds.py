@@ -13,7 +13,7 @@ R_HAT = 1.01
 ESS_PER_CHAIN = 100
 LARGEST_ESS = 400
 # Of as many draws as are wanted, this share must be effective.
-SHARE_OF_DRAWS = 0.8
+SHARE_OF_DRAWS = 0.7
 # The standard error of a mean with an effective sample size of 100.
 RELATIVE_MCSE = 0.1
 

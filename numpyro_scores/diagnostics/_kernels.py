@@ -3,6 +3,7 @@
 
 """Kernels of the squared distance, and distances without an array of shape `(n, m, d)`."""
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def squared_distances(x: Array, y: Array) -> Array:
     """
     if x.size <= MAX_DIRECT:
         # Term by term: XLA fuses them, and not a sum over a short axis.
-        return sum((x[k] - y[:, k]) ** 2 for k in range(x.size))
+        return functools.reduce(jnp.add, ((x[k] - y[:, k]) ** 2 for k in range(x.size)))
     size = jnp.sum(x**2) + jnp.sum(y**2, axis=1)
     squares = size - 2 * dot(x, y)
     return jnp.where(squares > rounding_of(x) * size, squares, 0)

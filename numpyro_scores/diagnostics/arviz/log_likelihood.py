@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax, random
+from jax import lax, random
 from numpyro.handlers import seed, substitute, trace
 
 from numpyro_scores.diagnostics.arviz.datasets import Arrays, variable_name
@@ -45,7 +45,7 @@ def log_likelihood_of(
     shape = np.shape(next(iter(samples.values())))[:2]
     flat = {name: np.reshape(x, (-1, *np.shape(x)[2:])) for name, x in samples.items()}
 
-    def at(point: Mapping[str, Array]) -> dict[str, Any]:
+    def at(point: dict[str, Any]) -> dict[str, Any]:
         return trace(substitute(seed(model, random.key(0)), data=point)).get_trace(*args, **kwargs)
 
     first = {name: jnp.asarray(x[0]) for name, x in flat.items()}

@@ -73,8 +73,15 @@ def _show_map(ax: "Axes", counts: np.ndarray, width: float) -> None:
     num_chains, num_bins = counts.shape
     expected = np.maximum(counts.mean(axis=1, keepdims=True), 1e-9)
     extent = (0, width * num_bins, num_chains - 0.5, -0.5)
-    style = {"cmap": "RdBu_r", "vmin": 0, "vmax": 2, "aspect": "auto"}
-    image = ax.imshow(counts / expected, extent=extent, interpolation="nearest", **style)
+    image = ax.imshow(
+        counts / expected,
+        extent=extent,
+        interpolation="nearest",
+        cmap="RdBu_r",
+        vmin=0,
+        vmax=2,
+        aspect="auto",
+    )
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.9, ticks=[0, 1, 2])
     bar.ax.set_yticklabels(["none", "as if all agree", "twice or more"], fontsize=7)
 

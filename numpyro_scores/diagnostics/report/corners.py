@@ -27,12 +27,12 @@ def check_corners(run: Run, elements: Elements) -> Line | None:
         return None
     # Of discrete values all but one corner are empty, or whole.
     fine = [i for i, name in enumerate(elements.names) if _is_continuous(elements.draws[..., i])]
-    found = [
-        (_moving_share(elements.draws[:, :-1, i], moves, side), elements.names[i], side)
-        for i in fine
-        for side in ("smallest", "largest")
-    ]
-    found = [entry for entry in found if entry[0] is not None]
+    found = []
+    for i in fine:
+        for side in ("smallest", "largest"):
+            shares = _moving_share(elements.draws[:, :-1, i], moves, side)
+            if shares is not None:
+                found.append((shares, elements.names[i], side))
     if not found:
         return Line(TITLE, "unknown", "too few moves to tell: draw more")
     (share, expected), name, side = min(found, key=lambda entry: entry[0][0] / entry[0][1])

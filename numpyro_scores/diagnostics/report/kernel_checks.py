@@ -64,10 +64,10 @@ def check_acceptance(run: Run, elements: Elements | None) -> Iterator[Line]:
     ]
     if not run.parts and "accept_prob" in run.fields:
         found = [(None, run.fields["accept_prob"].mean(axis=1))]
-    poor = elements is not None and np.any(
-        elements.bulk
-        < at.ess_of(len(elements.draws), len(elements.draws) * elements.draws.shape[1])
-    )
+    poor = False
+    if elements is not None:
+        num_chains, num_draws, _ = elements.draws.shape
+        poor = bool(np.any(elements.bulk < at.ess_of(num_chains, num_chains * num_draws)))
     for part, mean in found:
         title = "acceptance" + (f" of {part.kind.__name__}" if part and part.path else "")
         if not np.isfinite(mean).any():

@@ -159,11 +159,11 @@ def _alive(sites: Sites | str | None, dead: Arrays, z: Any) -> np.ndarray:
         return np.arange(ravel_pytree(jax.tree.map(lambda x: x[0], z))[0].size)
     flags = {}
     for site, values in z.items():
-        out = dead.get(sites.names[site], np.zeros((), bool))
         shape = np.shape(values)[1:]
+        out = dead.get(sites.names[site])
         # A transform that changes the shape (a simplex) keeps all of its elements.
-        flags[site] = ~(np.broadcast_to(out, shape) if np.shape(out) in ((), shape) else False)
-        flags[site] = np.broadcast_to(flags[site], shape)
+        has_own = out is not None and out.shape == shape
+        flags[site] = np.logical_not(out) if has_own else np.ones(shape, bool)
     return np.flatnonzero(np.asarray(ravel_pytree(flags)[0]))
 
 

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +29,7 @@ def shuffled_rows(key: Array, row: Array, num_rows: int) -> Array:
     return random.permutation(key, jnp.tile(row, (num_rows, 1)), axis=1, independent=True)
 
 
-def p_value(statistics: Array, resolution: Array | float = 0.0) -> Array | np.ndarray:
+def p_value(statistics: Array, resolution: Array | float = 0.0) -> Any:
     """
     The share of the statistics that reach the first, which is one of them: exact at any sample
     size (Phipson & Smyth 2010). NaN if it is alone, without a permutation.

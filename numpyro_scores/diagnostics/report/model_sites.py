@@ -100,8 +100,11 @@ def without_density(run: Run, sites: Sites, chains: np.ndarray) -> dict[str, np.
     names: a mask has left them out, as `obs_mask` does with the twin of what was observed. Their
     draws go where they like, and mean nothing.
     """
-    continuous = [name for name in sites.names if name not in sites.discrete]
-    if sites.not_collected or not continuous or not len(chains):
+    masked = {
+        name: _mask_of(sites.messages[name]) for name in sites.names if name not in sites.discrete
+    }
+    # A gradient of the whole model is dear, and nearly always there is no mask.
+    if sites.not_collected or not len(chains) or not any(x.any() for x in masked.values()):
         return {}
     steps = np.linspace(0, run.num_draws - 1, NUM_POINTS).astype(int)
     of_steps = chains[np.arange(NUM_POINTS) % len(chains)]
@@ -110,11 +113,11 @@ def without_density(run: Run, sites: Sites, chains: np.ndarray) -> dict[str, np.
     slopes = jax.jit(jax.vmap(jax.grad(partial(_log_density, run.model, run.args, run.kwargs))))(
         points, discrete
     )
-    # Not a number is no zero.
-    flat = {sites.names[name]: np.all(np.asarray(x) == 0, axis=0) for name, x in slopes.items()}
-    # A site that is uniform has a density, and no slope.
-    masked = {sites.names[name]: _mask_of(sites.messages[name]) for name in slopes}
-    dead = {name: flat[name] & masked[name] for name in flat}
+    # A site that is uniform has a density, and no slope: the mask must have left it out.
+    dead = {
+        sites.names[name]: masked[name] & np.all(np.asarray(slope) == 0, axis=0)
+        for name, slope in slopes.items()
+    }
     return {name: flags for name, flags in dead.items() if flags.any()}
 
 

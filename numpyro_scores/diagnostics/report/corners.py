@@ -27,6 +27,8 @@ def check_corners(run: Run, elements: Elements) -> Line | None:
         return None
     # Of discrete values all but one corner are empty, or whole.
     fine = [i for i, name in enumerate(elements.names) if _is_continuous(elements.draws[..., i])]
+    if not fine:
+        return None
     found = []
     for i in fine:
         for side in ("smallest", "largest"):

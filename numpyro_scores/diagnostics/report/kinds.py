@@ -63,7 +63,11 @@ def has_metropolis_test(run: Run) -> bool:
     """Whether all of it is drawn by kernels that are exact, as far as is known."""
     kinds = [part.kind for part in run.parts if not hasattr(part.state, "block_states")]
     exact = HMC | SA | BarkerMH | AdjustedKernel | ReplicaExchange | DiscreteKernel
-    return bool(kinds) and all(issubclass(kind, exact) for kind in kinds)
+    return (
+        bool(kinds)
+        and all(issubclass(kind, exact) for kind in kinds)
+        and all(part.is_adjusted for part in run.parts)
+    )
 
 
 def is_unadjusted(run: Run) -> bool:

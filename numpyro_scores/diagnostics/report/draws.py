@@ -12,8 +12,8 @@ from numpyro_scores.diagnostics.report.runs import Run
 def num_independent(run: Run, elements: Elements) -> float:
     """Half of the effective number: evenly spaced they are as good as independent."""
     if run.particles is not None:
-        # As many lines of descent.
-        return float(run.particles["num_ancestors"])
+        # Half of the lines of descent: they are not of one length.
+        return float(run.particles["num_ancestors"]) / 2
     return float(np.nanmin(np.minimum(elements.bulk, elements.tail))) / 2
 
 

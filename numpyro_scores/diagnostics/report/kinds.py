@@ -135,6 +135,13 @@ def how_to_mix(run: Run) -> str:
 
 def what_draws_another_density(run: Run) -> str:
     """What may be behind draws that are not of the model's density."""
+    if run.particles is not None:
+        return (
+            "The particles are not of this model's density: with too few moves in each round they "
+            "do not get everywhere, down the neck of a small noise scale above all. More moves "
+            "(num_steps) or particles, TwistedDiffusionSampler for a diffusion prior, or another "
+            "parametrisation; compare with MALA or NUTS."
+        )
     if bias_of(run) is not None:
         return (
             "The draws are not of this model's density, as this kernel is biased: compare with "

@@ -62,7 +62,7 @@ def check_stein(
     if num < FEWEST_STEIN_DRAWS:
         wanted = f"an ESS of {2 * FEWEST_STEIN_DRAWS}"
         if run.particles is not None:
-            wanted = f"{FEWEST_STEIN_DRAWS} lines of descent"
+            wanted = f"{2 * FEWEST_STEIN_DRAWS} lines of descent"
         return Line(TITLE, "unknown", f"needs {wanted}: draw more")
     found = _potential(run, sites, lambda x: thinned(np.asarray(x), chains, num))
     if isinstance(found, str):

@@ -157,7 +157,7 @@ def test_a_corner_in_which_chains_hardly_move_is_named():
     level = np.quantile(x[:, :-1, 0], 0.05)
     corner = x[:, :-1, 0] <= level
     np.testing.assert_allclose(fault.measured, moves[corner].mean())
-    np.testing.assert_allclose(fault.threshold, moves[~corner].mean() / 2)
+    np.testing.assert_allclose(fault.threshold, moves[~corner].mean() * 2 / 3)
 
 
 @pytest.mark.parametrize("d", [1, 5])

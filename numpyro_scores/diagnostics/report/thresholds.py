@@ -52,8 +52,8 @@ ESS_OF_INDEPENDENT = 100
 # Proposals made in a corner of the draws, the extreme twentieth of an element, that move, over the
 # share of those elsewhere; and how many moves there should be, for a share to mean something.
 CORNER = 0.05
-SMALLEST_MOVING_SHARE = 0.5
-FEWEST_MOVES = 20
+SMALLEST_MOVING_SHARE = 2 / 3
+FEWEST_MOVES = 50
 
 # In nats: weights of particles that vary by more make an evidence, and draws, of a few lucky ones.
 LARGEST_EVIDENCE_ERROR = 1.0

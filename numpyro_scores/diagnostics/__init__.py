@@ -36,6 +36,7 @@ from numpyro_scores.diagnostics.quality.neighbours import (
 )
 from numpyro_scores.diagnostics.quality.pictures import psnr, ssim
 from numpyro_scores.diagnostics.report.diagnose import diagnose
+from numpyro_scores.diagnostics.report.estimates import ElementSummary
 from numpyro_scores.diagnostics.report.reports import Fault, Line, Report
 from numpyro_scores.diagnostics.score.finite_set_stein import (
     FiniteSetSteinDiscrepancy,
@@ -71,6 +72,7 @@ __all__ = [
     "Conservativeness",
     "Coverage",
     "DensityCoverage",
+    "ElementSummary",
     "EnergyDistance",
     "Estimate",
     "Fault",

@@ -3,6 +3,7 @@
 
 """Kernels of the squared distance, and distances without an array of shape `(n, m, d)`."""
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -15,6 +16,10 @@ from numpyro_scores._validation import check_positive
 NUM_MEDIAN_POINTS = 1_000
 # Rows of a kernel matrix that are in memory at a time.
 BLOCK_SIZE = 256
+# Up to so many dimensions the differences themselves are squared: a matrix product saves nothing.
+MAX_DIRECT = 4
+# Roundings of the sum of squares, in units of the last place.
+NUM_ROUNDINGS = 8
 
 
 def dot(x: Array, y: Array) -> Array:
@@ -24,15 +29,25 @@ def dot(x: Array, y: Array) -> Array:
 
 def squared_distances(x: Array, y: Array) -> Array:
     r"""
-    :math:`|x - y_j|^2` by :math:`|x|^2 - 2 x \cdot y_j + |y_j|^2`, a matrix product under `vmap`.
-    The points should be centred, or the difference loses digits.
+    :math:`|x - y_j|^2`; of more than 4 dimensions by :math:`|x|^2 - 2 x \cdot y_j + |y_j|^2`, a
+    matrix product under `vmap`. The points should be centred then, or the difference loses digits;
+    what may be rounding alone is 0, so that equal points are at distance 0.
 
     :param x: a point, shape `(d,)`.
     :param y: points, shape `(n, d)`.
     :return: shape `(n,)`, never negative.
     """
-    squares = jnp.vdot(x, x) - 2 * dot(x, y) + jnp.sum(y**2, axis=1)
-    return jnp.maximum(squares, 0)
+    if x.size <= MAX_DIRECT:
+        # Term by term: XLA fuses them, and not a sum over a short axis.
+        return functools.reduce(jnp.add, ((x[k] - y[:, k]) ** 2 for k in range(x.size)))
+    size = jnp.sum(x**2) + jnp.sum(y**2, axis=1)
+    squares = size - 2 * dot(x, y)
+    return jnp.where(squares > rounding_of(x) * size, squares, 0)
+
+
+def rounding_of(x: Array) -> float:
+    """The relative error that is allowed for a sum of squares."""
+    return NUM_ROUNDINGS * float(jnp.finfo(x.dtype).eps)
 
 
 def median_distance(x: Array) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+import xarray
 from numpyro.infer import HMC, MCMC
 
 Y = jnp.array([0.3, -1.2, 2.0])
@@ -49,3 +50,21 @@ def group_names(inference_data):
     if hasattr(inference_data, "children"):
         return set(inference_data.children)
     return set(inference_data.groups())
+
+
+def posterior(**draws):
+    """Draws as ArviZ holds them."""
+    sites = {
+        name: (["chain", "draw", *(f"{name}_dim_{i}" for i in range(x.ndim - 2))], x)
+        for name, x in draws.items()
+    }
+    return xarray.Dataset(sites)
+
+
+def names(report):
+    return {fault.name for fault in report.faults}
+
+
+def line(report, title):
+    (found,) = (line for line in report.lines if line.title == title)
+    return found

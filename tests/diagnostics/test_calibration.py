@@ -59,7 +59,7 @@ def test_ranks_count_the_draws_below_and_break_ties_by_chance():
 
 def test_the_statistic_is_the_least_tail_of_the_cumulated_counts():
     values = np.array([0, 0, 0, 1, 2, 2, 0, 0, 3, 1])
-    found = ranks.uniformity(values, 4, KEY)
+    found = ranks.uniformity(values, 4)
     tails = []
     for r in range(3):
         count = np.sum(values <= r)
@@ -71,7 +71,7 @@ def test_the_statistic_is_the_least_tail_of_the_cumulated_counts():
 
 def test_the_p_values_of_uniform_ranks_are_uniform_and_the_bands_hold_them():
     values = RNG.integers(20, size=(200, 2_000))
-    found = ranks.uniformity(values, 20, KEY)
+    found = ranks.uniformity(values, 20)
     alarms = np.mean(found.p_value <= 0.05)
     assert abs(alarms - 0.05) < 4 * np.sqrt(0.05 * 0.95 * 2 / 2_000)
     inside = (found.lower[:, None] <= found.ecdf) & (found.ecdf <= found.upper[:, None])
@@ -225,6 +225,26 @@ def test_the_kernel_density_of_many_samples_is_near_the_density():
     exact = scipy.stats.norm.logpdf(y[:, 0])
     assert abs(np.mean(found.log_prob - exact)) < 0.05
     assert 0.1 < found.bandwidth < 0.5
+
+
+def test_entries_of_a_batch_are_parts_of_one_latent_value():
+    """`Normal(mean, scale)` of vectors proposes what its `to_event(1)` does."""
+    y = RNG.normal(size=(3, 2)).astype(np.float32)
+
+    def log_joint(z, y):
+        return dist.Normal(0, 1).log_prob(z).sum() + dist.Normal(z, 0.5).log_prob(y).sum()
+
+    def proposal(y):
+        return dist.Normal(0.8 * y, 0.6)
+
+    found = ns.diagnostics.importance_log_likelihood(log_joint, proposal, y, key=KEY)
+    exact = scipy.stats.norm.logpdf(y, 0, np.sqrt(1.25)).sum(axis=1)
+    assert found.log_likelihood.shape == (3,)
+    assert np.all(np.abs(found.log_likelihood - exact) < 4 * found.standard_error)
+    with pytest.raises(ValueError, match=r"one number for one z .* got shape \(2,\)"):
+        ns.diagnostics.importance_log_likelihood(
+            lambda z, y: dist.Normal(z, 0.5).log_prob(y), proposal, y, key=KEY
+        )
 
 
 def test_what_cannot_be_judged_is_refused():

@@ -24,6 +24,48 @@ def variable_name(name: str) -> str:
     return name.replace("/", ".")
 
 
+def without_clashes(
+    groups: dict[str, Arrays], trace: Mapping[str, Any]
+) -> tuple[dict[str, Arrays], dict[str, Any], dict[str, str]]:
+    """
+    Groups and trace with an underscore after the names of the axes of all draws, and which.
+    """
+    every = {name for variables in groups.values() for name in variables}
+    renamed = {name: f"{name}_" for name in SAMPLE_DIMS if name in every}
+    clash = sorted(set(renamed.values()) & every)
+    if clash:
+        raise ValueError(f"Several sites would be called {', '.join(clash)}: rename all but one.")
+
+    def change(named):
+        return {renamed.get(name, name): value for name, value in named.items()}
+
+    return {group: change(named) for group, named in groups.items()}, change(trace), renamed
+
+
+def checked_dims(
+    dims: Dims | None, groups: Mapping[str, Arrays], renamed: Mapping[str, str]
+) -> dict[str, Sequence[str]]:
+    """The dims by the names of the variables; those of a `scope` may be given with its slash."""
+    found = {}
+    every = sorted({name for variables in groups.values() for name in variables})
+    for key, own in (dims or {}).items():
+        name = variable_name(key)
+        name = renamed.get(name, name)
+        if name not in every:
+            raise ValueError(
+                f"dims names {key!r}, but no variable of this run is called so; there are {every}."
+            )
+        if isinstance(own, str):
+            raise ValueError(f"dims[{key!r}] must be a sequence of names: [{own!r}].")
+        if taken := sorted({*own} & {*SAMPLE_DIMS, *every}):
+            raise ValueError(
+                f"dims[{key!r}] names {taken}, which variables or the axes of all draws are called "
+                "already: choose other names."
+            )
+        found[name] = own
+    return found
+
+
 def dataset(
     variables: Arrays,
     sample_dims: tuple[str, ...],
@@ -39,6 +81,9 @@ def dataset(
     for name, values in variables.items():
         shape = values.shape[len(sample_dims) :]
         own = list(dims[name]) if name in dims else _default_dims(name, shape, trace.get(name))
+        if name not in dims:
+            # A variable called as a dimension would be its coordinate.
+            own = [f"{dim}_" if dim in variables else dim for dim in own]
         if len(own) != len(shape):
             raise ValueError(
                 f"dims[{name!r}] names {len(own)} dimensions, {own}, but one value of {name!r} has "

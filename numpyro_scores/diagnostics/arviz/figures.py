@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numpyro_scores.diagnostics.arviz.panels import chain_colors, show_ranks, show_trace
+from numpyro_scores.diagnostics.arviz.panels import rank_counts as rank_counts
 from numpyro_scores.diagnostics.arviz.versions import posterior_dataset
 
 if TYPE_CHECKING:
@@ -102,9 +104,7 @@ def plot_trace_rank(inference_data: Any, var_names: Sequence[str] | None = None)
     :raises ValueError: if a name is unknown, or if there is nothing, or too much, to show.
     """
     import arviz
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     selected = _select(posterior_dataset(inference_data), var_names)
     rhat, ess = arviz.rhat(selected), arviz.ess(selected, method="bulk")
@@ -114,19 +114,16 @@ def plot_trace_rank(inference_data: Any, var_names: Sequence[str] | None = None)
     height = 1.9 + 0.12 * np.clip(num_chains - 4, 0, 28)
     figure = Figure(figsize=(10.0, height * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False, width_ratios=(2, 1))
-    colors = colormaps["viridis"](np.linspace(0.0, 0.9, num_chains))
+    colors = chain_colors(num_chains)
     for (trace_ax, rank_ax), (label, name, entry) in zip(axes, rows, strict=True):
         draws = selected[name].isel(entry).transpose("chain", "draw").to_numpy()
-        for chain, color in zip(draws, colors, strict=True):
-            trace_ax.plot(chain, color=color, linewidth=0.8, alpha=0.8)
+        show_trace(trace_ax, draws, colors)
         trace_ax.set_title(
             f"{label}:  R-hat {_number(rhat[name].isel(entry), 3)},  "
             f"bulk ESS {_number(ess[name].isel(entry), 0)} of {draws.size} draws",
             fontsize=10,
             loc="left",
         )
-        trace_ax.margins(x=0.0)
-        trace_ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         show_ranks(rank_ax, draws, colors)
     axes[0, 1].set_title("Ranks by chain (dashed: if all agree)", fontsize=10, loc="left")
     axes[-1, 0].set_xlabel("Draw")
@@ -134,47 +131,8 @@ def plot_trace_rank(inference_data: Any, var_names: Sequence[str] | None = None)
     return figure
 
 
-def rank_counts(draws: np.ndarray, num_bins: int) -> np.ndarray:
-    """
-    Histogram of each chain's ranks among all draws, ties sharing their mean rank; draws that are
-    not finite are left out.
-
-    :param draws: one scalar's draws, shape `(chains, draws)`.
-    :param num_bins: number of bins of equal width from the first to the last rank.
-    :return: counts, shape `(chains, num_bins)`; a row sums to the number of finite draws.
-    """
-    from scipy.stats import rankdata
-
-    finite = np.isfinite(draws)
-    ranks = np.full(draws.shape, np.nan)
-    ranks[finite] = rankdata(draws[finite]) - 0.5
-    edges = np.linspace(0.0, finite.sum(), num_bins + 1)
-    return np.stack([np.histogram(r[f], edges)[0] for r, f in zip(ranks, finite, strict=True)])
-
-
 def _number(value: Any, digits: int) -> str:
     return f"{float(value):.{digits}f}" if np.isfinite(value) else "undefined"
-
-
-def show_ranks(ax: "Axes", draws: np.ndarray, colors: np.ndarray) -> None:
-    """One small histogram a chain, the first chain on top."""
-    num_chains, num_draws = draws.shape
-    # About ten draws a bin: a bar's chance variation is then a third of its height.
-    num_bins = int(np.clip(num_draws // 10, 2, 20))
-    counts = rank_counts(draws, num_bins)
-    width = max(counts.sum(), 1) / num_bins
-    left = width * np.arange(num_bins)
-    spacing = 1.1 * max(counts.max(), 1)
-    floors = spacing * np.arange(num_chains)[::-1]
-    for heights, floor, color in zip(counts, floors, colors, strict=True):
-        ax.bar(left, heights, width, floor, align="edge", color=color, edgecolor="white", lw=0.4)
-        ax.axhline(floor + heights.mean(), color="black", linestyle="--", linewidth=0.8)
-    every = -(-num_chains // 16)
-    ax.set_yticks(floors[::every] + 0.4 * spacing, [str(c) for c in range(0, num_chains, every)])
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylabel("Chain")
-    ax.set_xlim(0, width * num_bins)
-    ax.set_ylim(0, spacing * num_chains)
 
 
 def _show(ax: "Axes", title: str, image: np.ndarray, **style: Any) -> Any:

@@ -8,20 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS, init_to_sample
+from numpyro.infer import MCMC, NUTS
 
 from numpyro_scores.diagnostics.arviz.datasets import (
     SAMPLE_DIMS,
     Arrays,
     Dims,
+    checked_dims,
     dataset,
     variable_name,
+    without_clashes,
 )
+from numpyro_scores.diagnostics.arviz.log_likelihood import is_observed, log_likelihood_of
 from numpyro_scores.diagnostics.arviz.versions import pack_groups
 from numpyro_scores.diagnostics.report.bad_chains import bad_chains
+from numpyro_scores.diagnostics.report.parts import ATTRIBUTE, Record, parts_of, written
 from numpyro_scores.infer.smc.driver import ParticleSampler
 
 # ArviZ's names for the fields of NumPyro's kernels.
@@ -43,8 +48,9 @@ def to_inference_data(
     warmup_sample_stats: Mapping[str, Any] | None = None,
     coords: Mapping[str, Any] | None = None,
     dims: Dims | None = None,
+    log_likelihood: bool = False,
 ) -> Any:
-    """
+    r"""
     Hand a finished run to ArviZ: an `InferenceData` under ArviZ 0.x, an `xarray.DataTree` under
     1.x. The groups are:
 
@@ -59,9 +65,13 @@ def to_inference_data(
     * `posterior_predictive`, `prior`, `prior_predictive`: as given. Sites of `prior` that the
       posterior does not have, such as the observed ones, go to `prior_predictive`.
     * `warmup_posterior`, `warmup_sample_stats`: as given, under the same names.
+    * `log_likelihood`, if asked for: :math:`\log p(y_i \mid \theta)` of each datum at each draw,
+      from which ArviZ compares models (`loo`, `waic`). A prior that is known up to a constant, an
+      energy, does not enter; an *observed* site with such a density is left out, with a warning.
 
-    There is no `log_likelihood` group: an energy's density is known up to a constant only, and
-    comparisons of models by it (LOO, WAIC) would mean nothing.
+    The kernel's name and what its last state says of acceptance, swaps and step sizes are kept in
+    an attribute of `posterior`, so that :func:`~numpyro_scores.diagnose` still knows them from a
+    file. Flags among the draws become 0 and 1; a site called `chain` or `draw` gets an underscore.
 
     :param mcmc: a `numpyro.infer.MCMC` after `run`, or a :class:`~numpyro_scores.TemperedSMC`,
         whose draws are one chain, with its evidence and rounds as attributes of `sample_stats`.
@@ -75,15 +85,21 @@ def to_inference_data(
     :param coords: coordinate values by dimension; integers from 0 by default.
     :param dims: names of a variable's own dimensions (all but chain and draw), one for each axis.
         By default a plate's name, the site's `infer={"event_dims": [...]}`, else `x_dim_0`, ...
+    :param log_likelihood: whether to run the model at each draw for that group.
     :return: `InferenceData` or `DataTree`.
     :raises TypeError: if `mcmc` is neither.
-    :raises ValueError: if it has not run, or if the shape of some draws or dims does not fit.
+    :raises ValueError: if it has not run, if the shape of some draws or dims does not fit, if dims
+        name a variable that there is not, or if there is no log likelihood that was asked for.
 
     A warning names the chains that have draws that are not finite or `diverging`, and those that
     never moved.
     """
     samples, fields = collected(mcmc)
-    posterior = named_leaves(samples)
+    posterior = {
+        # ArviZ 1.x cannot subtract flags.
+        name: x.astype(np.int32) if x.dtype == bool else x
+        for name, x in named_leaves(samples).items()
+    }
     if not posterior:
         raise ValueError("The run collected no site: its extra_fields exclude all of them (~).")
     num_chains, num_draws = next(iter(posterior.values())).shape[:2]
@@ -91,10 +107,7 @@ def to_inference_data(
         warnings.warn(message, stacklevel=2)
     trace = _trace(mcmc, jax.tree.map(lambda x: x[0, 0], samples))
     observed = {
-        name: np.asarray(site["value"])
-        for name, site in trace.items()
-        # An empty value is a `numpyro.factor`.
-        if site["type"] == "sample" and site["is_observed"] and np.size(site["value"])
+        name: np.asarray(site["value"]) for name, site in trace.items() if is_observed(site)
     }
 
     prior_draws = _prior_draws("prior", prior)
@@ -115,6 +128,16 @@ def to_inference_data(
         | _prior_draws("prior_predictive", prior_predictive),
         "observed_data": observed,
     }
+    if log_likelihood:
+        model = getattr(getattr(mcmc, "sampler", mcmc), "model", None)
+        groups["log_likelihood"] = log_likelihood_of(model, mcmc._args, mcmc._kwargs, samples)
+    groups, trace, renamed = without_clashes(groups, trace)
+    for old, new in renamed.items():
+        warnings.warn(
+            f"Site {old!r} is called {new!r} in ArviZ, whose axes are called chain and draw.",
+            stacklevel=2,
+        )
+    dims = checked_dims(dims, groups, renamed)
     datasets = {
         group: dataset(
             variables, () if group == "observed_data" else SAMPLE_DIMS, trace, coords, dims
@@ -122,10 +145,20 @@ def to_inference_data(
         for group, variables in groups.items()
         if variables
     }
+    datasets["posterior"].attrs[ATTRIBUTE] = written(record_of(mcmc))
     if isinstance(mcmc, ParticleSampler):
         rounds = {f"round_{k}": v for k, v in mcmc.rounds._asdict().items()}
         datasets["sample_stats"].attrs.update(mcmc.statistics | rounds)
     return pack_groups(datasets)
+
+
+def record_of(mcmc: MCMC | ParticleSampler) -> Record:
+    """What drew a run."""
+    if isinstance(mcmc, ParticleSampler):
+        rounds = {"num_particles": mcmc._num_particles}
+        return Record(type(mcmc).__name__, particles=mcmc.statistics | rounds)
+    parts = parts_of(mcmc.sampler, mcmc.last_state, mcmc.num_chains)
+    return Record(type(mcmc.sampler).__name__, parts)
 
 
 def collected(mcmc: MCMC | ParticleSampler) -> tuple[dict[str, Any], Arrays]:
@@ -192,13 +225,11 @@ def _trace(mcmc: MCMC | ParticleSampler, point: Mapping[str, Any]) -> dict[str, 
     if model is None:
         return {}
 
-    def value(site):
-        # Not sampled where it can be avoided: an energy cannot draw, a diffusion prior is slow.
-        return point[site["name"]] if site["name"] in point else init_to_sample(site)
-
+    # By data, not by a function: a `scan` cuts data along its axis, and its message has no name.
+    values = jax.tree.map(jnp.asarray, dict(point))
+    filled = handlers.substitute(handlers.seed(model, rng_seed=0), data=values)
     # A draw that is not finite has been warned of.
     with numpyro.validation_enabled(False):
-        filled = handlers.substitute(handlers.seed(model, rng_seed=0), substitute_fn=value)
         trace = handlers.trace(filled).get_trace(*mcmc._args, **mcmc._kwargs)
     return {variable_name(name): site for name, site in trace.items()}
 

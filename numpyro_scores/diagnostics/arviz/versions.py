@@ -31,14 +31,17 @@ def posterior_dataset(inference_data: Any) -> "xarray.Dataset":
     import xarray
 
     group = inference_data
-    if not isinstance(group, xarray.Dataset) and "posterior" in group:
-        group = group["posterior"]
+    if not isinstance(group, xarray.Dataset) and hasattr(group, "__getitem__"):
+        group = group["posterior"] if "posterior" in group else group
     if isinstance(group, xarray.DataTree):
         group = group.to_dataset()
     if not isinstance(group, xarray.Dataset) or not {"chain", "draw"} <= set(group.dims):
+        hint = ""
+        if isinstance(inference_data, Mapping):
+            hint = " (arviz.from_dict makes one of a dict of arrays of shape (chains, draws, ...))"
         raise TypeError(
             "Expected what to_inference_data returns, or an xarray.Dataset of draws with the "
-            f"dimensions chain and draw; got {type(inference_data).__name__}."
+            f"dimensions chain and draw{hint}; got {type(inference_data).__name__}."
         )
     return group
 

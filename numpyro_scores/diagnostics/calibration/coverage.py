@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array, random
+from jax import Array
 
 from numpyro_scores.diagnostics.calibration.ranks import ranks_among, uniformity
 
@@ -55,7 +55,7 @@ def coverage(draws: Any, truth: Any, *, key: Array, levels: Sequence[float] = LE
         *event_shape)`.
     :param truth: what the data of each simulation were made from, `(num_simulations,
         *event_shape)`.
-    :param key: key of ties and of the simulated bands.
+    :param key: key of ties.
     :param levels: of the intervals, between 0 and 1.
     :raises ValueError: if the shapes do not fit, there are fewer than 10 simulations, or a value is
         not finite.
@@ -64,10 +64,9 @@ def coverage(draws: Any, truth: Any, *, key: Array, levels: Sequence[float] = LE
     asked = np.asarray(levels, float)
     if asked.ndim != 1 or not np.all((asked > 0) & (asked < 1)):
         raise ValueError(f"levels must be numbers between 0 and 1, got {levels}.")
-    key_ties, key_bands = random.split(key)
-    ranks = ranks_among(draws, truth, key_ties)
+    ranks = ranks_among(draws, truth, key)
     num_ranks = draws.shape[1] + 1
-    test = uniformity(ranks, num_ranks, key_bands)
+    test = uniformity(ranks, num_ranks)
     # A central interval is that of the middle ranks, as many as the level comes closest to.
     outside = np.clip(np.round((1 - asked) / 2 * num_ranks), 0, (num_ranks - 1) // 2).astype(int)
     low = outside.reshape(-1, *(1,) * ranks.ndim)

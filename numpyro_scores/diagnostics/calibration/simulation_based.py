@@ -17,6 +17,7 @@ from tqdm.auto import trange
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics.calibration.coverage import Coverage, coverage
+from numpyro_scores.diagnostics.calibration.ranks import family_p_value
 
 KernelOf = Callable[[Callable], Any]
 
@@ -26,8 +27,8 @@ class SimulationBasedCalibration(NamedTuple):
     What :func:`simulation_based_calibration` returns.
 
     - **statistic** - least two-sided tail probability of the ranks of any quantity.
-    - **p_value** - of the hypothesis that all are uniform: the least of the quantities, times their
-      number (Bonferroni).
+    - **p_value** - of the hypothesis that all are uniform, by the least of the `k` quantities:
+      :math:`1 - (1 - p)^k` (Šidák 1967).
     - **sites** - the :class:`Coverage` of each latent site: ranks, intervals, bands, p-values of
       its entries.
     """
@@ -113,9 +114,7 @@ def simulation_based_calibration(
     }
     p_values = np.concatenate([np.ravel(site.p_value) for site in sites.values()])
     statistic = min(float(np.min(site.statistic)) for site in sites.values())
-    return SimulationBasedCalibration(
-        statistic, min(1.0, float(p_values.min()) * p_values.size), sites
-    )
+    return SimulationBasedCalibration(statistic, family_p_value(p_values), sites)
 
 
 def given(model: Callable, data: dict[str, Any], *args: Any) -> Any:

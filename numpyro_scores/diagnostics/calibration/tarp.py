@@ -44,14 +44,14 @@ def tarp(draws: Any, truth: Any, *, key: Array, references: Any = None) -> Tarp:
     :param draws: independent posterior draws, shape `(num_simulations, num_draws, *event_shape)`.
     :param truth: what the data of each simulation were made from, `(num_simulations,
         *event_shape)`.
-    :param key: key of the references, ties and bands.
+    :param key: key of the references and ties.
     :param references: the points, shape of `truth`; uniform over the range of the truths unless
         given.
     :raises ValueError: if the shapes do not fit, there are fewer than 10 simulations, or a value is
         not finite.
     """
     draws, truth = checked(draws, truth)
-    key_references, key_ties, key_bands = random.split(key, 3)
+    key_references, key_ties = random.split(key)
     low, high = truth.min(axis=0), truth.max(axis=0)
     scale = np.where(high > low, high - low, 1)
     if references is None:
@@ -64,6 +64,6 @@ def tarp(draws: Any, truth: Any, *, key: Array, references: Any = None) -> Tarp:
 
     ranks = ranks_among(distances(draws), distances(truth[:, None])[:, 0], key_ties)
     num_ranks = draws.shape[1] + 1
-    test = uniformity(ranks, num_ranks, key_bands)
+    test = uniformity(ranks, num_ranks)
     levels = np.arange(1, num_ranks + 1) / num_ranks
     return Tarp(test.statistic, test.p_value, ranks, levels, test.ecdf, test.lower, test.upper)

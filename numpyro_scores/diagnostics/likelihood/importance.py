@@ -47,12 +47,14 @@ def importance_log_likelihood(
     square of its standard error.
 
     :param log_joint: :math:`\log p(y, z)`, `(z, y) -> ()`.
-    :param proposal: a NumPyro distribution of `z` for one point `y`.
+    :param proposal: a NumPyro distribution of `z` for one point `y`; the entries of a batch are
+        independent parts of one `z`.
     :param points: shape `(n, *event_shape)`.
     :param key: key of the draws.
     :param num_draws: number of draws for each point, at least 2.
     :param block_size: points evaluated at a time.
-    :raises ValueError: if points are not finite, or a number is not a positive integer.
+    :raises ValueError: if points are not finite, a number is not a positive integer, or
+        `log_joint` returns more than one number.
     """
     check_at_least_two("num_draws", num_draws)
     check_count("block_size", block_size)
@@ -71,7 +73,7 @@ def log_mean_weight(log_weights: Array) -> ImportanceEstimate:
     if m < 2:
         raise ValueError(f"log_weights needs at least 2 weights along its last axis, got {m}.")
     log_mean = jax.nn.logsumexp(log_weights, axis=-1) - jnp.log(m)
-    relative = jnp.exp(log_weights - log_mean[..., None])
+    relative = jnp.exp(jnp.asarray(log_weights) - log_mean[..., None])
     error = jnp.std(relative, axis=-1, ddof=1) / jnp.sqrt(m)
     return ImportanceEstimate(log_mean, error, m / jnp.mean(relative**2, axis=-1))
 
@@ -81,7 +83,16 @@ def _log_weights(log_joint, proposal, points, key, num_draws, block_size):
     def of_point(point_and_key):
         y, key = point_and_key
         q = proposal(y)
+        # A batch of independent entries, Normal(mean, scale) of vectors, has their product.
+        q = q.to_event(len(q.batch_shape))
         z = q.sample(key, (num_draws,))
-        return jax.vmap(lambda z: log_joint(z, y))(z) - q.log_prob(z)
+        values = jax.vmap(lambda z: log_joint(z, y))(z)
+        if values.shape != (num_draws,):
+            raise ValueError(
+                "log_joint must return one number for one z and one point, got shape "
+                f"{values.shape[1:]} for z of shape {z.shape[1:]} and a point of shape {y.shape}: "
+                "sum over the entries."
+            )
+        return values - q.log_prob(z)
 
     return mapped(of_point, (points, random.split(key, len(points))), block_size)

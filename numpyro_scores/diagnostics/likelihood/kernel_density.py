@@ -62,7 +62,7 @@ def kernel_density_log_likelihood(
     """
     check_count("block_size", block_size)
     x, y = as_flat_pair(samples, points)
-    centre = jnp.mean(x, axis=0)
+    centre = jnp.mean(x, axis=0, keepdims=True)
     x, y = x - centre, y - centre
     if bandwidths is None:
         bandwidths = median_distance(x) * RELATIVE_BANDWIDTHS

@@ -62,5 +62,5 @@ def _distance(x, y):
 
 
 def _mean_and_root(x):
-    mean = jnp.mean(x, axis=0)
+    mean = jnp.mean(x, axis=0, keepdims=True)
     return mean, jnp.linalg.qr((x - mean) / jnp.sqrt(len(x) - 1), mode="r")

@@ -51,7 +51,7 @@ def _score(logits):
     log_mean = jax.nn.logsumexp(log_c, axis=0) - jnp.log(len(logits))
     sharpness = jnp.exp(jnp.mean(jnp.sum(jnp.exp(log_c) * log_c, axis=1)))
     diversity = jnp.exp(-jnp.sum(jnp.exp(log_mean) * log_mean))
-    divergences = jnp.sum(jnp.exp(log_c) * (log_c - log_mean), axis=1)
+    divergences = jnp.sum(jnp.exp(log_c) * (log_c - log_mean[None]), axis=1)
     score = jnp.exp(jnp.mean(divergences))
     # To first order the mean class probabilities are fixed: they minimise the mean divergence.
     error = score * jnp.std(divergences, ddof=1) / jnp.sqrt(len(logits))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from numpyro_scores._validation import check_count
-from numpyro_scores.diagnostics._kernels import BLOCK_SIZE, squared_distances
+from numpyro_scores.diagnostics._kernels import BLOCK_SIZE, rounding_of, squared_distances
 from numpyro_scores.diagnostics.quality.features import Features, pair_of_features
 
 
@@ -112,20 +112,37 @@ def squared_radii(x: Array, num_neighbours: int, block_size: int) -> Array:
     return lax.map(radius, x, batch_size=block_size)
 
 
-def _centred(*sets):
-    mean = jnp.mean(sets[0], axis=0)
-    return tuple(x - mean for x in sets)
+def are_within(point: Array, others: Array, squares: Array) -> Array:
+    """
+    Whether points are as near as told, shape `(n,)`. On the edge of a ball is within: there lie the
+    neighbours that it reaches to and, of pictures of few levels or of data with repeats, many more,
+    whose distance is the same but for rounding.
+
+    :param others: points, shape `(n, d)`.
+    :param squares: squared radii, shape `(n,)` or `()`.
+    """
+    size = jnp.sum(point**2) + jnp.sum(others**2, axis=1)
+    # Both distances are rounded.
+    return squared_distances(point, others) <= squares + 2 * rounding_of(point) * size
+
+
+def _shifted(*sets):
+    # From one of the points, near their middle: the differences of points on a grid keep all of
+    # their digits, which a mean does not.
+    mean = jnp.mean(sets[0], axis=0, keepdims=True)
+    middle = sets[0][jnp.argmin(jnp.sum((sets[0] - mean) ** 2, axis=1))]
+    return tuple(x - middle[None] for x in sets)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _precision_recall(real, generated, num_neighbours, block_size):
-    real, generated = _centred(real, generated)
+    real, generated = _shifted(real, generated)
 
     def share_within(points, centres):
         squares = squared_radii(centres, num_neighbours, block_size)
 
         def is_within(point):
-            return jnp.any(squared_distances(point, centres) <= squares)
+            return jnp.any(are_within(point, centres, squares))
 
         return jnp.mean(lax.map(is_within, points, batch_size=block_size), dtype=real.dtype)
 
@@ -134,12 +151,12 @@ def _precision_recall(real, generated, num_neighbours, block_size):
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _density_coverage(real, generated, num_neighbours, block_size):
-    real, generated = _centred(real, generated)
+    real, generated = _shifted(real, generated)
     squares = squared_radii(real, num_neighbours, block_size)
 
     def number_within(centre_and_square):
         centre, square = centre_and_square
-        return jnp.sum(squared_distances(centre, generated) <= square)
+        return jnp.sum(are_within(centre, generated, square))
 
     numbers = lax.map(number_within, (real, squares), batch_size=block_size)
     density = jnp.sum(numbers) / (num_neighbours * len(generated))

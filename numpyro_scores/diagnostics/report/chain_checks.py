@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from numpyro_scores.diagnostics.report import kinds
 from numpyro_scores.diagnostics.report import thresholds as at
 from numpyro_scores.diagnostics.report.bad_chains import FEWEST_STUCK_DRAWS
 from numpyro_scores.diagnostics.report.elements import FEWEST_DRAWS, Elements
@@ -57,7 +58,7 @@ def why_no_numbers(run: Run, chains: np.ndarray) -> str | None:
     return None
 
 
-def check_r_hat(elements: Elements) -> Line:
+def check_r_hat(run: Run, elements: Elements) -> Line:
     """Whether the chains agree."""
     num_chains = len(elements.draws)
     if num_chains == 1:
@@ -74,20 +75,18 @@ def check_r_hat(elements: Elements) -> Line:
         lambda r_hat: (r_hat - 1) / (threshold - 1),
         far=at.FAR_R_HAT,
         threshold=threshold,
-        advice="The chains do not agree yet. Look at the trace of this element: if they drift, run "
-        "longer; if each stays where it is, the posterior has modes that they do not pass between: "
-        "temper it with ReplicaExchange, or anneal a diffusion prior with AnnealedLangevin.",
+        advice=kinds.how_to_mix(run),
     )
 
 
-def check_ess(elements: Elements, which: str) -> Line:
+def check_ess(run: Run, elements: Elements, which: str) -> Line:
     """Whether there are enough draws for means (bulk) or for quantiles (tail)."""
     title, num_chains = f"{which} ESS", len(elements.draws)
     if not elements.names:
         return Line(title, "unknown", "every site is constant")
-    wanted = at.ess_of(num_chains)
-    values = elements.bulk if which == "bulk" else elements.tail
     num_draws = num_chains * elements.draws.shape[1]
+    wanted = at.ess_of(num_chains, num_draws, kinds.has_independent_draws(run))
+    values = elements.bulk if which == "bulk" else elements.tail
     return _of_elements(
         elements,
         title,
@@ -97,8 +96,7 @@ def check_ess(elements: Elements, which: str) -> Line:
         lambda ess: wanted / np.maximum(np.nan_to_num(ess), 1e-6),
         far=at.FAR_ESS,
         threshold=wanted,
-        advice="Draw more, or make each draw count for more: more steps a draw (num_steps), a "
-        "metric learned in warmup (adapt_mass_matrix), another parametrisation.",
+        advice=kinds.how_to_draw_more(run),
     )
 
 

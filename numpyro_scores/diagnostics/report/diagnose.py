@@ -8,13 +8,19 @@ from typing import Any
 
 from jax import Array, random
 
+from numpyro_scores.diagnostics.arviz.datasets import Arrays
 from numpyro_scores.diagnostics.report import chain_checks as of_chains
 from numpyro_scores.diagnostics.report import kernel_checks as of_kernel
 from numpyro_scores.diagnostics.report import model_checks as of_model
+from numpyro_scores.diagnostics.report.corners import check_corners
 from numpyro_scores.diagnostics.report.elements import Elements, elements_of
+from numpyro_scores.diagnostics.report.estimates import summaries_of
 from numpyro_scores.diagnostics.report.figure import panels_of
+from numpyro_scores.diagnostics.report.model_sites import Sites, sites_of, without_density
+from numpyro_scores.diagnostics.report.particle_checks import check_particles
 from numpyro_scores.diagnostics.report.reports import Line, Report
 from numpyro_scores.diagnostics.report.runs import Run, finite_chains, run_of
+from numpyro_scores.diagnostics.report.stein_checks import check_stein
 
 
 def diagnose(
@@ -48,7 +54,8 @@ def diagnose(
     discrepancy is that of at most 1,000 draws, half as many as the smallest ESS, with 20 million
     numbers in all (or of 50 draws); scores are looked at in 64 draws.
 
-    :param result: a `numpyro.infer.MCMC` that has run, of any kernel, or what
+    :param result: a `numpyro.infer.MCMC` that has run, of any kernel, a
+        :class:`~numpyro_scores.TemperedSMC` or another sampler of particles, or what
         :func:`~numpyro_scores.to_inference_data` or ArviZ make of one: `InferenceData` under ArviZ
         0.x, a `DataTree` under 1.x.
     :param model: with ArviZ data, the model; without it there are no lines on the score and the
@@ -62,41 +69,74 @@ def diagnose(
     """
     run = run_of(result, model, args, kwargs)
     chains = finite_chains(run.posterior)
+    sites = sites_of(run, int(chains[0]) if len(chains) else 0)
+    dead = without_density(run, sites, chains) if isinstance(sites, Sites) else {}
     reason = of_chains.why_no_numbers(run, chains)
     elements = None
     if reason is None:
         some = len(chains) < run.num_chains
-        elements = elements_of(
-            {name: x[chains] if some else x for name, x in run.posterior.items()}
-        )
-    lines = _lines(run, chains, reason, elements, random.key(0) if key is None else key)
-    return Report(run.title, tuple(lines), panels_of(elements))
+        finite = {name: x[chains] if some else x for name, x in run.posterior.items()}
+        elements = elements_of(finite, dead)
+    keys = random.split(random.key(0) if key is None else key, 3)
+    lines = (
+        *_of_draws(run, chains, reason, elements, dead),
+        *_of_kernel(run, elements, keys[0]),
+        *_of_model(run, sites, chains, elements, dead, keys[1], keys[2]),
+    )
+    return Report(run.title, tuple(lines), panels_of(run, elements), summaries_of(run, elements))
 
 
-def _lines(
-    run: Run, chains: Any, reason: str | None, elements: Elements | None, key: Array
+def _of_draws(
+    run: Run, chains: Any, reason: str | None, elements: Elements | None, dead: Arrays
 ) -> Iterator[Line]:
-    key_step, key_stein, key_score = random.split(key, 3)
     yield of_chains.check_finite(run)
+    if run.particles is not None:
+        yield from check_particles(run)
+        return
     yield of_chains.check_moving(run)
+    if dead:
+        counts = ", ".join(f"{flags.sum()} of {name}" for name, flags in dead.items())
+        text = f"{counts} have no density (a mask leaves them out), and are not looked at"
+        yield Line("elements", "fine", text)
     if elements is None:
         few = of_chains.too_few_draws(run) if len(chains) else ()
         yield Line("R-hat, ESS", "fault" if few else "unknown", f"cannot be told: {reason}", few)
-    else:
-        yield of_chains.check_r_hat(elements)
-        yield of_chains.check_ess(elements, "bulk")
-        yield of_chains.check_ess(elements, "tail")
-        yield of_chains.check_mcse(elements)
+        return
+    yield of_chains.check_r_hat(run, elements)
+    yield of_chains.check_ess(run, elements, "bulk")
+    yield of_chains.check_ess(run, elements, "tail")
+    yield of_chains.check_mcse(elements)
+
+
+def _of_kernel(run: Run, elements: Elements | None, key: Array) -> Iterator[Line]:
     divergences = of_kernel.check_divergences(run)
     if divergences is not None:
         yield divergences
     yield from of_kernel.check_acceptance(run, elements)
+    if elements is not None and elements.names:
+        corners = check_corners(run, elements)
+        if corners is not None:
+            yield corners
     yield from of_kernel.check_ladder(run)
-    yield from of_kernel.check_step_bias(run, key_step)
-    sites = of_model.sites_of(run, int(chains[0]) if len(chains) else 0)
+    yield from of_kernel.check_step_bias(run, key)
+
+
+def _of_model(
+    run: Run,
+    sites: Sites | str | None,
+    chains: Any,
+    elements: Elements | None,
+    dead: Arrays,
+    key_stein: Array,
+    key_score: Array,
+) -> Iterator[Line]:
+    known = None if isinstance(sites, str) else sites
+    bias = of_model.check_bias(run, known)
+    if bias is not None:
+        yield bias
     if elements is not None:
-        yield of_model.check_stein(run, sites, chains, elements, key_stein)
-    if sites is not None:
-        yield of_model.check_normalizers(run, sites)
+        yield check_stein(run, sites, chains, elements, dead, key_stein)
+    if known is not None:
+        yield of_model.check_normalizers(run, known)
         if len(chains):
-            yield from of_model.check_scores(run, sites, chains, key_score)
+            yield from of_model.check_scores(run, known, chains, key_score)

@@ -44,13 +44,17 @@ class Elements(NamedTuple):
     num_constant: int
 
 
-def elements_of(posterior: Arrays) -> Elements:
+def elements_of(posterior: Arrays, left_out: Arrays | None = None) -> Elements:
     """
     Of a posterior of finite draws, shape `(chains, draws, ...)` with 4 draws at least. A large one
     is read chunk by chunk: memory is that of `CHUNK` elements beyond the draws themselves.
+
+    :param left_out: which elements of a site are not to be looked at.
     """
     flat = {name: x.reshape(*x.shape[:2], -1) for name, x in posterior.items()}
     scores = np.concatenate([_difference_of_chains(x) for x in flat.values()])
+    flags = [(left_out or {}).get(name, np.zeros(x.shape[2], bool)) for name, x in flat.items()]
+    scores[np.concatenate([np.ravel(flag) for flag in flags])] = np.nan
     alive = np.flatnonzero(~np.isnan(scores))
     spread = alive
     if len(alive) > MAX_ELEMENTS:

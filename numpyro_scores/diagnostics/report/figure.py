@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from numpyro_scores.diagnostics.arviz.figures import show_ranks
+from numpyro_scores.diagnostics.arviz.panels import chain_colors, show_ranks, show_trace
+from numpyro_scores.diagnostics.report import kinds
 from numpyro_scores.diagnostics.report import thresholds as at
 from numpyro_scores.diagnostics.report.elements import Elements
 from numpyro_scores.diagnostics.report.reports import Report
+from numpyro_scores.diagnostics.report.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,61 +23,61 @@ COLORS = {"fine": "#2a7f62", "fault": "#c0392b", "unknown": "#7d838c"}
 SHADE = "#f9e4e1"
 # Ratios beyond are drawn at the edge.
 LARGEST_RATIO = 100.0
-MAX_POINTS = 2_000
 
 
 class Panels(NamedTuple):
     """
     - **r_hat**, **bulk** - of the elements that were looked at, shape `(k,)`.
     - **name**, **draws** - of the worst, draws of shape `(chains, draws)`.
+    - **wanted** - effective sample size.
     """
 
     r_hat: np.ndarray
     bulk: np.ndarray
     name: str
     draws: np.ndarray
+    wanted: int
 
 
-def panels_of(elements: Elements | None) -> Panels | None:
+def panels_of(run: Run, elements: Elements | None) -> Panels | None:
     """What the figure needs of the elements; None if there are none."""
-    if elements is None or not elements.names:
+    # Particles are no chain, and have no trace.
+    if elements is None or not elements.names or run.particles is not None:
         return None
     one_chain = len(elements.draws) == 1
     worst = int(np.argmin(elements.bulk) if one_chain else np.argmax(elements.r_hat))
     draws = elements.draws[:, :, worst].copy()
-    return Panels(elements.r_hat, elements.bulk, elements.names[worst], draws)
+    wanted = at.ess_of(len(draws), draws.size, kinds.has_independent_draws(run))
+    return Panels(elements.r_hat, elements.bulk, elements.names[worst], draws, wanted)
 
 
-def figure_of(report: Report, panels: Panels | None) -> "Figure":
+def figure_of(report: Report, panels: Panels | None, with_title: bool = True) -> "Figure":
     """Verdicts on the left; on the right elements, ranks and a trace."""
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     height = max(6.0, 0.42 * len(report.lines) + 1.6)
     figure = Figure(figsize=(13.0, height), layout="constrained")
-    # Text as it is: a dollar in the name of a site is no formula.
-    figure.suptitle(
-        f"{report.title}\n{report.verdict}", x=0.01, ha="left", fontsize=12, parse_math=False
-    )
+    if with_title:
+        # Text as it is: a dollar in the name of a site is no formula.
+        figure.suptitle(
+            f"{report.title}\n{report.verdict}", x=0.01, ha="left", fontsize=12, parse_math=False
+        )
     if panels is None:
         _show_verdicts(figure.subplots(), report)
         return figure
     grid = figure.add_gridspec(2, 3, width_ratios=(1.25, 1, 1))
     _show_verdicts(figure.add_subplot(grid[:, 0]), report)
     _show_elements(figure.add_subplot(grid[0, 1]), panels)
-    colors = colormaps["viridis"](np.linspace(0.0, 0.9, len(panels.draws)))
+    colors = chain_colors(len(panels.draws))
     ranks = figure.add_subplot(grid[0, 2])
     show_ranks(ranks, panels.draws, colors)
-    ranks.set_title(f"Ranks of {panels.name}", fontsize=10, loc="left")
+    ranks.set_title(f"Ranks of {panels.name}", fontsize=10, loc="left", parse_math=False)
     ranks.set_xlabel("Rank among the draws of all chains")
     trace = figure.add_subplot(grid[1, 1:])
-    every = -(-panels.draws.shape[1] // MAX_POINTS)
-    at_draws = np.arange(0, panels.draws.shape[1], every)
-    for chain, (draws, color) in enumerate(zip(panels.draws, colors, strict=True)):
-        label = f"chain {chain}" if len(colors) <= 8 else None
-        trace.plot(at_draws, draws[::every], color=color, lw=0.8, alpha=0.8, label=label)
-    trace.margins(x=0.0)
-    trace.set_title(f"Trace of {panels.name}, the worst element", fontsize=10, loc="left")
+    show_trace(trace, panels.draws, colors)
+    trace.set_title(
+        f"Trace of {panels.name}, the worst element", fontsize=10, loc="left", parse_math=False
+    )
     trace.set_xlabel("Draw")
     if len(colors) <= 8:
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderpad": 0.0}
@@ -117,7 +119,7 @@ def _show_verdicts(ax: "Axes", report: Report) -> None:
 
 def _show_elements(ax: "Axes", panels: Panels) -> None:
     """R-hat against bulk ESS; of one chain the sorted ESS alone."""
-    wanted = at.ess_of(len(panels.draws))
+    wanted = panels.wanted
     excess_wanted = at.r_hat_of(*panels.draws.shape, len(panels.bulk)) - 1
     if len(panels.draws) == 1:
         ax.plot(np.sort(panels.bulk), "o", ms=4, color="#31688e", alpha=0.6)

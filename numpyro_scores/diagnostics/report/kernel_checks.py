@@ -16,7 +16,6 @@ from numpyro_scores.diagnostics.report.bad_chains import DIVERGENCES
 from numpyro_scores.diagnostics.report.elements import Elements
 from numpyro_scores.diagnostics.report.reports import Fault, Line
 from numpyro_scores.diagnostics.report.runs import Part, Run
-from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
 from numpyro_scores.infer.discrete.discrete_langevin import DiscreteLangevin
 from numpyro_scores.infer.exchange import ExchangeKernel
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
@@ -33,22 +32,22 @@ def check_divergences(run: Run) -> Line | None:
     marks = {name: x for name, x in run.fields.items() if name.split(".")[-1] == "diverging"}
     if not marks:
         return None
-    kernels = {part.path: part.kernel for part in run.parts}
+    kernels = {part.path: part.kind for part in run.parts}
     for part in run.parts:
         # What a replica exchange calls diverging is the target's replica's.
         if part.path.endswith("kernel_states."):
-            kernels[part.path.removesuffix("kernel_states.")] = part.kernel
+            kernels[part.path.removesuffix("kernel_states.")] = part.kind
     fine = "none"
     for name, flags in marks.items():
-        kernel = kernels.get(name.removesuffix("diverging"))
+        kind = kernels.get(name.removesuffix("diverging"), object)
         counts = flags.sum(axis=1)
         if not counts.any():
             continue
         where = ", ".join(f"chain {i} ({n})" for i, n in enumerate(counts) if n)
-        if isinstance(kernel, AdjustedKernel | ExchangeKernel):
+        if issubclass(kind, AdjustedKernel | ExchangeKernel):
             fine = f"proposals that were not finite, and only rejected: {where}"
             continue
-        meanings = [text for kind, text in DIVERGENCES.items() if isinstance(kernel, kind)]
+        meanings = [text for known, text in DIVERGENCES.items() if issubclass(kind, known)]
         text = f"{counts.sum():,} of {flags.size:,} draws: {where}"
         advice = " ".join(meanings or DIVERGENCES.values())
         fault = Fault("diverging", where, float(counts.sum()), 0.0, advice)
@@ -59,21 +58,26 @@ def check_divergences(run: Run) -> Line | None:
 def check_acceptance(run: Run, elements: Elements | None) -> Iterator[Line]:
     """The mean acceptance probability of each chain, of each kernel that has one."""
     found = [
-        (part.path, part.kernel, np.asarray(part.state.mean_accept_prob))
+        (part, np.asarray(part.state.mean_accept_prob))
         for part in run.parts
         if hasattr(part.state, "mean_accept_prob")
     ]
     if not run.parts and "accept_prob" in run.fields:
-        found = [("", None, run.fields["accept_prob"].mean(axis=1))]
-    poor = elements is not None and np.any(elements.bulk < at.ess_of(len(elements.draws)))
-    for path, kernel, mean in found:
-        title = "acceptance" + (f" of {type(kernel).__name__}" if path else "")
+        found = [(None, run.fields["accept_prob"].mean(axis=1))]
+    poor = False
+    if elements is not None:
+        num_chains, num_draws, _ = elements.draws.shape
+        poor = bool(np.any(elements.bulk < at.ess_of(num_chains, num_chains * num_draws)))
+    for part, mean in found:
+        title = "acceptance" + (f" of {part.kind.__name__}" if part and part.path else "")
         if not np.isfinite(mean).any():
             yield Line(title, "unknown", "it is not finite")
             continue
         least, largest = float(np.nanmin(mean)), float(np.nanmax(mean))
         text = f"{least:.2f} to {largest:.2f} by chain" if mean.size > 1 else f"{least:.2f}"
-        unadjusted = isinstance(kernel, DiscreteLangevin) and not kernel._adjusted
+        unadjusted = (
+            part is not None and issubclass(part.kind, DiscreteLangevin) and not part.is_adjusted
+        )
         if least < at.SMALLEST_ACCEPTANCE:
             advice = (
                 "Most proposals are refused: a smaller step_size, or a longer warmup to adapt it."
@@ -147,12 +151,10 @@ def check_step_bias(run: Run, key: Array) -> Iterator[Line]:
     """The error that an unadjusted kernel's step makes of the stationary variance."""
     for part in run.parts:
         if not hasattr(part.state, "variance_error"):
-            if isinstance(part.kernel, AnnealedLangevin):
-                text = "no estimate: the anneal is approximate; see simulation_based_calibration"
-                yield Line("step-size bias", "unknown", text)
             continue
         errors = np.asarray(part.state.variance_error)
-        if np.isnan(errors).any() and not part.path and isinstance(part.kernel, UnadjustedKernel):
+        asked = part.is_alive and not part.path and issubclass(part.kind, UnadjustedKernel)
+        if np.isnan(errors).any() and asked:
             errors = np.asarray(_variance_errors(run, part, key))
         title = "step-size bias"
         if np.isnan(errors).all():

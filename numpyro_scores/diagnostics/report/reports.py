@@ -8,6 +8,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
+from numpyro_scores.diagnostics.report.estimates import ElementSummary
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -55,15 +57,18 @@ class Line:
 class Report:
     """
     What :func:`~numpyro_scores.diagnose` returns: `print(report)` for words, `report.plot()` for a
-    figure, `report.to_html(path)` for both.
+    figure, `report.to_html(path)` for both; a notebook shows it as it is.
 
     - **title** - what was looked at.
     - **lines** - one for each diagnostic, as :class:`Line`.
+    - **estimates** - mean, quantiles, errors and effective sample sizes of the elements, of many
+      of the 20 that stand worst, as :class:`ElementSummary`.
     """
 
     title: str
     lines: tuple[Line, ...]
     _panels: Any = field(repr=False, compare=False)
+    estimates: tuple[ElementSummary, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -108,6 +113,12 @@ class Report:
         from numpyro_scores.diagnostics.report.figure import figure_of
 
         return figure_of(self, self._panels)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from numpyro_scores.diagnostics.report.page import fragment_of
+
+        return fragment_of(self)
 
     def to_html(self, path: str | Path) -> None:
         """

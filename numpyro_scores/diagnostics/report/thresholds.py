@@ -12,6 +12,8 @@ from numpyro_scores.infer.langevin.asymmetry import LARGEST_ASYMMETRY as LARGEST
 R_HAT = 1.01
 ESS_PER_CHAIN = 100
 LARGEST_ESS = 400
+# Of as many draws as are wanted, this share must be effective.
+SHARE_OF_DRAWS = 0.7
 # The standard error of a mean with an effective sample size of 100.
 RELATIVE_MCSE = 0.1
 
@@ -34,8 +36,28 @@ SMALLEST_SWAP_RATE = 0.2
 # deviation is off by a tenth.
 LARGEST_VARIANCE_ERROR = 0.2
 
-# The level of one test in a report that is looked at for every run.
+# The level of one test in a report that is looked at for every run, and that of a question.
 STEIN_LEVEL = 0.001
+WEAK_STEIN_LEVEL = 0.01
+
+# In nats, round triangles of draws: by so much two log densities depend on the way between. A
+# density that is off by a factor of e^(1/2) here and there moves means by a few tenths of a
+# standard deviation at the very most.
+LARGEST_LOOP_RESIDUAL = 0.5
+
+# Where draws are independent by construction an effective sample size need not be estimated, and
+# what is wanted is that of the standard error of a mean.
+ESS_OF_INDEPENDENT = 100
+
+# Proposals made in a corner of the draws, the extreme twentieth of an element, that move, over the
+# share of those elsewhere; and how many moves there should be, for a share to mean something.
+CORNER = 0.05
+SMALLEST_MOVING_SHARE = 2 / 3
+FEWEST_MOVES = 50
+
+# In nats: weights of particles that vary by more make an evidence, and draws, of a few lucky ones.
+LARGEST_EVIDENCE_ERROR = 1.0
+SMALLEST_PARTICLE_ESS = 10
 
 
 def r_hat_of(num_chains: int, num_draws: int, num_elements: int) -> float:
@@ -51,6 +73,15 @@ def r_hat_of(num_chains: int, num_draws: int, num_elements: int) -> float:
     return max(R_HAT, float(by_chance))
 
 
-def ess_of(num_chains: int) -> int:
-    """The effective sample size that is wanted of all chains."""
-    return min(ESS_PER_CHAIN * num_chains, LARGEST_ESS)
+def ess_of(num_chains: int, num_draws: int, independent: bool = False) -> int:
+    """
+    The effective sample size that is wanted of all chains. So many draws as are wanted, if they are
+    independent, have an estimate that is a little less as often as not.
+
+    :param num_draws: of all chains together.
+    :param independent: whether draws are independent by construction.
+    """
+    wanted = min(ESS_PER_CHAIN * num_chains, LARGEST_ESS)
+    if independent:
+        return min(wanted, ESS_OF_INDEPENDENT)
+    return min(wanted, max(int(SHARE_OF_DRAWS * num_draws), 1)) if num_draws >= wanted else wanted

@@ -60,7 +60,7 @@ class LogisticRegression:
             wrong = jax.nn.sigmoid(-labels * logits)
             grad = penalty * theta - inputs.T @ (weights * labels * wrong)
             curvature = weights * wrong * (1 - wrong)
-            hessian = (inputs.T * curvature) @ inputs + jnp.diag(penalty)
+            hessian = (inputs * curvature[:, None]).T @ inputs + jnp.diag(penalty)
             update = jnp.linalg.solve(hessian, grad)
             # Where no logit changes by more than 2 the quadratic model holds (Bach 2010).
             largest = jnp.max(jnp.abs(inputs @ update))

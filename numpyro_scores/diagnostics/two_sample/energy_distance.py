@@ -57,8 +57,8 @@ def energy_distance(
         labels = (jnp.arange(len(z)) < len(x)).astype(z.dtype)[None]
     else:
         labels = permutations.labels(key, len(x), len(y), num_permutations, z.dtype)
-    statistics = _squared_distances(z, labels, len(x), block_size)
-    return EnergyDistance(statistics[0], permutations.p_value(statistics))
+    statistics, rounding = _squared_distances(z, labels, len(x), block_size)
+    return EnergyDistance(statistics[0], permutations.p_value(statistics, rounding))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -68,4 +68,5 @@ def _squared_distances(z, labels, n, block_size):
 
     within_x, across, within_y = permutations.sums_of_pairs(row, z, labels, block_size)
     m = len(z) - n
-    return 2 * across / (n * m) - within_x / n**2 - within_y / m**2
+    across, within = 2 * across / (n * m), within_x / n**2 + within_y / m**2
+    return across - within, permutations.rounding_of_sums(len(z), jnp.max(across + within))

@@ -69,24 +69,31 @@ def mmd_test(
     check_count("block_size", block_size)
     x, y = as_flat_pair(x, y)
     z = jnp.concatenate([x, y])
-    scale = _kernels.lengthscale_or_median(lengthscale, z - jnp.mean(z, axis=0))
+    scale = _kernels.lengthscale_or_median(lengthscale, z - jnp.mean(z, axis=0, keepdims=True))
     labels = permutations.labels(key, len(x), len(y), num_permutations, z.dtype)
-    statistics = squared_mmd(kernel, z, labels, scale, len(x), block_size)
-    return MMDTest(statistics[0], permutations.p_value(statistics), scale)
+    statistics, rounding = squared_mmd(kernel, z, labels, scale, len(x), block_size)
+    return MMDTest(statistics[0], permutations.p_value(statistics, rounding), scale)
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def squared_mmd(
     kernel: RadialKernel, z: Array, labels: Array, lengthscale: Array, n: int, block_size: int
-) -> Array:
-    """The unbiased statistic of each labelling with `n` samples in the first set."""
+) -> tuple[Array, Array]:
+    """
+    The unbiased statistic of each labelling with `n` samples in the first set, and how far apart
+    equal ones may come out.
+    """
 
     def row(point, points):
         return kernel(_kernels.squared_distances(point, points) / lengthscale**2)
 
     within_x, across, within_y = permutations.sums_of_pairs(row, z, labels, block_size)
     m = len(z) - n
-    return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * across / (n * m)
+    within = within_x / (n * (n - 1)) + within_y / (m * (m - 1))
+    across = 2 * across / (n * m)
+    # The kernel may be negative, and 1 is the size of its values.
+    size = jnp.maximum(jnp.max(within + jnp.abs(across)), 1)
+    return within - across, permutations.rounding_of_sums(len(z), size)
 
 
 def linear_mmd_test(
@@ -113,7 +120,7 @@ def linear_mmd_test(
     """
     x, y = as_flat_pair(x, y, at_least=8)
     z = jnp.concatenate([x, y])
-    scale = _kernels.lengthscale_or_median(lengthscale, z - jnp.mean(z, axis=0))
+    scale = _kernels.lengthscale_or_median(lengthscale, z - jnp.mean(z, axis=0, keepdims=True))
     return _linear(kernel, x, y, scale)
 
 
@@ -126,4 +133,6 @@ def _linear(kernel, x, y, lengthscale):
         return kernel(jnp.sum((a - b) ** 2, axis=1) / lengthscale**2)
 
     mean, error = mean_and_error(k(x, x_next) + k(y, y_next) - k(x, y_next) - k(x_next, y))
-    return MMDTest(mean, norm.sf(mean / error), lengthscale)
+    # All terms are 0 where the sets are one, or where all samples are.
+    z = mean / jnp.where(error > 0, error, 1)
+    return MMDTest(mean, norm.sf(jnp.where((error > 0) | (mean == 0), z, jnp.inf)), lengthscale)

@@ -63,7 +63,9 @@ def sliced_wasserstein(
     if num_permutations:
         check_count("num_permutations", num_permutations)
     x, y = as_flat_pair(x, y)
-    return _distance(x, y, key, num_projections, order, num_permutations)
+    found = _distance(x, y, key, num_projections, order, num_permutations)
+    distance, error, statistics, rounding = found
+    return SlicedWasserstein(distance, permutations.p_value(statistics, rounding), error)
 
 
 def powers_on_a_line(x: Array, y: Array, order: int) -> Array:
@@ -82,9 +84,12 @@ def powers_on_a_line(x: Array, y: Array, order: int) -> Array:
 def _distance(x, y, key, num_projections, order, num_permutations):
     key_directions, key_permutations = random.split(key)
     directions = random.normal(key_directions, (x.shape[1], num_projections), x.dtype)
-    directions = directions / jnp.linalg.norm(directions, axis=0)
+    directions = directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
     n = len(x)
-    projected = (jnp.concatenate([x, y]) @ directions).T
+    z = jnp.concatenate([x, y])
+    # From one of the samples: the differences of samples on a grid keep all of their digits.
+    projected = (z - z[:1]) @ directions
+    projected = projected.T
 
     def powers(rows):
         return powers_on_a_line(projected[:, rows[:n]], projected[:, rows[n:]], order)
@@ -97,8 +102,12 @@ def _distance(x, y, key, num_projections, order, num_permutations):
         permuted = permutations.shuffled_rows(key_permutations, rows, num_permutations)
         by_chance = lax.map(lambda rows: jnp.mean(powers(rows)), permuted)
         statistics = jnp.append(statistics, by_chance)
+    # A gap g is off by the rounding r of what is projected, its power by some p g^(p-1) r.
+    largest = jnp.max(jnp.abs(projected))
+    slope = order * mean ** ((order - 1) / order) if order > 1 else 1
+    rounding = permutations.rounding_of_sums(len(z), mean + slope * largest)
     distance = mean ** (1 / order)
     error = jnp.std(observed, ddof=1) / jnp.sqrt(num_projections)
     # The derivative of the root; where all directions agree that the distance is 0, it is.
     error = jnp.where(mean > 0, error * distance / (order * jnp.where(mean > 0, mean, 1)), 0)
-    return SlicedWasserstein(distance, permutations.p_value(statistics), error)
+    return distance, error, statistics, rounding

@@ -254,3 +254,13 @@ def test_what_is_written_of_a_kernel_is_read_again():
     )
     for text in (None, "", "{}", "[1]", "3"):
         assert read(text) is None
+
+
+def test_proposals_whose_integral_is_not_known_are_counted():
+    draws = np.random.default_rng(0).normal(size=(2, 500))
+    for shares, status in [((0.0, 0.0), None), ((0.0, 0.1), "fine"), ((0.05, 0.6), "fault")]:
+        run = drawn_by(ns.MALA(potential_fn=jnp.sum), draws, mean_unresolved=np.array(shares))
+        found = list(check_segments(run))
+        assert [line.status for line in found] == ([] if status is None else [status])
+        if status == "fault":
+            assert found[0].faults[0].where == "chain 1" and "num_nodes=13" in found[0].faults[0].advice

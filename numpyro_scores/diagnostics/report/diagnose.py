@@ -113,6 +113,7 @@ def _of_kernel(run: Run, elements: Elements | None, key: Array) -> Iterator[Line
     if divergences is not None:
         yield divergences
     yield from of_kernel.check_acceptance(run, elements)
+    yield from of_kernel.check_segments(run)
     if elements is not None and elements.names:
         corners = check_corners(run, elements)
         if corners is not None:

@@ -108,6 +108,32 @@ def check_acceptance(run: Run, elements: Elements | None) -> Iterator[Line]:
             yield Line(title, "fine", text, ratio=ratio)
 
 
+def check_segments(run: Run) -> Iterator[Line]:
+    """The share of proposals across which a score could not be integrated, and so refused."""
+    for part in run.parts:
+        shares = getattr(part.state, "mean_unresolved", None)
+        if shares is None or not np.any(shares):
+            continue
+        title, largest = "integrals of scores", float(np.max(shares))
+        text = f"{largest:.0%} of the proposals at most were refused, unresolved"
+        ratio = largest / at.LARGEST_UNRESOLVED
+        if ratio <= 1:
+            yield Line(title, "fine", text, ratio=ratio)
+            continue
+        advice = (
+            "The draws are of the right density, but move slowly where the score changes fast: "
+            "more nodes, segment_integral=SegmentIntegral(num_nodes=13), or a smaller step_size."
+        )
+        fault = Fault(
+            "unresolved_segments",
+            f"chain {int(np.argmax(shares))}",
+            largest,
+            at.LARGEST_UNRESOLVED,
+            advice,
+        )
+        yield Line(title, "fault", text, (fault,), ratio)
+
+
 def check_ladder(run: Run) -> Iterator[Line]:
     """Swap rates and round trips of a replica exchange."""
     for part in run.parts:
@@ -152,7 +178,9 @@ def check_step_bias(run: Run, key: Array) -> Iterator[Line]:
     for part in run.parts:
         if not hasattr(part.state, "variance_error"):
             continue
-        errors = np.asarray(part.state.variance_error)
+        errors = np.asarray(
+            np.nan if part.state.variance_error is None else part.state.variance_error
+        )
         asked = part.is_alive and not part.path and issubclass(part.kind, UnadjustedKernel)
         if np.isnan(errors).any() and asked:
             errors = np.asarray(_variance_errors(run, part, key))

@@ -16,6 +16,7 @@ ATTRIBUTE = "numpyro_scores_run"
 # What `diagnose` asks of a kernel's last state, each with an axis for the chains.
 STATISTICS = (
     "mean_accept_prob",
+    "mean_unresolved",
     "variance_error",
     "swap_accept_prob",
     "num_round_trips",

@@ -32,6 +32,9 @@ LARGEST_ACCEPTANCE = 0.98
 # As the documentation of ReplicaExchange has it.
 SMALLEST_SWAP_RATE = 0.2
 
+# Of the proposals: beyond, most of what the kernel does is refused for its integrals alone.
+LARGEST_UNRESOLVED = 0.3
+
 # Of the stationary variance: the kernels' own steps make 0.11 at most, and at 0.2 the standard
 # deviation is off by a tenth.
 LARGEST_VARIANCE_ERROR = 0.2

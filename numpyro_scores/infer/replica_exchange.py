@@ -15,6 +15,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_scores.infer._wrapping import model_to_wrap
+from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder
@@ -137,6 +138,9 @@ class ReplicaExchange(ChainKernel):
         check_observations(model_trace)  # of the kernel, which may be NumPyro's, nobody else asks
         self._ladder.check_model(model_trace)
         self._num_warmup = num_warmup
+        if isinstance(self._kernel, DiscreteKernel):  # whose init looks at values, here traced
+            rung = jnp.asarray(self._ladder.rungs)[0]
+            self._kernel.look(model_args, {**model_kwargs, RUNG: rung})
         return self._init_chains(rng_key, init_params, num_warmup, model_args, model_kwargs)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):

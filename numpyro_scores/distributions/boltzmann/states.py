@@ -85,11 +85,70 @@ def indicators(x: Array, num_states: int, axis: int = -1) -> Array:
     return jnp.stack([(x == state).astype(x.dtype) for state in range(num_states)], axis)
 
 
-def choice(logits: Array) -> dist.Distribution:
+def lowered(weights: Array) -> Array:
+    """
+    Log weights with a number far below all others in place of minus infinity, so that zero times a
+    weight is zero. What sums of them have come to say, `forbidden` tells.
+    """
+    return jnp.where(jnp.isneginf(weights), -_far(weights.dtype), weights)
+
+
+def forbidden(log_weights: Array) -> Array:
+    """Sums of weights that were `lowered`, with minus infinity where such a weight is in them."""
+    return jnp.where(log_weights < -_far(log_weights.dtype) / 2, -jnp.inf, log_weights)
+
+
+def _far(dtype: Any) -> float:
+    return float(jnp.finfo(dtype).max) / 2.0**24
+
+
+def clamped(field: Array) -> tuple[Array, Array]:
+    """
+    The log weights of the lower and of the upper of two states from the weight of the upper one
+    over the lower. An infinite one clamps the site: zero, and minus infinity for the other state.
+    """
+    return (
+        jnp.where(jnp.isposinf(field), -jnp.inf, 0.0).astype(field.dtype),
+        jnp.where(jnp.isposinf(field), 0.0, field),
+    )
+
+
+def unit_weight(bias: Array, x: Array) -> Array:
+    """The sum over units of 0 and 1, on the last axis, of what their biases add."""
+    off, on = map(lowered, clamped(bias))
+    return forbidden(jnp.sum(off * (1 - x) + on * x, -1))
+
+
+def summed_unit_weight(bias: Array, field: Array) -> Array:
+    r"""
+    :math:`\log \sum_{x \in \{0, 1\}} e^{(b + f) x}`, a softplus, of units of bias b and field f.
+    """
+    off, on = clamped(bias)
+    return jnp.logaddexp(off, on + field)
+
+
+class BinaryLogits(dist.BernoulliLogits):
+    """NumPyro's `Bernoulli(logits=...)`, whose log density is right at infinite logits too."""
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike, intermediates: Any = None) -> Array:
+        return jax.nn.log_sigmoid(jnp.where(jnp.asarray(value) == 1, self.logits, -self.logits))
+
+
+def from_logits(logits: Array) -> dist.Distribution:
     """One of the states `0, 1, ...` at each site, from unnormalised logits on the last axis."""
     if logits.shape[-1] == 2:
-        return dist.Bernoulli(logits=logits[..., 1] - logits[..., 0])
+        return BinaryLogits(logits[..., 1] - logits[..., 0])
     return dist.Categorical(logits=logits)
+
+
+def most_probable(d: Any) -> Array:
+    """The most probable state of each site of a conditional distribution."""
+    if isinstance(d, Spin):
+        return jnp.where(d.logits > 0, 1, -1).astype(jnp.int8)
+    if isinstance(d, dist.BernoulliLogits):
+        return (d.logits > 0).astype(jnp.int8)
+    return jnp.argmax(d.logits, -1).astype(jnp.int8)
 
 
 class Spin(dist.Distribution):
@@ -136,9 +195,14 @@ def tilted(d: Any, log_weights: Array | None, power: Any = None) -> dist.Distrib
     At each site the density proportional to `p(x)^power e^{log_weights[x]}`.
 
     :param d: a `Spin`, a `Bernoulli` or a `Categorical` with logits.
+    :param power: one for each copy of a lattice, on the first axes; None for one.
     :param log_weights: for each state, then each site; None for none.
     """
-    logits = d.logits if power is None else power * d.logits
+    logits = d.logits
+    if power is not None:
+        power = jnp.reshape(power, (*jnp.shape(power), *[1] * (logits.ndim - jnp.ndim(power))))
+        # A power of zero leaves the density out, where that is zero too.
+        logits = jnp.where(power == 0, 0.0, power * logits)
     if log_weights is not None:
         if isinstance(d, Spin | dist.BernoulliLogits):
             logits += log_weights[1] - log_weights[0]

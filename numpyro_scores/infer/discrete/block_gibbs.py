@@ -10,13 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from numpyro_scores.infer.discrete.base import (
-    DiscreteKernel,
-    DiscreteState,
-    Trace,
-    Values,
-    blocks_of,
-)
+from numpyro_scores.infer.discrete.base import DiscreteKernel, DiscreteState
+from numpyro_scores.infer.discrete.model_trace import Trace, Values, blocks_of
 from numpyro_scores.infer.discrete.updates import (
     BlockUpdate,
     ConditionalUpdate,
@@ -115,7 +110,8 @@ class BlockGibbs(DiscreteKernel):
         log_weights = [update.log_weights(z, trace_at) for update in updates]
         # NaN in the data, or an element whose states are all impossible.
         best = [jnp.max(x, axis=0) for x in jax.tree.leaves(log_weights)]
-        return DiscreteState(jnp.array(0), z, rng_key), tuple(best)
+        own = [update.own_log_prob(z, trace_at) for update in updates]
+        return DiscreteState(jnp.array(0), z, rng_key), (*best, *jax.tree.leaves(own))
 
     def _sample_chain(self, state, model_args, model_kwargs):
         trace_at = self._trace_at(model_args, model_kwargs)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
-from numpyro_scores.infer.discrete.base import Values
 from numpyro_scores.infer.discrete.informed import InformedKernel
 from numpyro_scores.infer.discrete.local_differences import Point
+from numpyro_scores.infer.discrete.model_trace import Values
 
 
 class GibbsWithGradients(InformedKernel):

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from numpyro_scores.distributions._wrapped import base_of
+from numpyro_scores.distributions._wrapped import base_of, power_of
 from numpyro_scores.distributions.boltzmann.base import BlockDistribution
 from numpyro_scores.distributions.boltzmann.states import finite_states, tilted
-from numpyro_scores.infer.discrete.base import Trace, Values
 from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
+from numpyro_scores.infer.discrete.model_trace import Trace, Values
 from numpyro_scores.infer.discrete.updates import BlockUpdate, ElementwiseUpdate
 
 # A gradient that is zero at one point need not be zero at another.
@@ -106,9 +106,9 @@ class LocalSite:
         if isinstance(self.update, BlockUpdate):
             d = base_of(site["fn"])
             blocks = tuple(d.split(value))
+            power = power_of(site)
             conditionals = [
-                tilted(d._conditional(k, blocks), log_weights[k], site["scale"])
-                for k in range(len(blocks))
+                tilted(d._conditional(k, blocks), log_weights[k], power) for k in range(len(blocks))
             ]
             log_density += d.join(
                 tuple(

@@ -1,0 +1,129 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The trace of a model with discrete sites: its latent sites, and where a chain starts."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG, subsample_plate_sizes
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.ops.provenance import eval_provenance
+
+from numpyro_scores.distributions._wrapped import base_of
+from numpyro_scores.distributions.boltzmann.base import BlockDistribution
+from numpyro_scores.distributions.boltzmann.joint_rbm import HiddenThenVisible, RestrictedBoltzmann
+from numpyro_scores.infer.guards import check_observations
+
+Values = dict[str, Array]
+
+
+class Latent(NamedTuple):
+    """
+    A latent site at the start.
+
+    - **fn** - its distribution, if that is discrete, or else None.
+    - **value** - a value of it.
+    - **is_enumerated** - whether the model asks for its enumeration.
+    """
+
+    fn: Any
+    value: Array
+    is_enumerated: bool
+
+
+class Trace:
+    """
+    The sites of a model, for some arguments, at any values of its latent sites.
+
+    - **model**, **args**, **kwargs** - the model and its arguments.
+    - **conditioned** - values of the sites that other blocks of Gibbs update.
+    """
+
+    def __init__(self, model: Callable, args: tuple, kwargs: dict) -> None:
+        self.model = model
+        self.args = args
+        self.kwargs = {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
+        self.conditioned: Values = kwargs.get(GIBBS_SITES_KWARG, {})
+        self._run = partial(trace(model).get_trace, *args, **kwargs)
+
+    def __call__(self, values: Values) -> Any:
+        # Nothing is drawn: the key is for models that ask for one.
+        with substitute(data=values), seed(rng_seed=random.key(0)):
+            return self._run()
+
+    def start(self, rng_key: Array) -> Any:
+        """At values to start a chain from."""
+        with substitute(substitute_fn=init_to_states), seed(rng_seed=rng_key):
+            return self._run()
+
+    def latent(self, rng_key: Array, kernel: str) -> dict[str, Latent]:
+        """
+        The latent sites at the start, in the order of the model.
+
+        :raises ValueError: if one is subsampled, or data do not fit their distribution.
+        """
+        enumerated: dict[str, bool] = {}
+
+        def run(key: Array) -> dict[str, tuple[Any, Array]]:
+            sites = self.start(key)
+            subsampled = sorted(subsample_plate_sizes(sites))
+            if subsampled:
+                raise ValueError(
+                    f"{kernel} cannot subsample: the plates {subsampled} have a subsample_size."
+                )
+            check_observations(sites)
+            found = {}
+            for name, site in sites.items():
+                if site["type"] == "sample" and not site["is_observed"]:
+                    fn = site["fn"] if site["fn"].support.is_discrete else None
+                    found[name] = (fn, jnp.asarray(site["value"]))
+                    enumerated[name] = site["infer"].get("enumerate") == "parallel"
+            return found
+
+        # One program in place of many small ones, where nothing else is compiled yet.
+        found = jax.jit(run)(rng_key)
+        return {name: Latent(*found[name], enumerated[name]) for name in enumerated}
+
+
+def blocks_of(fn: Any) -> Any:
+    """The distribution beneath, if its sites fall into blocks: see `BlockDistribution`."""
+    d = base_of(fn)
+    if isinstance(d, RestrictedBoltzmann):
+        return HiddenThenVisible(d) if d.is_discrete else None
+    return d if isinstance(d, BlockDistribution) else None
+
+
+def init_to_states(site: Any) -> Any:
+    """The sites of a `BlockDistribution` at random; others as NumPyro would start them."""
+    if site["type"] == "sample" and not site["is_observed"]:
+        blocks = blocks_of(site["fn"])
+        if blocks is not None:
+            shape = (*site["kwargs"]["sample_shape"], *site["fn"].shape())
+            copies = shape[: len(shape) - len(base_of(site["fn"]).event_shape)]
+            return _random_point(blocks, site["kwargs"]["rng_key"], copies)
+        return init_to_uniform(site)
+
+
+# One program in place of many small ones, where nothing else is compiled yet.
+@partial(jax.jit, static_argnames="copies")
+def _random_point(blocks: Any, key: Array, copies: tuple[int, ...]) -> Array:
+    return blocks.random_point(key, copies)
+
+
+def support_sources(names: list[str], values: Values, trace_at: Trace) -> dict[str, list[str]]:
+    """The other latent sites that the supports of some sites depend on, by NumPyro's provenance."""
+
+    def bounds(**values: Array) -> dict[str, Any]:
+        sites = trace_at(values)
+        leaves = {name: jax.tree.leaves(sites[name]["fn"].support) for name in names}
+        return {name: [jnp.asarray(x) for x in of_site] for name, of_site in leaves.items()}
+
+    found = eval_provenance(bounds, **values)
+    sources = {name: frozenset().union(*of_site) for name, of_site in found.items() if of_site}
+    return {name: sorted(of_site - {name}) for name, of_site in sources.items() if of_site - {name}}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 from numpyro.util import is_prng_key
 
@@ -159,7 +160,7 @@ def path_to(
         )
     leaves = zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
     for a, b in leaves:
-        if is_concrete(a) and is_concrete(b) and jnp.any(jnp.isinf(a) & (a != b)):
+        if is_concrete(a) and is_concrete(b) and np.any(np.isinf(a) & (np.asarray(a) != b)):
             raise ValueError(
                 "base must not forbid states that the distribution allows: its fields (biases) are "
                 "infinite where those of the distribution are not."

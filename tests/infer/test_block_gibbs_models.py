@@ -267,7 +267,9 @@ def test_a_model_that_reads_a_global_is_looked_at_again():
 
     def model():
         x = numpyro.sample("x", ns.Ising((2, 2), 0.3))
-        numpyro.sample("y", dist.Normal(x + offset * jnp.roll(x, 1), 1).to_event(2), obs=DATA[:, :2])
+        numpyro.sample(
+            "y", dist.Normal(x + offset * jnp.roll(x, 1), 1).to_event(2), obs=DATA[:, :2]
+        )
 
     kernel = ns.BlockGibbs(model)
     kernel.init(random.key(0), 0, None, (), {})

@@ -89,7 +89,9 @@ def transition_matrix(kernel, site, x):
     """
     q = len(site.states)
     pairings = {2: [[1, 0]], 3: [[0, 2, 1], [2, 1, 0], [1, 0, 2]]}[q]
-    field = jax.jit(lambda: site.random_field({"x": x[0]}, kernel._trace_at((), {}))._replace(ends=()))()
+    field = jax.jit(
+        lambda: site.random_field({"x": x[0]}, kernel._trace_at((), {}))._replace(ends=())
+    )()
     ends = _edges(base_of(kernel._trace_at((), {})({"x": x[0]})["x"]["fn"]))[0]
     field = jax.tree.map(lambda leaf: leaf[0], field)
     numbers = np.searchsorted(site.states, x)

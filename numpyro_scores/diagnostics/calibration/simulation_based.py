@@ -81,8 +81,7 @@ def simulation_based_calibration(
     check_count("num_draws", num_draws)
     check_count("num_simulations", num_simulations)
     latent = latent_sites(model, args, observed)
-    key, key_example = random.split(key)
-    looked = kernel_that_looked(kernel, model, args, observed, num_warmup, key_example)
+    looked = kernel_that_looked(kernel, model, args, observed, num_warmup, random.fold_in(key, 0))
 
     @jax.jit
     @jax.vmap

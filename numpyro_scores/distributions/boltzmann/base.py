@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
@@ -261,7 +262,7 @@ def as_parameter(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array
 
 def check_weights(name: str, weights: Array) -> None:
     """Raise if a log weight is plus infinity, which is no density, as far as it can be seen."""
-    if is_concrete(weights) and jnp.any(jnp.isposinf(weights)):
+    if is_concrete(weights) and np.any(np.isposinf(weights)):
         raise ValueError(
             f"{name} must be below infinity: the density of states that it favours would be "
             "infinite. To forbid the others give these -inf (a field of Ising or a bias may be "

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._validation import is_concrete
@@ -26,7 +27,7 @@ def allowed_point(d: Any, key: Array, x: Array) -> Array:
     :param x: points, shape `(*batch_shape, *event_shape)`.
     """
     leaves = jax.tree.leaves(d)
-    if all(map(is_concrete, leaves)) and not any(bool(jnp.any(jnp.isinf(x))) for x in leaves):
+    if all(map(is_concrete, leaves)) and not any(np.any(np.isinf(x)) for x in leaves):
         return x
 
     def is_allowed(x: Array) -> Array:

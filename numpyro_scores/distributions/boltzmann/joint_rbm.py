@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
 from jax.typing import ArrayLike
@@ -49,7 +50,7 @@ class RestrictedBoltzmann(BoltzmannDistribution):
                 f"weights must have shape (num_visible, num_hidden), got shape {weights.shape}."
             )
         self.weights = as_parameter("weights", weights, weights.shape)
-        if is_concrete(weights) and jnp.any(jnp.isinf(weights)):
+        if is_concrete(weights) and np.any(np.isinf(weights)):
             raise ValueError(
                 "weights must be finite; a bias may be infinite, which clamps its unit. Pairs of "
                 "units that exclude each other are the tables of PairwiseMRF."

@@ -81,7 +81,7 @@ def power_of(site: Any) -> Array | None:
         # A scale of more axes than the log density counts it repeatedly.
         repeated = jnp.broadcast_to(scale, jnp.broadcast_shapes(jnp.shape(scale), batch))
         power *= jnp.reshape(sum_to(repeated, batch), (*batch, *[1] * n))
-    return jnp.where(mask, power, 0.0)
+    return jnp.where(jnp.broadcast_to(mask, copies), power, 0.0)
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:

@@ -111,9 +111,10 @@ class Path(NamedTuple):
         def level(carry, inputs):
             blocks, log_weights = carry
             before, after, key = inputs
-            rise = self.log_weight(after, blocks) - self.log_weight(before, blocks)
             # What has once become impossible stays so, wherever its sweeps go on to.
-            log_weights = jnp.where(jnp.isneginf(log_weights), -jnp.inf, log_weights + rise)
+            is_lost = jnp.isneginf(log_weights)
+            old = jnp.where(is_lost, 0.0, self.log_weight(before, blocks))
+            log_weights += jnp.where(is_lost, 0.0, self.log_weight(after, blocks)) - old
             return (self.sweep(after, key, blocks), log_weights), None
 
         log_weights = jnp.zeros_like(self.log_weight(betas[0], blocks))

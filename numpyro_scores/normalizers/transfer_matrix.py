@@ -80,7 +80,7 @@ class TransferMatrix(ExactMethod):
                 lambda x: across_columns(_log_sum_product, [pair] * width, x),
                 log_sums,
             )
-            return log_sums + row, None
+            return log_sums + row[None], None
 
         if not periodic or height == 1:
             return _log_sum(lax.scan(jax.checkpoint(transfer), rows[:1], rows[1:])[0])
@@ -90,7 +90,7 @@ class TransferMatrix(ExactMethod):
         def log_sum(first):
             columns = row_states.T
             across = sum(pair[column[first][:, None], column] for column in columns)
-            start = rows[0, first][:, None] + across + rows[1]
+            start = rows[0, first][:, None] + across + rows[1][None]
             return _log_sum(lax.scan(jax.checkpoint(transfer), start, rows[2:])[0] + across)
 
         powers = (q**j for j in range(width, -1, -1))  # that divide the number of row states
@@ -117,7 +117,7 @@ def _log_product(x: Array, log_matrix: Array) -> Array:
 
 def _log_sum_product(x: Array, log_matrix: Array) -> Array:
     """The same from any matrix: all sums of logarithms."""
-    terms = x[:, :, :, None] + log_matrix[:, None, :]
+    terms = x[:, :, :, None] + log_matrix[None, :, None, :]
     top = _top(terms, 1)
     return _log(jnp.sum(jnp.exp(terms - top[:, None]), 1)) + top
 

@@ -202,7 +202,7 @@ def tilted(d: Any, log_weights: Array | None, power: Any = None) -> dist.Distrib
     if power is not None:
         power = jnp.reshape(power, (*jnp.shape(power), *[1] * (logits.ndim - jnp.ndim(power))))
         # A power of zero leaves the density out, where that is zero too.
-        logits = jnp.where(power == 0, 0.0, power * logits)
+        logits = power * jnp.where(power == 0, 0.0, logits)
     if log_weights is not None:
         if isinstance(d, Spin | dist.BernoulliLogits):
             logits += log_weights[1] - log_weights[0]

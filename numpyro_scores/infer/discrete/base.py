@@ -18,7 +18,7 @@ from numpyro.util import identity, is_prng_key
 
 from numpyro_scores._validation import check_count, is_concrete
 from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
-from numpyro_scores.infer.discrete.model_trace import Trace, Values, support_sources
+from numpyro_scores.infer.discrete.model_trace import Trace, Values
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import ChainKernel, parted, same
 
@@ -181,13 +181,6 @@ class DiscreteKernel(ChainKernel):
                 raise ValueError(
                     f"{type(self).__name__} draws the sites {enumerated}, which the model asks to "
                     "enumerate: leave infer={'enumerate': 'parallel'} out."
-                )
-            for name, sources in support_sources(names, values, trace_at).items():
-                raise ValueError(
-                    f"{type(self).__name__} needs states that stay the same, but those of site "
-                    f"{name!r} depend on {sources}. Give it all states, and those that are not "
-                    "possible probability zero: Categorical(logits=jnp.where(possible, ..., "
-                    "-jnp.inf))."
                 )
             fns = {name: latent[name].fn for name in names}
             return Planned(settings, names, self._plan(fns, values, trace_at))

@@ -28,9 +28,9 @@ class BlockGibbs(DiscreteKernel):
     The blocks are found from the model:
 
     - a site of a distribution with blocks (`Ising`, `Potts`, `PairwiseMRF`, `BernoulliRBM`,
-      `joint()` of a restricted Boltzmann machine; alone, expanded or in a plate) has these, such as
-      the two colours of a checkerboard; the hidden units of a `BernoulliRBM`, which the site does
-      not hold, are drawn on the way;
+      `joint()` of a restricted Boltzmann machine; alone, expanded or in a plate, masked or scaled)
+      has these, such as the two colours of a checkerboard; the hidden units of a `BernoulliRBM`,
+      which the site does not hold, are drawn on the way;
     - any other discrete site, such as the assignments of a mixture in a plate, is one block.
 
     What else of the model depends on such a site, the likelihood and other sites, must be a sum

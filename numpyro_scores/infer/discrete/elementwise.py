@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
 from numpyro.distributions.distribution import Independent, MaskedDistribution
 
@@ -55,7 +54,7 @@ def unsummed_log_prob(site: Any, num_axes: int) -> Array:
         return log_prob
     scale = jnp.reshape(site["scale"], (*jnp.shape(site["scale"]), *[1] * num_axes))
     # A power of zero leaves a density out, where that is zero too.
-    return jnp.where(scale == 0, 0.0, scale * log_prob)
+    return scale * jnp.where(scale == 0, 0.0, log_prob)
 
 
 def find_terms(
@@ -117,20 +116,24 @@ def find_terms(
             for term in candidates
         ]
 
-    probes = jax.jit(jax.vmap(probe))(random.split(random.key(1), NUM_PROBES))
-    for term, of_term in zip(candidates, probes, strict=True):
-        if found[term.name] is None and not _depends_on_others(of_term):
+    @jax.jit
+    def depend_on_others(keys: Array) -> list[Array]:
+        return [_depends_on_others(probes) for probes in jax.vmap(probe)(keys)]
+
+    depends = depend_on_others(random.split(random.key(1), NUM_PROBES))
+    for term, does in zip(candidates, depends, strict=True):
+        if found[term.name] is None and not does:
             found[term.name] = term
     return found
 
 
 class Probe(NamedTuple):
     """
-    What has become of a log density when some elements moved.
+    What has become of each entry of a log density when some elements moved.
 
-    - **change** - the largest change of an entry whose own element did not move.
-    - **rounding** - what rounding may make of the entries, at most.
-    - **low**, **high** - the least and the largest of each entry.
+    - **change** - how much it changed, if its own element did not move.
+    - **rounding** - how much of that rounding may be.
+    - **low**, **high** - its smaller and its larger value.
     """
 
     change: Array
@@ -142,23 +145,25 @@ class Probe(NamedTuple):
 def _probe(before: Array, after: Array, moves: Array) -> Probe:
     moved = jnp.broadcast_to(moves, before.shape)
     same = moved | (before == after) | (jnp.isnan(before) & jnp.isnan(after))
-    change = jnp.where(same, 0.0, jnp.abs(after - before))
+    change = jnp.abs(jnp.where(same, 0.0, after) - jnp.where(same, 0.0, before))
     finite = jnp.isfinite(before) & jnp.isfinite(after)
-    level = jnp.max(jnp.where(finite, jnp.maximum(jnp.abs(before), jnp.abs(after)), 0.0))
+    low = jnp.where(finite, jnp.minimum(before, after), 0.0)
+    high = jnp.where(finite, jnp.maximum(before, after), 0.0)
+    level = jnp.maximum(jnp.abs(low), jnp.abs(high))
     return Probe(
-        # One that came from or went to infinity, or has become NaN.
-        jnp.max(jnp.where(jnp.isnan(change), jnp.inf, change), initial=0.0),
+        jnp.where(jnp.isnan(change), jnp.inf, change),  # one of the two was NaN
         NUM_ULPS * jnp.finfo(before.dtype).eps * level,
-        jnp.where(finite, jnp.minimum(before, after), jnp.inf),
-        jnp.where(finite, jnp.maximum(before, after), -jnp.inf),
+        jnp.where(finite, low, jnp.inf),
+        jnp.where(finite, high, -jnp.inf),
     )
 
 
-def _depends_on_others(probes: Probe) -> bool:
-    change, rounding = float(np.max(probes.change)), float(np.max(probes.rounding))
-    spread = np.max(np.max(probes.high, axis=0) - np.min(probes.low, axis=0), initial=0.0)
-    # A change of a hundredth of what an element does itself is none of rounding to be ignored.
-    return change > 0 and not (change <= rounding and rounding <= spread / 100)
+def _depends_on_others(probes: Probe) -> Array:
+    change, rounding = jnp.max(probes.change, axis=0), jnp.max(probes.rounding, axis=0)
+    spread = jnp.max(probes.high, axis=0) - jnp.min(probes.low, axis=0)
+    # What rounding changes must be little beside what the element itself does, or it hides more.
+    is_rounding = (change <= rounding) & (rounding <= spread / 100)
+    return jnp.any((change > 0) & ~is_rounding)
 
 
 def _aligns(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

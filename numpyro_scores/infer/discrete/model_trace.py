@@ -116,14 +116,10 @@ def _random_point(blocks: Any, key: Array, copies: tuple[int, ...]) -> Array:
     return blocks.random_point(key, copies)
 
 
-def support_sources(names: list[str], values: Values, trace_at: Trace) -> dict[str, list[str]]:
-    """The other latent sites that the supports of some sites depend on, by NumPyro's provenance."""
+def support_sources(name: str, values: Values, trace_at: Trace) -> list[str]:
+    """The latent sites that the support of a site depends on, by NumPyro's provenance."""
 
-    def bounds(**values: Array) -> dict[str, Any]:
-        sites = trace_at(values)
-        leaves = {name: jax.tree.leaves(sites[name]["fn"].support) for name in names}
-        return {name: [jnp.asarray(x) for x in of_site] for name, of_site in leaves.items()}
+    def bounds(**values: Array) -> list[Array]:
+        return [jnp.asarray(x) for x in jax.tree.leaves(trace_at(values)[name]["fn"].support)]
 
-    found = eval_provenance(bounds, **values)
-    sources = {name: frozenset().union(*of_site) for name, of_site in found.items() if of_site}
-    return {name: sorted(of_site - {name}) for name, of_site in sources.items() if of_site - {name}}
+    return sorted(frozenset().union(*eval_provenance(bounds, **values)))

@@ -171,6 +171,8 @@ class ClusterSite:
 
 def paired(key: Array, num_states: int) -> Array:
     """The partner of each state in pairs at random; of an odd number, one is its own."""
+    if num_states == 2:
+        return jnp.array([1, 0])
     order = random.permutation(key, num_states)
     places = np.arange(num_states) ^ 1
     return (
@@ -191,7 +193,10 @@ def choices_of(number: Array, couplings: Array, partners: Array) -> Array:
     """
     q = len(partners)
     exchanged = jnp.stack([number, *[partners[number]] * (q - 1)], -1)
-    return exchanged if q == 2 else jnp.where(_by_pairs(couplings), exchanged, jnp.arange(q))
+    if q == 2:
+        return exchanged
+    any_state = jnp.broadcast_to(jnp.arange(q), exchanged.shape)
+    return jnp.where(_by_pairs(couplings), exchanged, any_state)
 
 
 def cluster_logits(labels: Array, choices: Array, weights: Array, couplings: Array) -> Array:
@@ -201,7 +206,7 @@ def cluster_logits(labels: Array, choices: Array, weights: Array, couplings: Arr
     logits = jax.ops.segment_sum(of_sites, labels.reshape(-1), labels.size)
     # Of pairs there are two choices.
     is_choice = ~_by_pairs(couplings) | (jnp.arange(q) < 2)
-    return logits if q == 2 else jnp.where(is_choice, logits, -jnp.inf)
+    return logits if q == 2 else jnp.where(is_choice[None], logits, -jnp.inf)
 
 
 def _by_pairs(couplings: Array) -> Array:
@@ -211,7 +216,7 @@ def _by_pairs(couplings: Array) -> Array:
 def _raised(log_weights: Array, power: Array) -> Array:
     power = jnp.reshape(power, (*power.shape, *[1] * (log_weights.ndim - power.ndim)))
     # A power of zero leaves a density out, where that is zero too.
-    return jnp.where(power == 0, 0.0, power * log_weights)
+    return power * jnp.where(power == 0, 0.0, log_weights)
 
 
 def _edges(d: Ising | Potts | PairwiseMRF) -> tuple[Ends, Array]:

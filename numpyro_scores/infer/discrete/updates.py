@@ -25,7 +25,12 @@ from numpyro_scores.infer.discrete.elementwise import (
     find_terms,
     unsummed_log_prob,
 )
-from numpyro_scores.infer.discrete.model_trace import Trace, Values, blocks_of
+from numpyro_scores.infer.discrete.model_trace import (
+    Trace,
+    Values,
+    blocks_of,
+    support_sources,
+)
 
 
 class Update:
@@ -166,6 +171,14 @@ class ElementwiseUpdate(Update):
     @classmethod
     def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
         states = finite_states(fn.support)
+        sources = support_sources(name, values, trace_at)
+        if states and sources:
+            raise ValueError(
+                f"Elements are drawn whose states stay the same, but those of site {name!r} depend "
+                f"on {sources}. Give it all states that it may have, and those that are not "
+                "possible the probability zero, by Categorical(logits=jnp.where(is_possible, ..., "
+                "-jnp.inf))."
+            )
         if not states:
             raise ValueError(
                 "Elements are drawn that all have the same finitely many states, but site "

@@ -21,7 +21,7 @@ from numpyro_scores.distributions.boltzmann.base import (
     PartitionSum,
     as_parameter,
 )
-from numpyro_scores.distributions.boltzmann.states import BinaryLogits
+from numpyro_scores.distributions.boltzmann.states import BernoulliLogits
 from numpyro_scores.distributions.boltzmann.sweeps import gibbs_sweeps
 
 
@@ -92,7 +92,7 @@ class RestrictedBoltzmann(BoltzmannDistribution):
         if units.shape[-1:] != (size,):
             raise ValueError(f"{name} must have shape (..., {size}), got shape {units.shape}.")
         if hidden is None:
-            return BinaryLogits(self._hidden_logits(units))
+            return BernoulliLogits(self._hidden_logits(units))
         return self._given_hidden(units)
 
     def free_energy(self, visible: ArrayLike) -> Array:

@@ -17,7 +17,7 @@ from numpyro_scores._validation import check_positive, is_concrete
 from numpyro_scores.distributions.boltzmann.base import PartitionSum, as_parameter
 from numpyro_scores.distributions.boltzmann.joint_rbm import RestrictedBoltzmann
 from numpyro_scores.distributions.boltzmann.states import (
-    BinaryLogits,
+    BernoulliLogits,
     summed_unit_weight,
     unit_weight,
 )
@@ -108,7 +108,7 @@ class BernoulliRBM(RestrictedBoltzmann):
         return jnp.moveaxis(log_probs, 0, -1)
 
     def _given_hidden(self, hidden: Array) -> dist.Distribution:
-        return BinaryLogits(self.visible_bias + hidden @ self.weights.T)
+        return BernoulliLogits(self.visible_bias + hidden @ self.weights.T)
 
     def partition_sum(self) -> PartitionSum:
         num_visible, num_hidden = self.weights.shape

@@ -127,8 +127,39 @@ def summed_unit_weight(bias: Array, field: Array) -> Array:
     return jnp.logaddexp(off, on + field)
 
 
-class BinaryLogits(dist.BernoulliLogits):
-    """NumPyro's `Bernoulli(logits=...)`, whose log density is right at infinite logits too."""
+class LogWeights(constraints.Constraint):
+    """Log weights, which may be infinite."""
+
+    def __init__(self, event_dim: int) -> None:
+        self.event_dim = event_dim
+
+    def __call__(self, x: Any) -> Any:
+        known = x == x
+        return known.all(-1) if self.event_dim else known
+
+    def feasible_like(self, prototype: Any) -> Any:
+        return jnp.zeros_like(prototype)
+
+    def tree_flatten(self) -> tuple:
+        return (), ((), {"event_dim": self.event_dim})
+
+    def eq(self, other: object, static: bool = False) -> bool:
+        return isinstance(other, LogWeights) and self.event_dim == other.event_dim
+
+    def __hash__(self) -> int:
+        return hash(self.event_dim)
+
+
+class CategoricalLogits(dist.CategoricalLogits):
+    """NumPyro's `Categorical(logits=...)`, which takes logits of minus infinity too."""
+
+    arg_constraints = {"logits": LogWeights(1)}
+
+
+class BernoulliLogits(dist.BernoulliLogits):
+    """NumPyro's `Bernoulli(logits=...)`, which is right at infinite logits too."""
+
+    arg_constraints = {"logits": LogWeights(0)}
 
     @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: Any = None) -> Array:
@@ -138,8 +169,8 @@ class BinaryLogits(dist.BernoulliLogits):
 def from_logits(logits: Array) -> dist.Distribution:
     """One of the states `0, 1, ...` at each site, from unnormalised logits on the last axis."""
     if logits.shape[-1] == 2:
-        return BinaryLogits(logits[..., 1] - logits[..., 0])
-    return dist.Categorical(logits=logits)
+        return BernoulliLogits(logits[..., 1] - logits[..., 0])
+    return CategoricalLogits(logits)
 
 
 def most_probable(d: Any) -> Array:
@@ -159,7 +190,7 @@ class Spin(dist.Distribution):
     :param logits: :math:`\log p(+1) - \log p(-1)`.
     """
 
-    arg_constraints = {"logits": constraints.real}
+    arg_constraints = {"logits": LogWeights(0)}
     support = spin
     has_enumerate_support = True
 

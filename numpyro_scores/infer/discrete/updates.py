@@ -176,8 +176,7 @@ class ElementwiseUpdate(Update):
             raise ValueError(
                 f"Elements are drawn whose states stay the same, but those of site {name!r} depend "
                 f"on {sources}. Give it all states that it may have, and those that are not "
-                "possible the probability zero, by Categorical(logits=jnp.where(is_possible, ..., "
-                "-jnp.inf))."
+                "possible the probability zero, by a Categorical."
             )
         if not states:
             raise ValueError(

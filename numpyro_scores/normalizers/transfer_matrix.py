@@ -4,6 +4,7 @@
 """The sum over the states of a lattice, row by row."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array, lax
 
 from numpyro_scores.distributions import BoltzmannDistribution
 from numpyro_scores.distributions.boltzmann.lattices import Lattice
+from numpyro_scores.distributions.boltzmann.states import forbidden, lowered
 from numpyro_scores.normalizers._base import ExactMethod
 
 MAX_ROW_STATES = 2**12
@@ -56,52 +58,74 @@ class TransferMatrix(ExactMethod):
         height, width, q = site.shape
         periodic = distribution.periodic
         row_states = _states(q, width)
+        is_state = jax.nn.one_hot(row_states, q, dtype=site.dtype)
+
         ahead = jnp.roll(row_states, -1, 1)
         last = 0 if width == 1 else width if periodic else width - 1
         within = jnp.sum(pair[row_states, ahead][:, :last], 1)
-        rows = within + sum(site[:, j, row_states[:, j]] for j in range(width))
+        rows = within + forbidden(jnp.einsum("kjq,sjq->ks", lowered(site), is_state))
+
+        def across(first):
+            """What the columns between two rows weigh, for some states of the first."""
+            of_first = lowered(pair[row_states[first]])
+            return forbidden(jnp.einsum("bjq,sjq->bs", of_first, is_state))
 
         most = max(1, int(math.log(MAX_GROUP_STATES, q)))  # columns that go through one matrix
         groups = [_states(q, min(most, width - start)) for start in range(0, width, most)]
         log_matrices = [jnp.sum(pair[states[:, None], states], -1) for states in groups]
         is_narrow = most * (jnp.max(pair) - jnp.min(pair)) < MAX_RANGE
-
-        def transfer(log_sums, row):
-            def across_columns(product, log_matrices, log_sums):
-                # The first columns of a row become the last ones of the next, until all have.
-                for log_matrix in log_matrices:
-                    log_sums = log_sums.reshape(-1, len(log_matrix), q**width // len(log_matrix))
-                    log_sums = product(log_sums, log_matrix)
-                return log_sums.reshape(-1, q**width)
-
-            log_sums = lax.cond(
-                is_narrow,
-                lambda x: across_columns(_log_product, log_matrices, x),
-                lambda x: across_columns(_log_sum_product, [pair] * width, x),
-                log_sums,
-            )
-            return log_sums + row[None], None
-
-        if not periodic or height == 1:
-            return _log_sum(lax.scan(jax.checkpoint(transfer), rows[:1], rows[1:])[0])
-
-        # Derivatives compute a block of first rows again instead of keeping all of them.
-        @jax.checkpoint
-        def log_sum(first):
-            columns = row_states.T
-            across = sum(pair[column[first][:, None], column] for column in columns)
-            start = rows[0, first][:, None] + across + rows[1][None]
-            return _log_sum(lax.scan(jax.checkpoint(transfer), start, rows[2:])[0] + across)
-
+        is_torus = periodic and height > 1
         powers = (q**j for j in range(width, -1, -1))  # that divide the number of row states
         size = next(size for size in powers if size * q**width <= ENTRIES_AT_A_TIME)
-        return _log_sum(lax.map(log_sum, jnp.arange(q**width).reshape(-1, size)))
+        of_torus = (across if is_torus else None), size
+        return lax.cond(
+            is_narrow,
+            lambda rows: _log_sum_of_rows(_log_product, log_matrices, rows, *of_torus),
+            lambda rows: _log_sum_of_rows(_log_sum_product, [pair] * width, rows, *of_torus),
+            rows,
+        )
+
+
+def _log_sum_of_rows(
+    product: Callable[[Array, Array], Array],
+    log_matrices: list[Array],
+    rows: Array,
+    across: Callable[[Array], Array] | None,
+    size: int,
+) -> Array:
+    """
+    :param log_matrices: of groups of columns, from left to right.
+    :param rows: the log weight of each state of each row by itself.
+    :param across: of a torus the log weights between its last and its first row.
+    :param size: how many states of the first row of a torus are taken at a time.
+    """
+    num_row_states = rows.shape[1]
+
+    @jax.checkpoint
+    def transfer(log_sums: Array, row: Array) -> tuple[Array, None]:
+        # The first columns of a row become the last ones of the next, until all have.
+        for log_matrix in log_matrices:
+            n = len(log_matrix)
+            log_sums = product(log_sums.reshape(-1, n, num_row_states // n), log_matrix)
+        return log_sums.reshape(-1, num_row_states) + row[None], None
+
+    if across is None:
+        return _log_sum(lax.scan(transfer, rows[:1], rows[1:])[0])
+
+    # Derivatives compute a block of first rows again instead of keeping all of them.
+    @jax.checkpoint
+    def log_sum(first: Array) -> Array:
+        between = across(first)
+        start = rows[0, first][:, None] + between + rows[1][None]
+        return _log_sum(lax.scan(transfer, start, rows[2:])[0] + between)
+
+    return _log_sum(lax.map(log_sum, jnp.arange(num_row_states).reshape(-1, size)))
 
 
 def _states(num_states: int, num_sites: int) -> Array:
     """All states of some sites, the first site changing slowest."""
     numbers = jnp.arange(num_states**num_sites)[:, None]
-    return numbers // num_states ** jnp.arange(num_sites)[::-1] % num_states
+    return numbers // num_states ** jnp.arange(num_sites)[None, ::-1] % num_states
 
 
 def _log_product(x: Array, log_matrix: Array) -> Array:

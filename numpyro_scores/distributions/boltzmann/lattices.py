@@ -152,7 +152,7 @@ class Ising(Lattice):
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         field = self.field if self.field.ndim == 0 else self.split(self.field)[block]
         neighbors = self._blocks.neighbor_sum(block, blocks)
-        return Spin(2 * (self.coupling * neighbors + field))
+        return Spin(2 * (self.coupling * neighbors + jnp.broadcast_to(field, neighbors.shape)))
 
     def partition_sum(self) -> PartitionSum:
         num_sites = self.event_shape[0] * self.event_shape[1]
@@ -237,7 +237,8 @@ class Potts(Lattice):
         axis = -1 - self._blocks.site_ndim
         z = tuple(indicators(x, self.num_states, axis) for x in blocks)
         agreeing = jnp.moveaxis(self._blocks.neighbor_sum(block, z), axis, -1)
-        return from_logits(forbidden(lowered(self.coupling) * agreeing + lowered(field)))
+        field = jnp.broadcast_to(lowered(field), agreeing.shape)
+        return from_logits(forbidden(lowered(self.coupling) * agreeing + field))
 
     def partition_sum(self) -> PartitionSum:
         num_sites = self.event_shape[0] * self.event_shape[1]

@@ -124,7 +124,8 @@ class PairwiseMRF(ColoredDistribution):
         messages = jnp.einsum(
             "ndab,...ndb->...na", directed, indicators(neighbors, self.num_states)
         )
-        return from_logits(forbidden(messages + lowered(self.fields[self._blocks.sites[block]])))
+        fields = lowered(self.fields[self._blocks.sites[block]])
+        return from_logits(forbidden(messages + jnp.broadcast_to(fields, messages.shape)))
 
     def partition_sum(self) -> PartitionSum:
         return PartitionSum(

@@ -18,6 +18,7 @@ from numpyro_scores.distributions.boltzmann.base import PartitionSum, as_paramet
 from numpyro_scores.distributions.boltzmann.joint_rbm import RestrictedBoltzmann
 from numpyro_scores.distributions.boltzmann.states import (
     BernoulliLogits,
+    plus,
     summed_unit_weight,
     unit_weight,
 )
@@ -84,7 +85,7 @@ class BernoulliRBM(RestrictedBoltzmann):
         return unit_weight(self.visible_bias, x) + of_hidden
 
     def _hidden_logits(self, visible: Array) -> Array:
-        return self.hidden_bias + visible @ self.weights
+        return plus(visible @ self.weights, self.hidden_bias)
 
     def site_log_probs(self, x: ArrayLike) -> Array:
         r"""
@@ -108,7 +109,7 @@ class BernoulliRBM(RestrictedBoltzmann):
         return jnp.moveaxis(log_probs, 0, -1)
 
     def _given_hidden(self, hidden: Array) -> dist.Distribution:
-        return BernoulliLogits(self.visible_bias + hidden @ self.weights.T)
+        return BernoulliLogits(plus(hidden @ self.weights.T, self.visible_bias))
 
     def partition_sum(self) -> PartitionSum:
         num_visible, num_hidden = self.weights.shape
@@ -195,7 +196,7 @@ class GaussianBernoulliRBM(RestrictedBoltzmann):
         return (visible / self.visible_scale**2) @ self.weights
 
     def _hidden_logits(self, visible: Array) -> Array:
-        return self.hidden_bias + self._hidden_fields(visible)
+        return plus(self._hidden_fields(visible), self.hidden_bias)
 
     def _given_hidden(self, hidden: Array) -> dist.Distribution:
         return dist.Normal(self.visible_mean + hidden @ self.weights.T, self.visible_scale)

@@ -123,8 +123,13 @@ def summed_unit_weight(bias: Array, field: Array) -> Array:
     r"""
     :math:`\log \sum_{x \in \{0, 1\}} e^{(b + f) x}`, a softplus, of units of bias b and field f.
     """
-    off, on = clamped(bias)
+    off, on = clamped(jnp.broadcast_to(bias, field.shape))
     return jnp.logaddexp(off, on + field)
+
+
+def plus(field: Array, bias: Array) -> Array:
+    """The sum of what each point of a batch and what all points have."""
+    return field + jnp.broadcast_to(bias, field.shape)
 
 
 class LogWeights(constraints.Constraint):

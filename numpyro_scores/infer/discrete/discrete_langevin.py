@@ -102,7 +102,7 @@ class DiscreteLangevin(InformedKernel):
         is_at = site.is_at(value)
         if site.update.joint:
             number = jnp.reshape(jnp.arange(len(site.states)), (-1, *[1] * value.ndim))
-            distance = number - jnp.sum(jnp.where(is_at, number, 0), axis=0)
+            distance = number - jnp.sum(jnp.where(is_at, number, 0), axis=0, keepdims=True)
         else:
             distance = ~is_at
         logits = point.differences[site.name] / 2 - distance**2 / (4 * adapt_state.step_size)

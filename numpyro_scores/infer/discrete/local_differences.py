@@ -87,7 +87,7 @@ class LocalSite:
 
     def is_at(self, value: Array) -> Array:
         """Whether each element is in each state, `(num_states, *shape)`."""
-        return value == self.column(value.ndim)
+        return value[None] == self.column(value.ndim)
 
     def pick(self, chosen: Array, dtype: Any) -> Array:
         """The state of each element at which `chosen`, of shape `(num_states, *shape)`, is true."""
@@ -112,15 +112,16 @@ class LocalSite:
             ]
             log_density += d.join(
                 tuple(
-                    conditional.log_prob(self.column(block.ndim))
-                    for conditional, block in zip(conditionals, blocks, strict=True)
+                    jax.vmap(conditional.log_prob)(jnp.array(self.states))
+                    for conditional in conditionals
                 )
             )
         else:
             log_density += log_weights[0]
         if gradient is not None:
-            log_density += gradient * self.column(value.ndim)
-        return log_density - jnp.sum(jnp.where(self.is_at(value), log_density, 0.0), axis=0)
+            log_density += gradient[None] * self.column(value.ndim)
+        at_value = jnp.where(self.is_at(value), log_density, 0.0)
+        return log_density - jnp.sum(at_value, axis=0, keepdims=True)
 
     def _check_gradients(self, kernel: str, values: Values, trace_at: Trace) -> None:
         x = values[self.name]

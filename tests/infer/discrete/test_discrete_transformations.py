@@ -49,16 +49,16 @@ def test_replica_exchange_has_the_posterior(name):
 
     @jax.jit
     def run(state):
-        return lax.scan(lambda s, _: (kernel.sample(s, (), {}), None), state, length=15)[0]
+        return lax.scan(lambda s, _: (kernel.sample(s, (), {}), None), state, length=25)[0]
 
     drawn = np.asarray(run(state).z["x"], float)
     x, pi = exact(KERNELS[name](noisy))
     flat, values = drawn.reshape(-1, 4), x.reshape(-1, 4)
-    pairs = np.triu_indices(4)
+    pairs = np.triu_indices(4, 1)
     products = flat[:, pairs[0]] * flat[:, pairs[1]]
     expected = pi @ (values[:, pairs[0]] * values[:, pairs[1]])
-    assert_within(products.mean(0), expected, products.std(0) / np.sqrt(len(drawn)) + 1e-9, 5)
-    assert_within(flat.mean(0), pi @ values, flat.std(0) / np.sqrt(len(drawn)), 5)
+    assert_within(products.mean(0), expected, products.std(0) / np.sqrt(len(drawn)), 4.5)
+    assert_within(flat.mean(0), pi @ values, flat.std(0) / np.sqrt(len(drawn)), 4.5)
 
 
 def test_many_data_sets_at_once_after_a_look_at_one():

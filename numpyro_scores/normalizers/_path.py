@@ -161,7 +161,11 @@ def path_to(
         )
     leaves = zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
     for a, b in leaves:
-        if is_concrete(a) and is_concrete(b) and np.any(np.isinf(a) & (np.asarray(a) != b)):
+        if (
+            is_concrete(a)
+            and is_concrete(b)
+            and np.any(np.isinf(a) & (np.asarray(a) != np.asarray(b)))
+        ):
             raise ValueError(
                 "base must not forbid states that the distribution allows: its fields (biases) are "
                 "infinite where those of the distribution are not."

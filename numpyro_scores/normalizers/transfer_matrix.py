@@ -63,7 +63,7 @@ class TransferMatrix(ExactMethod):
         ahead = jnp.roll(row_states, -1, 1)
         last = 0 if width == 1 else width if periodic else width - 1
         within = jnp.sum(pair[row_states, ahead][:, :last], 1)
-        rows = within + forbidden(jnp.einsum("kjq,sjq->ks", lowered(site), is_state))
+        rows = within[None] + forbidden(jnp.einsum("kjq,sjq->ks", lowered(site), is_state))
 
         def across(first):
             """What the columns between two rows weigh, for some states of the first."""

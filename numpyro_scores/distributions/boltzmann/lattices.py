@@ -228,7 +228,8 @@ class Potts(Lattice):
     def _log_weight(self, x: Array) -> Array:
         z = indicators(x, self.num_states)
         of_edges = lowered(self.coupling) * self._sum_over_edges(z)
-        return forbidden(of_edges + jnp.sum(lowered(self.field) * z))
+        of_field = jnp.sum(jnp.broadcast_to(lowered(self.field), z.shape) * z)
+        return forbidden(of_edges + of_field)
 
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         field = self.field

@@ -172,3 +172,24 @@ def test_a_start_of_many_chains_of_copies():
         numpyro.sample("x", ns.Ising((1, 2), 0.3, periodic=False).expand([3]).to_event(1))
 
     assert draw(ns.BlockGibbs(model), random.key(0), 5).z["x"].shape == (5, 3, 1, 2)
+
+
+def hard_copies():
+    """All that arrays of different ranks and infinite weights can be in a model."""
+    with numpyro.plate("copies", 2), numpyro.handlers.scale(scale=np.array([0.5, 2.0])):
+        with numpyro.handlers.mask(mask=np.array([True, False])):
+            x = numpyro.sample("x", ns.Potts((2, 2), 3, -np.inf, np.zeros(3)))
+            numpyro.sample("y", dist.Normal(x, 1.0).to_event(2), obs=np.stack([Y, Y]))
+
+
+@pytest.mark.parametrize("switch", ["rank promotion", "NaN"])
+@pytest.mark.parametrize(
+    "name", [k if k == "SwendsenWang" else pytest.param(k, marks=pytest.mark.slow) for k in KERNELS]
+)
+def test_under_the_switches_of_jax(name, switch):
+    switched = jax.debug_nans(True) if switch == "NaN" else jax.numpy_rank_promotion("raise")
+    with switched:
+        drawn = draw(KERNELS[name](hard_copies), random.key(0), 3).z["x"]
+    assert np.all(np.isin(drawn, (0, 1, 2)))
+    kept = np.asarray(drawn)[:, 0]  # the masked copy has all states
+    assert np.all(kept[:, 0] != kept[:, 1]) and np.all(kept[..., 0] != kept[..., 1])

@@ -168,7 +168,8 @@ class BernoulliLogits(dist.BernoulliLogits):
 
     @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: Any = None) -> Array:
-        return jax.nn.log_sigmoid(jnp.where(jnp.asarray(value) == 1, self.logits, -self.logits))
+        logits = jnp.asarray(self.logits)
+        return jax.nn.log_sigmoid(jnp.where(jnp.asarray(value) == 1, logits, -logits))
 
 
 def from_logits(logits: Array) -> dist.Distribution:
@@ -183,7 +184,7 @@ def most_probable(d: Any) -> Array:
     if isinstance(d, Spin):
         return jnp.where(d.logits > 0, 1, -1).astype(jnp.int8)
     if isinstance(d, dist.BernoulliLogits):
-        return (d.logits > 0).astype(jnp.int8)
+        return jnp.asarray(d.logits > 0).astype(jnp.int8)
     return jnp.argmax(d.logits, -1).astype(jnp.int8)
 
 

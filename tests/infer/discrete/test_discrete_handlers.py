@@ -41,7 +41,7 @@ def pair(coupling=0.9):
     return ns.Ising((1, 2), coupling, 0.3, periodic=False)
 
 
-def observe(x, shape=None):
+def observe(x):
     data = np.resize(Y, x.shape)
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(x.ndim), obs=data)
 
@@ -116,13 +116,6 @@ def likelihood():
             numpyro.sample("y", dist.Normal(x, 1.0).mask(SOME).to_event(2), obs=Y)
 
 
-def likelihood_of_events():
-    """A scale of a batch beside an axis of the event of the same size."""
-    x = numpyro.sample("x", pair().expand([2]).to_event(1))
-    with numpyro.plate("copies", 2), handlers.scale(scale=POWERS):
-        numpyro.sample("y", dist.Normal(x[:, 0], 1.0).to_event(1), obs=Y[:, 0])
-
-
 def antiferromagnet():
     with handlers.scale(scale=0.6), numpyro.plate("copies", 2):
         observe_in_plate(numpyro.sample("x", pair(-0.9)))
@@ -138,7 +131,8 @@ def labels():
 def elements():
     with numpyro.plate("elements", 4), handlers.mask(mask=np.array([True, True, False, True])):
         with handlers.scale(scale=np.array([1.0, 2.0, 1.0, 0.5])):
-            observe(numpyro.sample("x", dist.Categorical(np.array([0.2, 0.5, 0.3]))))
+            x = numpyro.sample("x", dist.Categorical(np.array([0.2, 0.5, 0.3])))
+    observe(x)
 
 
 def mixture():
@@ -169,7 +163,6 @@ LATTICES = {
     "sample_shape": (sample_shape, SPIN, (2, 1, 2)),
     "nested plates": (nested_plates, SPIN, (2, 2, 1, 2)),
     "likelihood": (likelihood, SPIN, (2, 1, 2)),
-    "likelihood of events": (likelihood_of_events, SPIN, (2, 1, 2)),
     "negative coupling": (antiferromagnet, SPIN, (2, 1, 2)),
     "three states": (labels, TERNARY, (2, 1, 2)),
 }
@@ -185,7 +178,7 @@ QUICK = {
     ("SwendsenWang", "nested plates"),
     ("SwendsenWang", "three states"),
     ("GibbsWithGradients", "mask beneath to_event"),
-    ("DiscreteLangevin", "likelihood of events"),
+    ("DiscreteLangevin", "likelihood"),
     ("BlockGibbs", "machine"),
 }
 CELLS = [

@@ -151,11 +151,15 @@ class BlockDistribution(BoltzmannDistribution):
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         """The distribution of one block given the others; its own entry is not looked at."""
 
-    def random_point(self, key: Array, batch_shape: tuple[int, ...] = ()) -> Array:
+    def random_point(
+        self, key: Array, batch_shape: tuple[int, ...] = (), *, allowed: bool = True
+    ) -> Array:
         """
         A point to start a chain from, at which each discrete site has one of its states with equal
         probabilities, and continuous sites are drawn given the discrete ones. States are int8. If
         such a point has probability zero, one near by that has not, where sweeps find it.
+
+        :param allowed: whether to look for one, which takes longer to compile.
         """
         key, key_allowed = random.split(key)
         dtype = jnp.int8 if self.is_discrete else float
@@ -171,7 +175,8 @@ class BlockDistribution(BoltzmannDistribution):
                 continuous.append(k)
         for k in continuous:
             blocks[k] = jnp.asarray(self._conditional(k, tuple(blocks)).sample(keys[k]))
-        return allowed_point(self, key_allowed, self.join(tuple(blocks)))
+        point = self.join(tuple(blocks))
+        return allowed_point(self, key_allowed, point) if allowed else point
 
     def gibbs_steps(self, key: Array, x: ArrayLike, num_steps: int = 1) -> Array:
         """

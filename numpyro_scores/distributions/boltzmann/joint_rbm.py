@@ -145,7 +145,9 @@ class HiddenThenVisible(NamedTuple):
             return self.rbm.conditional(visible=visible)
         return self.rbm.conditional(hidden=hidden)
 
-    def random_point(self, key: Array, batch_shape: tuple[int, ...] = ()) -> Array:
+    def random_point(
+        self, key: Array, batch_shape: tuple[int, ...] = (), *, allowed: bool = True
+    ) -> Array:
         shape = (*batch_shape, *self.rbm.event_shape)
         x = random.bernoulli(key, 0.5, shape)
         # A clamped unit is as it is.

@@ -45,11 +45,13 @@ class Planned(NamedTuple):
 
     - **settings** - the shapes of the arguments, and what is no array among them.
     - **names** - the sites that the kernel updates.
+    - **forbids** - whether states may have probability zero, so that a start must be looked for.
     - **plan** - how.
     """
 
     settings: tuple
     names: list[str]
+    forbids: bool
     plan: Any
 
 
@@ -113,7 +115,8 @@ class DiscreteKernel(ChainKernel):
         names = self._found.names
 
         def start(key):
-            sites = self._trace_at(model_args, model_kwargs).start(key)
+            trace_at = self._trace_at(model_args, model_kwargs)
+            sites = trace_at.start(key, self._found.forbids)
             return {name: jnp.asarray(sites[name]["value"]) for name in names}
 
         if is_prng_key(rng_key):
@@ -183,7 +186,8 @@ class DiscreteKernel(ChainKernel):
                     "enumerate: leave infer={'enumerate': 'parallel'} out."
                 )
             fns = {name: latent[name].fn for name in names}
-            return Planned(settings, names, self._plan(fns, values, trace_at))
+            forbids = any(site.forbids for site in latent.values())
+            return Planned(settings, names, forbids, self._plan(fns, values, trace_at))
 
     def _sample_chains(self, state, model_args, model_kwargs):
         size = sum(math.prod(x.shape[1:]) for x in state.z.values())

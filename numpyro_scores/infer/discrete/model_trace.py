@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, subsample_plate_sizes
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.ops.provenance import eval_provenance
 
+from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.distributions.boltzmann.base import BlockDistribution
 from numpyro_scores.distributions.boltzmann.joint_rbm import HiddenThenVisible, RestrictedBoltzmann
@@ -29,11 +31,13 @@ class Latent(NamedTuple):
 
     - **fn** - its distribution, if that is discrete, or else None.
     - **value** - a value of it.
+    - **forbids** - whether some of its states may have probability zero.
     - **is_enumerated** - whether the model asks for its enumeration.
     """
 
     fn: Any
     value: Array
+    forbids: bool
     is_enumerated: bool
 
 
@@ -57,9 +61,10 @@ class Trace:
         with substitute(data=values), seed(rng_seed=random.key(0)):
             return self._run()
 
-    def start(self, rng_key: Array) -> Any:
-        """At values to start a chain from."""
-        with substitute(substitute_fn=init_to_states), seed(rng_seed=rng_key):
+    def start(self, rng_key: Array, allowed: bool = True) -> Any:
+        """At values to start a chain from; `allowed` ones are looked for if a state may not be."""
+        init = partial(init_to_states, allowed=allowed)
+        with substitute(substitute_fn=init), seed(rng_seed=rng_key):
             return self._run()
 
     def latent(self, rng_key: Array, kernel: str) -> dict[str, Latent]:
@@ -70,8 +75,8 @@ class Trace:
         """
         enumerated: dict[str, bool] = {}
 
-        def run(key: Array) -> dict[str, tuple[Any, Array]]:
-            sites = self.start(key)
+        def run(key: Array, allowed: bool) -> dict[str, tuple[Any, Array]]:
+            sites = self.start(key, allowed)
             subsampled = sorted(subsample_plate_sizes(sites))
             if subsampled:
                 raise ValueError(
@@ -87,8 +92,12 @@ class Trace:
             return found
 
         # One program in place of many small ones, where nothing else is compiled yet.
-        found = jax.jit(run)(rng_key)
-        return {name: Latent(*found[name], enumerated[name]) for name in enumerated}
+        program = jax.jit(run, static_argnames="allowed")
+        found = program(rng_key, allowed=False)
+        forbids = {name: _forbids(fn) for name, (fn, _) in found.items()}
+        if any(forbids.values()):
+            found = program(rng_key, allowed=True)
+        return {name: Latent(*found[name], forbids[name], enumerated[name]) for name in enumerated}
 
 
 def blocks_of(fn: Any) -> Any:
@@ -99,21 +108,28 @@ def blocks_of(fn: Any) -> Any:
     return d if isinstance(d, BlockDistribution) else None
 
 
-def init_to_states(site: Any) -> Any:
+def _forbids(fn: Any) -> bool:
+    if fn is None or blocks_of(fn) is None:
+        return False
+    leaves = jax.tree.leaves(fn)
+    return not all(map(is_concrete, leaves)) or any(np.any(np.isinf(x)) for x in leaves)
+
+
+def init_to_states(site: Any, allowed: bool = True) -> Any:
     """The sites of a `BlockDistribution` at random; others as NumPyro would start them."""
     if site["type"] == "sample" and not site["is_observed"]:
         blocks = blocks_of(site["fn"])
         if blocks is not None:
             shape = (*site["kwargs"]["sample_shape"], *site["fn"].shape())
             copies = shape[: len(shape) - len(base_of(site["fn"]).event_shape)]
-            return _random_point(blocks, site["kwargs"]["rng_key"], copies)
+            return _random_point(blocks, site["kwargs"]["rng_key"], copies, allowed)
         return init_to_uniform(site)
 
 
 # One program in place of many small ones, where nothing else is compiled yet.
-@partial(jax.jit, static_argnames="copies")
-def _random_point(blocks: Any, key: Array, copies: tuple[int, ...]) -> Array:
-    return blocks.random_point(key, copies)
+@partial(jax.jit, static_argnames=("copies", "allowed"))
+def _random_point(blocks: Any, key: Array, copies: tuple[int, ...], allowed: bool) -> Array:
+    return blocks.random_point(key, copies, allowed=allowed)
 
 
 def support_sources(name: str, values: Values, trace_at: Trace) -> list[str]:

@@ -152,7 +152,7 @@ class DiscreteKernel(ChainKernel):
         kwargs = {k: v for k, v in model_kwargs.items() if k != GIBBS_SITES_KWARG}
         conditioned = set(model_kwargs.get(GIBBS_SITES_KWARG, {}))
         arrays, rest, _ = parted((model_args, kwargs, sorted(conditioned)))
-        dtypes = [jax.dtypes.canonicalize_dtype(array.dtype) for array in arrays]
+        dtypes = [jax.dtypes.canonicalize_dtype(x.dtype, True) for x in arrays]  # keys, too
         settings = (*rest, *(f"{d}{x.shape}" for d, x in zip(dtypes, arrays, strict=True)))
         if all(map(is_concrete, arrays)):
             self._planned = self._find(model_args, kwargs, conditioned, settings)

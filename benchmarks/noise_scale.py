@@ -39,7 +39,7 @@ PRIOR = ns.DiffusionPrior(denoise, ns.VarianceExploding(0.02, 10.0), NUM_POINTS)
 
 
 def model(y):
-    x = numpyro.sample("x", PRIOR)
+    x: Any = numpyro.sample("x", PRIOR)
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
     numpyro.sample("y", dist.Normal(x[SEEN], noise).to_event(1), obs=y)
 

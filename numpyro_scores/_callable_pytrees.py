@@ -123,7 +123,7 @@ class CallablePytree:
     @classmethod
     def tree_unflatten(cls, aux: tuple, children: Any) -> "CallablePytree":
         # JAX may put anything in the place of a leaf: nothing is looked at before the call.
-        tree = object.__new__(cls)
+        tree: Any = object.__new__(cls)
         tree._f, tree._flat = None, (tuple(children), aux)
         return tree
 

@@ -64,9 +64,10 @@ class EnergyDistribution(PointwiseDistribution):
         validate_args: bool | None = None,
     ):
         if is_density(energy):
+            density: Any = energy
             if support is constraints.real:
-                support = energy.support
-            energy = partial(_negative_log_prob, energy)
+                support = density.support
+            energy = partial(_negative_log_prob, density)
         self.energy = as_pytree("energy", energy)
         self.log_normalizer = log_normalizer
         check_log_normalizer(log_normalizer)

@@ -72,7 +72,7 @@ class ProductOfExperts(PointwiseDistribution):
         super().__init__(experts[0].event_shape, supports[0], validate_args=validate_args)
 
     def _log_density(self, x: Array) -> Array:
-        log_density = sum(
+        log_density: Any = sum(
             _raised(expert.log_prob(x), power)
             for power, expert in zip(self.powers, self.experts, strict=True)
         )
@@ -88,7 +88,7 @@ class ProductOfExperts(PointwiseDistribution):
         )
 
 
-def _raised(log_density: Array, power: Array) -> Array:
+def _raised(log_density: Any, power: Array) -> Any:
     """The log density of a power; to the power 0 nothing is left of a density that is zero."""
     is_nothing = (power == 0) & (log_density == -jnp.inf)
     return jnp.where(is_nothing, 0.0, power * jnp.where(is_nothing, 0.0, log_density))

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from numpyro.handlers import seed, substitute, trace
-from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_scores.infer.discrete.base import DiscreteKernel
+from numpyro_scores.infer.discrete.model_trace import init_to_states
 from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
@@ -135,11 +136,14 @@ class ReplicaExchange(ChainKernel):
         """The first state, of one chain or, given a batch of keys, of as many."""
         model_kwargs = {} if model_kwargs is None else dict(model_kwargs)
         seeded = seed(self._model, random.key(0))
-        started = trace(substitute(seeded, substitute_fn=init_to_uniform))
+        started = trace(substitute(seeded, substitute_fn=init_to_states))
         model_trace = started.get_trace(*model_args, **model_kwargs)
         check_observations(model_trace)  # of the kernel, which may be NumPyro's, nobody else asks
         self._ladder.check_model(model_trace)
         self._num_warmup = num_warmup
+        if isinstance(self._kernel, DiscreteKernel):  # whose init looks at values, here traced
+            rung = jnp.asarray(self._ladder.rungs)[0]
+            self._kernel.look(model_args, {**model_kwargs, RUNG: rung})
         return self._init_chains(rng_key, init_params, num_warmup, model_args, model_kwargs)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):

@@ -8,7 +8,7 @@ from numpyro_scores.normalizers.annealed_importance import (
     AnnealedImportanceSampling,
     ReverseAnnealedImportanceSampling,
 )
-from numpyro_scores.normalizers.choice import log_normalizer
+from numpyro_scores.normalizers.default_method import log_normalizer
 from numpyro_scores.normalizers.enumeration import Enumeration
 from numpyro_scores.normalizers.thermodynamic import ThermodynamicIntegration
 from numpyro_scores.normalizers.transfer_matrix import TransferMatrix

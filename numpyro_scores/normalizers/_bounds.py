@@ -52,7 +52,9 @@ def log_mean_bound(log_weights: Array, failure: float) -> Array:
     def halve(_, bracket):
         refuted, accepted = bracket
         middle = (refuted + accepted) / 2
-        growth = jnp.logaddexp(jnp.log1p(-fractions), jnp.log(fractions) + relative - middle)
+        growth = jnp.logaddexp(
+            jnp.log1p(-fractions), jnp.log(fractions) + (relative - middle)[None]
+        )
         is_refuted = logsumexp(jnp.sum(growth, 1)) > enough
         return jnp.where(is_refuted, middle, refuted), jnp.where(is_refuted, accepted, middle)
 

@@ -7,14 +7,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 from numpyro.util import is_prng_key
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, is_concrete
 from numpyro_scores.distributions import BlockDistribution, BoltzmannDistribution
 from numpyro_scores.distributions.boltzmann.joint_rbm import RestrictedBoltzmann
+from numpyro_scores.distributions.boltzmann.states import most_probable
 
 Blocks = tuple[Array, ...]
+
+# What is forbidden at the end of a path costs this much half way.
+RISE = 8.0
 
 
 class Path(NamedTuple):
@@ -22,7 +27,8 @@ class Path(NamedTuple):
     The members :math:`p_\beta` of a family whose parameters are :math:`1 - \beta` times those of
     `start`, where all sites are independent, plus :math:`\beta` times those of `end`. Where the log
     weight is linear in the parameters this is the geometric path :math:`p_0^{1 - \beta}
-    p_1^\beta`.
+    p_1^\beta`. A parameter that is infinite at the end alone, since it forbids something, has the
+    value :math:`\pm c\,\beta / (1 - \beta)` more on the way.
 
     The largest block is summed out of all weights: they are of the marginal distribution of the
     others, whose chain draws the largest block anew at each step. Blocks have one axis of chains,
@@ -35,7 +41,7 @@ class Path(NamedTuple):
     end: BlockDistribution
 
     def at(self, beta: Array | float) -> BlockDistribution:
-        return jax.tree.map(lambda a, b: (1 - beta) * a + beta * b, self.start, self.end)
+        return jax.tree.map(lambda a, b: _between(a, b, beta), self.start, self.end)
 
     def summed(self) -> int:
         """The block that is summed out."""
@@ -65,11 +71,18 @@ class Path(NamedTuple):
 
     def _log_weight(self, beta, blocks, summed):
         d = self.at(beta)
+        # Any value will do that has a positive probability, if there is one.
+        for k in summed:
+            conditional = d.conditional(k, blocks)
+            if conditional.is_discrete:
+                likely = most_probable(jax.tree.map(lax.stop_gradient, conditional))
+                blocks = (*blocks[:k], likely.astype(blocks[k].dtype), *blocks[k + 1 :])
         log_weight = d.log_prob(d.join(blocks))
+        is_possible = ~jnp.isneginf(log_weight)
         for k in summed:
             log_probs = jnp.asarray(d.conditional(k, blocks).log_prob(blocks[k]))
             log_weight -= jnp.sum(log_probs.reshape(len(log_weight), -1), 1)
-        return log_weight
+        return jnp.where(is_possible, log_weight, -jnp.inf)
 
     def sweep(self, beta: Array | float, key: Array, blocks: Blocks) -> Blocks:
         r"""Each block anew, from its conditional distribution under :math:`p_\beta`."""
@@ -98,12 +111,27 @@ class Path(NamedTuple):
         def level(carry, inputs):
             blocks, log_weights = carry
             before, after, key = inputs
-            log_weights += self.log_weight(after, blocks) - self.log_weight(before, blocks)
+            # What has once become impossible stays so, wherever its sweeps go on to.
+            is_lost = jnp.isneginf(log_weights)
+            old = jnp.where(is_lost, 0.0, self.log_weight(before, blocks))
+            log_weights += jnp.where(is_lost, 0.0, self.log_weight(after, blocks)) - old
             return (self.sweep(after, key, blocks), log_weights), None
 
         log_weights = jnp.zeros_like(self.log_weight(betas[0], blocks))
         inputs = betas[:-1], betas[1:], random.split(key, len(betas) - 1)
         return lax.scan(level, (blocks, log_weights), inputs)[0]
+
+
+def _between(start: Array, end: Array, beta: Array | float) -> Array:
+    """A parameter between its values at the two ends of the path."""
+    finite_start = jnp.where(jnp.isinf(start), 0.0, start)
+    finite_end = jnp.where(jnp.isinf(end), 0.0, end)
+    value = (1 - beta) * finite_start + beta * finite_end
+    before_end = jnp.where(beta < 1, 1 - beta, 1.0)
+    softened = value + jnp.sign(end) * RISE * beta / before_end
+    at_end = jnp.where(beta < 1, softened, lax.stop_gradient(end))
+    value = jnp.where(jnp.isinf(end), at_end, value)
+    return jnp.where(jnp.isinf(start), start, value)
 
 
 def check_chains(num_chains: Any) -> None:
@@ -131,6 +159,17 @@ def path_to(
             "base must have the sites and the edges of the distribution, and parameters of the "
             f"shapes {shapes[1]}, got {shapes[0]}."
         )
+    leaves = zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
+    for a, b in leaves:
+        if (
+            is_concrete(a)
+            and is_concrete(b)
+            and np.any(np.isinf(a) & (np.asarray(a) != np.asarray(b)))
+        ):
+            raise ValueError(
+                "base must not forbid states that the distribution allows: its fields (biases) are "
+                "infinite where those of the distribution are not."
+            )
     return _undifferentiated(Path(start, end))
 
 

@@ -39,7 +39,7 @@ class Enumeration(ExactMethod):
         num_states, num_sites, log_weight = distribution.partition_sum()
         total = num_states**num_sites
         size = min(total, STATES_AT_A_TIME)
-        place_values = num_states ** jnp.arange(num_sites)
+        place_values = num_states ** jnp.arange(num_sites)[None]
 
         # Derivatives compute a block again instead of keeping all of them.
         @jax.checkpoint

@@ -57,11 +57,11 @@ def check_arguments(module: Any, objective: Any, data: Any, key: Any) -> None:
 
 def as_callbacks(callbacks: Any) -> list[Callable]:
     """Callbacks as a list: one function is a list of one."""
-    callbacks = [callbacks] if callable(callbacks) else list(callbacks or ())
-    for callback in callbacks:
+    found: list[Any] = [callbacks] if callable(callbacks) else list(callbacks or ())
+    for callback in found:
         if not callable(callback):
             raise TypeError(f"Each of callbacks must be callable, got {_a(callback)}.")
-    return callbacks
+    return found
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -32,12 +32,9 @@ class FlaxModules:
         self._graphdef, params, self._streams, self.state = nnx.split(
             tuple(modules), nnx.Param, nnx.RngState, ...
         )
-        self.params = {
-            (*self._paths[path[0]], *path[1:]): param for path, param in nnx.to_flat_state(params)
-        }
-        self._indices = {
-            (*self._paths[path[0]], *path[1:]): path for path, _ in nnx.to_flat_state(params)
-        }
+        flat: list[tuple[Any, Any]] = list(nnx.to_flat_state(params))
+        self.params = {(*self._paths[path[0]], *path[1:]): param for path, param in flat}
+        self._indices = {(*self._paths[path[0]], *path[1:]): path for path, _ in flat}
 
     def merge(self, params: dict[Path, Any], state: Any, key: Array | None = None) -> tuple:
         """
@@ -77,6 +74,8 @@ def by_path(params: Any) -> dict[Path, Any]:
 
 class _OneKey(nnx.RngStream):
     """A stream that counts its calls outside of its variables: it is never mutated."""
+
+    calls: Any
 
     def __call__(self) -> Array:
         return random.fold_in(self.key[...], next(self.calls))

@@ -26,7 +26,7 @@ def warn_of_scales(module: Any, objective: Any, data: Any) -> None:
         return
     _compare_with_network(points, getattr(module, "sigma_data", None))
     process = getattr(objective, "noise", None)
-    levels = [getattr(process, name, None) for name in ("sigma_min", "sigma_max")]
+    levels: Any = [getattr(process, name, None) for name in ("sigma_min", "sigma_max")]
     if all(level is not None and is_concrete(level) for level in levels):
         _compare_with_levels(points, *(float(level) for level in levels))
 

@@ -4,6 +4,7 @@
 """What `diagnose` knows of kernels: their bias, whether draws depend, corners, files, particles."""
 
 import json
+from types import SimpleNamespace
 
 import arviz as az
 import jax
@@ -17,6 +18,7 @@ from numpyro.infer import NUTS
 
 import numpyro_scores as ns
 from numpyro_scores.diagnostics.report import thresholds
+from numpyro_scores.diagnostics.report.kernel_checks import check_segments
 from numpyro_scores.diagnostics.report.parts import ATTRIBUTE, Part, Record, read, written
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -257,10 +259,11 @@ def test_what_is_written_of_a_kernel_is_read_again():
 
 
 def test_proposals_whose_integral_is_not_known_are_counted():
-    draws = np.random.default_rng(0).normal(size=(2, 500))
     for shares, status in [((0.0, 0.0), None), ((0.0, 0.1), "fine"), ((0.05, 0.6), "fault")]:
-        run = drawn_by(ns.MALA(potential_fn=jnp.sum), draws, mean_unresolved=np.array(shares))
-        found = list(check_segments(run))
+        state = SimpleNamespace(mean_unresolved=np.array(shares))
+        part = Part("", ns.MALA(potential_fn=jnp.sum), state)
+        found = list(check_segments(SimpleNamespace(parts=[part])))
         assert [line.status for line in found] == ([] if status is None else [status])
         if status == "fault":
-            assert found[0].faults[0].where == "chain 1" and "num_nodes=13" in found[0].faults[0].advice
+            (fault,) = found[0].faults
+            assert fault.where == "chain 1" and "num_nodes=13" in fault.advice

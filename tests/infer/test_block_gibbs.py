@@ -18,7 +18,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.util import log_density
 
 import numpyro_scores as ns
-from numpyro_scores.infer.discrete.base import Trace, blocks_of
+from numpyro_scores.infer.discrete.model_trace import Trace, blocks_of
 from numpyro_scores.infer.discrete.updates import ElementwiseUpdate
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -151,7 +151,7 @@ def transition_matrix(update, trace_at, values):
 def looked_at(model, *args):
     """The update of a model's one discrete site, and the shape of the site."""
     kernel = ns.BlockGibbs(model)
-    kernel._look(args, {})
+    kernel.look(args, {})
     (update,) = kernel._found.plan
     trace_at = Trace(model, args, {})
     shape = jax.eval_shape(lambda key: trace_at.start(key)["x"]["value"], random.key(0)).shape

@@ -85,7 +85,7 @@ of_models = pytest.mark.parametrize("model, states, shape", MODELS.values(), ids
 @cache
 def plan_of(model):
     kernel = ns.GibbsWithGradients(model)
-    kernel._look((), {})
+    kernel.look((), {})
     return kernel._planned
 
 

@@ -18,8 +18,15 @@ from scipy.sparse.csgraph import connected_components as scipy_components
 from scipy.stats import chisquare
 
 import numpyro_scores as ns
+from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.infer.discrete.clusters import connected_components
-from numpyro_scores.infer.discrete.swendsen_wang import cluster_logits, open_probs
+from numpyro_scores.infer.discrete.swendsen_wang import (
+    _edges,
+    choices_of,
+    cluster_logits,
+    open_probs,
+    paired,
+)
 
 # What takes time is to compile.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -35,6 +42,16 @@ PRIORS = {
     "torus": lambda: ns.Ising((2, 2), 0.3, 0.1),
     "potts": lambda: ns.Potts((2, 3), 3, 0.7, FIELD, periodic=False),
     "graph": lambda: ns.PairwiseMRF(EDGES, np.array([0.5, 0, 1, 0.3, 2]), FIELD.reshape(6, 3), 3),
+    "antiferromagnet": lambda: ns.Ising((2, 3), -0.4, FIELD[..., 0], periodic=False),
+    "frustrated": lambda: ns.PairwiseMRF(
+        [[0, 1], [1, 2], [2, 0], [2, 3]],
+        np.array([-0.7, -0.5, -0.9, 0.4]),
+        FIELD[0, :2, :2].repeat(2, 0),
+    ),
+    "potts, negative": lambda: ns.Potts((2, 2), 3, -0.7, FIELD[:, :2], periodic=False),
+    "both signs": lambda: ns.PairwiseMRF(
+        EDGES, np.array([0.5, -0.4, 1, -0.3, 2]), FIELD.reshape(6, 3), 3
+    ),
 }
 
 
@@ -60,47 +77,87 @@ CASES = [(p, m) for p in PRIORS for m in MODELS if p in ("ising", "potts") or m 
 
 def looked_at(model):
     kernel = ns.SwendsenWang(model)
-    kernel._look((), {})
+    kernel.look((), {})
     return kernel, kernel._found.plan[0]
 
 
 def transition_matrix(kernel, site, x):
-    """The sum over all states of the edges of P(edges | x) P(y | edges)."""
-    trace_at = kernel._trace_at((), {})
+    """
+    The mean over the pairings of the states of the sum over all states of the edges of
+    P(edges | x, pairing) P(y | edges, x, pairing).
+    """
+    q = len(site.states)
+    pairings = {2: [[1, 0]], 3: [[0, 2, 1], [2, 1, 0], [1, 0, 2]]}[q]
+    pairings = jnp.array(pairings)
+    field = jax.jit(
+        lambda: site.random_field({"x": x[0]}, kernel._trace_at((), {}))._replace(ends=())
+    )()
+    ends = _edges(base_of(kernel._trace_at((), {})({"x": x[0]})["x"]["fn"]))[0]
+    field = jax.tree.map(lambda leaf: leaf[0], field)
+    if np.all(field.couplings >= 0):  # then they do not matter
+        pairings = pairings[:1]
+    numbers = np.searchsorted(site.states, x)
+    matrices = [_of_pairing(numbers, p, field, ends, site.event_shape) for p in pairings]
+    return np.mean(matrices, axis=0)
 
+
+def _of_pairing(numbers, partners, field, ends, shape):
     @jax.jit
-    def of_x():
-        field = site.random_field({"x": x[0]}, trace_at)
-        return jax.vmap(lambda x: open_probs(x, field))(x), field.weights
+    @jax.vmap
+    def of_x(number):
+        probs = open_probs(*ends(number), field.couplings, partners)
+        return probs, choices_of(number, field.couplings, partners)
 
-    open_p, weights = of_x()
+    open_p, choices = map(np.asarray, of_x(numbers))
     edges_shape = open_p.shape[1:]
-    open_p = np.asarray(open_p).reshape(len(x), -1)
+    open_p = open_p.reshape(len(numbers), -1)
     # Edges that are never open need not be enumerated.
     alive = np.flatnonzero(open_p.max(axis=0))
     alive_open = np.array(list(itertools.product([False, True], repeat=len(alive))))
     is_open = np.zeros((len(alive_open), open_p.shape[1]), bool)
     is_open[:, alive] = alive_open
-    edges_given_x = np.ones((len(x), len(is_open)))
+    edges_given_x = np.ones((len(numbers), len(is_open)))
     for e in alive:
         edges_given_x *= np.where(is_open[:, e], open_p[:, e, None], 1 - open_p[:, e, None])
 
     @jax.jit
     @jax.vmap
     def of_edges(is_open):
-        ends = site.random_field({"x": x[0]}, trace_at).ends
-        labels = connected_components(ends, is_open, site.event_shape)
-        return labels, jax.nn.log_softmax(cluster_logits(labels, weights))
+        labels = connected_components(ends, is_open, shape)
+
+        def logits(choices):
+            logits = cluster_logits(labels, choices, field.weights, field.couplings)
+            return jax.nn.log_softmax(logits)
+
+        return labels, jax.vmap(logits)(choices)
 
     labels, log_probs = map(np.asarray, of_edges(is_open.reshape(-1, *edges_shape)))
     labels = labels.reshape(len(labels), -1)
-    numbers = np.searchsorted(site.states, x.reshape(len(x), -1))
-    x_given_edges = np.ones((len(is_open), len(x)))
+    flat = numbers.reshape(len(numbers), -1)
+    choices = choices.reshape(len(numbers), flat.shape[1], -1)
+    matrix = np.zeros((len(numbers), len(numbers)))
+    num_choices = 2 if np.any(field.couplings < 0) else choices.shape[-1]
     for b, of_b in enumerate(labels):
-        agree = np.all(numbers[:, of_b] == numbers, axis=1)
         roots = np.unique(of_b)
-        x_given_edges[b] = agree * np.exp(log_probs[b][roots, numbers[:, roots]].sum(-1))
-    return edges_given_x @ x_given_edges
+        # Of each start and each site, which of its choices leads to each value.
+        for c in itertools.product(range(num_choices), repeat=len(roots)):
+            of_site = np.array(c)[np.searchsorted(roots, of_b)]
+            probs = np.exp(log_probs[b][:, roots, list(c)].sum(-1))
+            target = np.take_along_axis(choices, of_site[None, :, None], 2)[..., 0]
+            to = target @ (len(partners) ** np.arange(flat.shape[1])[::-1])
+            np.add.at(matrix, (np.arange(len(flat)), to), edges_given_x[:, b] * probs)
+    return matrix
+
+
+def test_pairings_are_involutions_with_one_state_left_over_at_most():
+    partners = jax.vmap(lambda key: paired(key, 5))(random.split(random.key(0), 500))
+    partners = np.asarray(partners)
+    again = np.take_along_axis(partners, partners, 1)
+    np.testing.assert_array_equal(again, np.broadcast_to(np.arange(5), again.shape))
+    alone = partners == np.arange(5)
+    np.testing.assert_array_equal(alone.sum(1), 1)
+    assert chisquare(alone.sum(0)).pvalue > 1e-6
+    np.testing.assert_array_equal(paired(random.key(0), 2), [1, 0])
 
 
 def case_of(prior, model):
@@ -119,7 +176,8 @@ def test_the_transition_matrix_leaves_the_posterior_as_it_is(x64, prior, model):
     assert np.max(np.abs(pi @ p - pi)) < 1e-12
     flow = pi[:, None] * p
     assert np.max(np.abs(flow - flow.T)) < 1e-12
-    assert np.all(p > 0)
+    # Pairs of states that are drawn anew each time lead everywhere in a few steps.
+    assert np.all(np.linalg.matrix_power(p, 5 if "negative" in prior or "both" in prior else 1) > 0)
 
 
 @pytest.mark.parametrize("prior", ["ising", "graph"])
@@ -201,14 +259,9 @@ def test_lattices_in_a_plate_and_beside_each_other_are_updated_each():
     np.testing.assert_array_equal(drawn["b"], -1)
 
 
-def coupled(coupling):
-    numpyro.sample("x", ns.Ising((2, 3), coupling))
-
-
 @pytest.mark.parametrize(
     "model, message",
     [
-        (lambda: coupled(-0.1), r"not negative.*got -0\.2 at site 'x'. Use BlockGibbs"),
         (
             lambda: numpyro.sample(
                 "x", ns.PairwiseMRF([[0, 1]], np.ones((1, 2, 2)), DATA.reshape(3, 2))
@@ -226,10 +279,3 @@ def coupled(coupling):
 def test_models_that_do_not_fit(model, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         ns.SwendsenWang(model).init(random.key(0), 0, None, (), {})
-
-
-def test_a_negative_coupling_among_other_arguments_of_the_same_shape():
-    kernel = ns.SwendsenWang(coupled)
-    kernel.init(random.key(0), 0, None, (jnp.array(0.3),), {})
-    with pytest.raises(ValueError, match="not negative"):
-        kernel.init(random.split(random.key(0)), 0, None, (jnp.array(-0.3),), {})

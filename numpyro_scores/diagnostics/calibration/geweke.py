@@ -20,6 +20,7 @@ from numpyro_scores.diagnostics.calibration.simulation_based import (
     KernelOf,
     draw_all,
     given,
+    kernel_that_looked,
     latent_sites,
 )
 from numpyro_scores.diagnostics.two_sample.moment_tests import NUM_PERMUTATIONS, mean_test
@@ -82,13 +83,14 @@ def geweke_test(
     for name, value in (("num_rounds", num_rounds), ("num_steps", num_steps)):
         check_count(name, value)
     latent = latent_sites(model, args, observed)
+    looked = kernel_that_looked(kernel, model, args, observed, 0, random.fold_in(key, 0))
 
     def step(values, key):
         key_data, key_kernel = random.split(key)
         values = draw_all_given(model, args, {name: values[name] for name in latent}, key_data)
         data = {name: values[name] for name in observed}
         mcmc = MCMC(
-            kernel(partial(given, model)),
+            kernel(partial(given, model)) if looked is None else looked,
             num_warmup=0,
             num_samples=num_steps,
             thinning=num_steps,

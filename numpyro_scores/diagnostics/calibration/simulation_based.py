@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from numpyro import handlers
-from numpyro.infer import MCMC
+from numpyro.infer import MCMC, Gibbs
 from tqdm.auto import trange
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics.calibration.coverage import Coverage, coverage
 from numpyro_scores.diagnostics.calibration.ranks import family_p_value
+from numpyro_scores.infer.discrete.base import DiscreteKernel
 
 KernelOf = Callable[[Callable], Any]
 
@@ -57,9 +58,9 @@ def simulation_based_calibration(
     right the ranks are uniform. A p-value near 0 tells that they are not; a draw that depends on
     the last one too, so choose `thinning` such that it does not.
 
-    All simulations run in one program, which has no room for a kernel that looks at the values of
-    the data when it starts, as `BlockGibbs` does to find its blocks: put simulations in a plate of
-    one run then, and give its draws to :func:`coverage`.
+    All simulations run in one program. A kernel that looks at values when it starts, as those of
+    discrete sites do, alone or in :class:`numpyro.infer.Gibbs`, looks at one simulation before:
+    which sites depend on which must not depend on the values of the data.
 
     :param model: a NumPyro model, called without data: all of its sites are drawn.
     :param kernel: the kernel of a model, such as `NUTS`, or
@@ -81,6 +82,7 @@ def simulation_based_calibration(
     check_count("num_draws", num_draws)
     check_count("num_simulations", num_simulations)
     latent = latent_sites(model, args, observed)
+    looked = kernel_that_looked(kernel, model, args, observed, num_warmup, random.fold_in(key, 0))
 
     @jax.jit
     @jax.vmap
@@ -89,7 +91,7 @@ def simulation_based_calibration(
         values = draw_all(model, args, key_truth)
         data = {name: values[name] for name in observed}
         mcmc = MCMC(
-            kernel(partial(given, model)),
+            kernel(partial(given, model)) if looked is None else looked,
             num_warmup=num_warmup,
             num_samples=num_draws * thinning,
             thinning=thinning,
@@ -115,6 +117,29 @@ def simulation_based_calibration(
     p_values = np.concatenate([np.ravel(site.p_value) for site in sites.values()])
     statistic = min(float(np.min(site.statistic)) for site in sites.values())
     return SimulationBasedCalibration(statistic, family_p_value(p_values), sites)
+
+
+def kernel_that_looked(
+    kernel: KernelOf,
+    model: Callable,
+    args: tuple,
+    observed: Sequence[str],
+    num_warmup: int,
+    key: Array,
+) -> Any:
+    """
+    The kernel of all simulations after its `init` on one of them, if it has discrete sites of this
+    package, which `init` must find outside of the program; or else None.
+    """
+    made = kernel(partial(given, model))
+    blocks = made._kernels if isinstance(made, Gibbs) else [made]
+    if not any(isinstance(block, DiscreteKernel) for block in blocks):
+        return None
+    key_data, key_init = random.split(key)
+    values = draw_all(model, args, key_data)
+    data = {name: values[name] for name in observed}
+    made.init(key_init, num_warmup, None, (data, *args), {})
+    return made
 
 
 def given(model: Callable, data: dict[str, Any], *args: Any) -> Any:

@@ -153,7 +153,7 @@ def _levels(denoiser: Any, sigma: Any) -> np.ndarray:
         )
     if sigma is None:
         sigma = np.geomspace(float(prior.process.sigma_max), float(prior.process.sigma_min), 12)
-    levels = np.sort(np.atleast_1d(np.asarray(sigma, float)))[::-1]
+    levels: Any = np.sort(np.atleast_1d(np.asarray(sigma, float)))[::-1]
     if levels.ndim != 1 or not len(levels) or not np.all((levels > 0) & np.isfinite(levels)):
         raise ValueError(f"sigma must be finite positive noise levels, got {sigma!r}.")
     return levels

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import Array, lax, random
+from jax import Array, random
 from jax.typing import ArrayLike
 from numpyro import handlers
 from numpyro.distributions import constraints
 
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions._base import PointwiseDistribution, check_log_normalizer
 from numpyro_scores.distributions._short_runs import (
@@ -25,6 +27,8 @@ from numpyro_scores.distributions._short_runs import (
     short_runs,
 )
 from numpyro_scores.distributions.boltzmann.blocks import Checkerboard, ColorBlocks
+from numpyro_scores.distributions.boltzmann.hard_constraints import allowed_point
+from numpyro_scores.distributions.boltzmann.sweeps import gibbs_sweeps
 
 
 class PartitionSum(NamedTuple):
@@ -40,27 +44,6 @@ class PartitionSum(NamedTuple):
     num_states: int
     num_sites: int
     log_weight: Callable[[Array], Array]
-
-
-def gibbs_sweeps(
-    conditional: Callable[[int, tuple[Array, ...]], dist.Distribution],
-    key: Array,
-    blocks: tuple[Array, ...],
-    num_sweeps: int,
-) -> tuple[Array, ...]:
-    """
-    The blocks after some sweeps of Gibbs sampling.
-
-    :param conditional: of block `k` given the blocks, `conditional(k, blocks)`.
-    """
-
-    def sweep(blocks, key):
-        for k, key_block in enumerate(random.split(key, len(blocks))):
-            block = jnp.asarray(conditional(k, blocks).sample(key_block), blocks[k].dtype)
-            blocks = (*blocks[:k], block, *blocks[k + 1 :])
-        return blocks, None
-
-    return lax.scan(sweep, blocks, random.split(key, num_sweeps))[0]
 
 
 class BoltzmannDistribution(PointwiseDistribution):
@@ -103,7 +86,10 @@ class BoltzmannDistribution(PointwiseDistribution):
         :param beta: shape `()`.
         """
         other = copy.copy(self)
-        setattr(other, self._interaction, beta * getattr(self, self._interaction))
+        weights = getattr(self, self._interaction)
+        # Zero times what forbids a pair of states forbids nothing.
+        weights = jnp.where(jnp.isinf(weights) & (jnp.asarray(beta) == 0), 0.0, weights)
+        setattr(other, self._interaction, beta * weights)
         other.log_normalizer = other.sampler = None
         return other
 
@@ -165,11 +151,17 @@ class BlockDistribution(BoltzmannDistribution):
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         """The distribution of one block given the others; its own entry is not looked at."""
 
-    def random_point(self, key: Array, batch_shape: tuple[int, ...] = ()) -> Array:
+    def random_point(
+        self, key: Array, batch_shape: tuple[int, ...] = (), *, allowed: bool = True
+    ) -> Array:
         """
         A point to start a chain from, at which each discrete site has one of its states with equal
-        probabilities, and continuous sites are drawn given the discrete ones. States are int8.
+        probabilities, and continuous sites are drawn given the discrete ones. States are int8. If
+        such a point has probability zero, one near by that has not, where sweeps find it.
+
+        :param allowed: whether to look for one, which takes longer to compile.
         """
+        key, key_allowed = random.split(key)
         dtype = jnp.int8 if self.is_discrete else float
         blocks = list(self.split(jnp.zeros((*batch_shape, *self.event_shape), dtype)))
         keys = random.split(key, self.num_blocks)
@@ -183,7 +175,8 @@ class BlockDistribution(BoltzmannDistribution):
                 continuous.append(k)
         for k in continuous:
             blocks[k] = jnp.asarray(self._conditional(k, tuple(blocks)).sample(keys[k]))
-        return self.join(tuple(blocks))
+        point = self.join(tuple(blocks))
+        return allowed_point(self, key_allowed, point) if allowed else point
 
     def gibbs_steps(self, key: Array, x: ArrayLike, num_steps: int = 1) -> Array:
         """
@@ -191,7 +184,7 @@ class BlockDistribution(BoltzmannDistribution):
 
         :param x: points, shape `(..., *event_shape)`; the dtype stays.
         """
-        return self.join(gibbs_sweeps(self._conditional, key, tuple(self.split(x)), num_steps))
+        return compiled(_gibbs_steps, self, key, jnp.asarray(x), num_steps=num_steps)
 
     def site_log_probs(self, x: ArrayLike) -> Array:
         r"""
@@ -240,6 +233,10 @@ class BlockDistribution(BoltzmannDistribution):
         return self._conditional(block, value)
 
 
+def _gibbs_steps(d: BlockDistribution, key: Array, x: Array, *, num_steps: int) -> Array:
+    return d.join(gibbs_sweeps(d._conditional, key, tuple(d.split(x)), num_steps))
+
+
 class ColoredDistribution(BlockDistribution):
     """A Boltzmann distribution on a graph, whose blocks are the colours of its sites."""
 
@@ -266,3 +263,13 @@ def as_parameter(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array
         wanted = " or ".join(map(str, dict.fromkeys(shapes)))
         raise ValueError(f"{name} must have shape {wanted}, got shape {value.shape}.")
     return value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(float)
+
+
+def check_weights(name: str, weights: Array) -> None:
+    """Raise if a log weight is plus infinity, which is no density, as far as it can be seen."""
+    if is_concrete(weights) and np.any(np.isposinf(weights)):
+        raise ValueError(
+            f"{name} must be below infinity: the density of states that it favours would be "
+            "infinite. To forbid the others give these -inf (a field of Ising or a bias may be "
+            "infinite on both sides, and pairs of states are the tables of PairwiseMRF)."
+        )

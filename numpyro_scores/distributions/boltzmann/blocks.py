@@ -28,20 +28,21 @@ class Checkerboard:
     num_blocks = 2
     site_ndim = 2
 
-    def _is_right(self, block: int) -> Array:
-        """Whether the sites of a row are the right ones of their pairs of columns."""
-        return ((jnp.arange(self.shape[0]) + block) % 2 == 1)[:, None]
+    def _is_right(self, block: int, x: Array) -> Array:
+        """Whether the sites are the right ones of their pairs of columns, in the shape of `x`."""
+        is_right = ((jnp.arange(self.shape[0]) + block) % 2 == 1)[:, None]
+        return jnp.broadcast_to(is_right, x.shape)
 
     def split(self, x: ArrayLike) -> tuple[Array, Array]:
         x = jnp.asarray(x)
         pairs = x.reshape(*x.shape[:-1], -1, 2)
         left, right = pairs[..., 0], pairs[..., 1]
-        is_right = self._is_right(0)
+        is_right = self._is_right(0, left)
         return jnp.where(is_right, right, left), jnp.where(is_right, left, right)
 
     def join(self, blocks: tuple[Array, ...]) -> Array:
         black, white = blocks
-        is_right = self._is_right(0)
+        is_right = self._is_right(0, black)
         pairs = [jnp.where(is_right, white, black), jnp.where(is_right, black, white)]
         return jnp.stack(pairs, -1).reshape(*black.shape[:-1], -1)
 
@@ -50,7 +51,7 @@ class Checkerboard:
         other = blocks[1 - block]
         vertical = self._shift(other, 1, -2) + self._shift(other, -1, -2)
         beside = jnp.where(
-            self._is_right(block), self._shift(other, -1, -1), self._shift(other, 1, -1)
+            self._is_right(block, other), self._shift(other, -1, -1), self._shift(other, 1, -1)
         )
         return other + beside + vertical
 

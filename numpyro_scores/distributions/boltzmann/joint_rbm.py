@@ -7,18 +7,22 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
+from numpyro_scores._compile import compiled
+from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions.boltzmann.base import (
     BlockDistribution,
     BoltzmannDistribution,
     PartitionSum,
     as_parameter,
-    gibbs_sweeps,
 )
+from numpyro_scores.distributions.boltzmann.states import BernoulliLogits
+from numpyro_scores.distributions.boltzmann.sweeps import gibbs_sweeps
 
 
 class VisibleHidden(NamedTuple):
@@ -46,6 +50,11 @@ class RestrictedBoltzmann(BoltzmannDistribution):
                 f"weights must have shape (num_visible, num_hidden), got shape {weights.shape}."
             )
         self.weights = as_parameter("weights", weights, weights.shape)
+        if is_concrete(weights) and np.any(np.isinf(weights)):
+            raise ValueError(
+                "weights must be finite; a bias may be infinite, which clamps its unit. Pairs of "
+                "units that exclude each other are the tables of PairwiseMRF."
+            )
         num_visible, num_hidden = self.weights.shape
         self.hidden_bias = as_parameter("hidden_bias", hidden_bias, (num_hidden,))
         super().__init__(
@@ -83,7 +92,7 @@ class RestrictedBoltzmann(BoltzmannDistribution):
         if units.shape[-1:] != (size,):
             raise ValueError(f"{name} must have shape (..., {size}), got shape {units.shape}.")
         if hidden is None:
-            return dist.Bernoulli(logits=self._hidden_logits(units))
+            return BernoulliLogits(self._hidden_logits(units))
         return self._given_hidden(units)
 
     def free_energy(self, visible: ArrayLike) -> Array:
@@ -102,12 +111,16 @@ class RestrictedBoltzmann(BoltzmannDistribution):
 
         :param x: shape `(..., num_visible)`; the dtype stays.
         """
-        blocks = HiddenThenVisible(self)
-        return gibbs_sweeps(blocks._conditional, key, blocks.split(x), num_steps)[1]
+        return compiled(_gibbs_steps, self, key, jnp.asarray(x), num_steps=num_steps)
 
     def joint(self) -> "JointRBM":
         """The distribution of the visible and hidden units together, as one vector."""
         return JointRBM(self)
+
+
+def _gibbs_steps(rbm: RestrictedBoltzmann, key: Array, x: Array, *, num_steps: int) -> Array:
+    blocks = HiddenThenVisible(rbm)
+    return gibbs_sweeps(blocks._conditional, key, blocks.split(x), num_steps)[1]
 
 
 class HiddenThenVisible(NamedTuple):
@@ -132,9 +145,14 @@ class HiddenThenVisible(NamedTuple):
             return self.rbm.conditional(visible=visible)
         return self.rbm.conditional(hidden=hidden)
 
-    def random_point(self, key: Array, batch_shape: tuple[int, ...] = ()) -> Array:
+    def random_point(
+        self, key: Array, batch_shape: tuple[int, ...] = (), *, allowed: bool = True
+    ) -> Array:
         shape = (*batch_shape, *self.rbm.event_shape)
-        return random.bernoulli(key, 0.5, shape).astype(jnp.int8)
+        x = random.bernoulli(key, 0.5, shape)
+        # A clamped unit is as it is.
+        bias = jnp.broadcast_to(getattr(self.rbm, "visible_bias", 0.0), self.rbm.event_shape)
+        return jnp.where(jnp.isinf(bias), bias > 0, x).astype(jnp.int8)
 
 
 class VisibleThenHidden(constraints.Constraint):

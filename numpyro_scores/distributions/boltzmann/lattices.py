@@ -16,14 +16,18 @@ from numpyro_scores.distributions.boltzmann.base import (
     ColoredDistribution,
     PartitionSum,
     as_parameter,
+    check_weights,
 )
 from numpyro_scores.distributions.boltzmann.blocks import Checkerboard, ColorBlocks, lattice_blocks
 from numpyro_scores.distributions.boltzmann.states import (
     Spin,
     States,
     check_num_states,
-    choice,
+    clamped,
+    forbidden,
+    from_logits,
     indicators,
+    lowered,
     spin,
 )
 
@@ -50,6 +54,7 @@ class Lattice(ColoredDistribution):
         if not isinstance(periodic, bool):
             raise ValueError(f"periodic must be True or False, got {periodic!r}.")
         self.coupling = as_parameter("coupling", coupling, ())
+        check_weights("coupling", self.coupling)
         self.periodic = periodic
         super().__init__(shape, support, log_normalizer, sampler, validate_args=validate_args)
 
@@ -99,7 +104,8 @@ class Ising(Lattice):
 
     :param shape: `(rows, columns)`.
     :param coupling: :math:`K`, shape `()`.
-    :param field: :math:`h`, shape `()` or `shape`.
+    :param field: :math:`h`, shape `()` or `shape`. An infinite one clamps its spin to +1 or -1: the
+        log density counts it as zero, and states against it have probability zero.
     :param periodic: a torus, or else an open lattice.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
     :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
@@ -123,6 +129,7 @@ class Ising(Lattice):
             shape, spin, coupling, periodic, log_normalizer, sampler, validate_args=validate_args
         )
         self.field = as_parameter("field", field, (), self.event_shape)
+        check_weights("coupling", -self.coupling)
 
     num_states = 2
 
@@ -131,15 +138,21 @@ class Ising(Lattice):
 
     def site_weights(self) -> Array:
         field = jnp.broadcast_to(self.field, self.event_shape)
-        return jnp.stack([-field, field], -1)
+        is_free = ~jnp.isinf(field)
+        finite = jnp.where(is_free, field, 0.0)
+        down, up = clamped(jnp.where(is_free, 0.0, field))
+        return jnp.stack([down - finite, up + finite], -1)
 
     def _log_weight(self, x: Array) -> Array:
-        return self.coupling * self._sum_over_edges(x) + jnp.sum(self.field * x)
+        is_free = ~jnp.isinf(self.field)
+        of_field = jnp.sum(jnp.where(is_free, self.field, 0.0) * x)
+        is_against = jnp.any(~is_free & (self.field * x < 0))
+        return self.coupling * self._sum_over_edges(x) + jnp.where(is_against, -jnp.inf, of_field)
 
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         field = self.field if self.field.ndim == 0 else self.split(self.field)[block]
         neighbors = self._blocks.neighbor_sum(block, blocks)
-        return Spin(2 * (self.coupling * neighbors + field))
+        return Spin(2 * (self.coupling * neighbors + jnp.broadcast_to(field, neighbors.shape)))
 
     def partition_sum(self) -> PartitionSum:
         num_sites = self.event_shape[0] * self.event_shape[1]
@@ -162,9 +175,9 @@ class Potts(Lattice):
 
     :param shape: `(rows, columns)`.
     :param num_states: :math:`q`, at least 2.
-    :param coupling: :math:`K`, shape `()`.
+    :param coupling: :math:`K`, shape `()`. At `-inf` neighbours never agree.
     :param field: :math:`h`, one for each state, `(num_states,)`, or for each site and state,
-        `(rows, columns, num_states)`. None by default.
+        `(rows, columns, num_states)`. None by default; `-inf` forbids a state.
     :param periodic: a torus, or else an open lattice.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
     :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
@@ -200,20 +213,23 @@ class Potts(Lattice):
         shapes = (num_states,), (*self.event_shape, num_states)
         field = jnp.zeros(num_states) if field is None else field
         self.field = as_parameter("field", field, *shapes)
+        check_weights("field", self.field)
 
     @property
     def num_states(self) -> int:
         return self._num_states
 
     def pair_weights(self) -> Array:
-        return self.coupling * jnp.eye(self.num_states)
+        return jnp.where(jnp.eye(self.num_states, dtype=bool), self.coupling, 0.0)
 
     def site_weights(self) -> Array:
         return jnp.broadcast_to(self.field, (*self.event_shape, self.num_states))
 
     def _log_weight(self, x: Array) -> Array:
         z = indicators(x, self.num_states)
-        return self.coupling * self._sum_over_edges(z) + jnp.sum(self.field * z)
+        of_edges = lowered(self.coupling) * self._sum_over_edges(z)
+        of_field = jnp.sum(jnp.broadcast_to(lowered(self.field), z.shape) * z)
+        return forbidden(of_edges + of_field)
 
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         field = self.field
@@ -222,7 +238,8 @@ class Potts(Lattice):
         axis = -1 - self._blocks.site_ndim
         z = tuple(indicators(x, self.num_states, axis) for x in blocks)
         agreeing = jnp.moveaxis(self._blocks.neighbor_sum(block, z), axis, -1)
-        return choice(self.coupling * agreeing + field)
+        field = jnp.broadcast_to(lowered(field), agreeing.shape)
+        return from_logits(forbidden(lowered(self.coupling) * agreeing + field))
 
     def partition_sum(self) -> PartitionSum:
         num_sites = self.event_shape[0] * self.event_shape[1]

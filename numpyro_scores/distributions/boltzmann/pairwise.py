@@ -17,13 +17,16 @@ from numpyro_scores.distributions.boltzmann.base import (
     ColoredDistribution,
     PartitionSum,
     as_parameter,
+    check_weights,
 )
 from numpyro_scores.distributions.boltzmann.blocks import ColorBlocks, Graph, graph_blocks
 from numpyro_scores.distributions.boltzmann.states import (
     States,
     check_num_states,
-    choice,
+    forbidden,
+    from_logits,
     indicators,
+    lowered,
 )
 
 
@@ -33,7 +36,8 @@ class PairwiseMRF(ColoredDistribution):
     :math:`\log p(x) = \sum_{e = (i, j)} w_e(x_i, x_j) + \sum_i h_{i, x_i} - \log Z`. With one
     coupling for each edge, :math:`w_e(x_i, x_j) = J_e 1[x_i = x_j]`: if :math:`J_e > 0`, neighbours
     agree. With a table for each edge, :math:`w_e(x_i, x_j)` is its entry, `couplings[e, x_i, x_j]`
-    with `i, j = edges[e]`, the first node in the rows; it need not be symmetric.
+    with `i, j = edges[e]`, the first node in the rows; it need not be symmetric. An entry of `-inf`
+    forbids a state, in `fields`, or two beside each other, as in hard-core models.
 
     `log_prob` is **unnormalised** unless `log_normalizer` is given. Boltzmann machines are such
     fields: :math:`\sum_e W_e x_i x_j + \sum_i b_i x_i` with `x` in {0, 1} has the tables
@@ -82,6 +86,8 @@ class PairwiseMRF(ColoredDistribution):
         m = len(self.edges)
         self.couplings = as_parameter("couplings", couplings, (m,), (m, q, q))
         self.fields = as_parameter("fields", fields, (n, q))
+        check_weights("couplings", self.couplings)
+        check_weights("fields", self.fields)
         support = States(tuple(range(q)))
         super().__init__((n,), support, log_normalizer, sampler, validate_args=validate_args)
 
@@ -94,7 +100,8 @@ class PairwiseMRF(ColoredDistribution):
     def _tables(self) -> Array:
         if self.couplings.ndim == 3:
             return self.couplings
-        return self.couplings[:, None, None] * jnp.eye(self.num_states)
+        is_same = jnp.eye(self.num_states, dtype=bool)
+        return jnp.where(is_same, self.couplings[:, None, None], 0.0)
 
     @property
     def _blocks(self) -> ColorBlocks:
@@ -103,13 +110,13 @@ class PairwiseMRF(ColoredDistribution):
     def _log_weight(self, x: Array) -> Array:
         z = indicators(x, self.num_states)
         first, second = self.edges.T
-        pairs = jnp.einsum("ea,eab,eb->", z[first], self._tables, z[second])
-        return pairs + jnp.sum(self.fields * z)
+        pairs = jnp.einsum("ea,eab,eb->", z[first], lowered(self._tables), z[second])
+        return forbidden(pairs + jnp.sum(lowered(self.fields) * z))
 
     def _conditional(self, block: int, blocks: tuple[Array, ...]) -> dist.Distribution:
         # A table for each direction of each edge, with the states of the receiver in the rows;
         # the last one, of zeros, is for a site with fewer neighbours than others.
-        tables = self._tables
+        tables = lowered(self._tables)
         none = jnp.zeros_like(tables, shape=(1, *tables.shape[1:]))
         directed = jnp.concatenate([tables, jnp.swapaxes(tables, 1, 2), none])
         directed = directed[self._blocks.messages[block]]
@@ -117,7 +124,8 @@ class PairwiseMRF(ColoredDistribution):
         messages = jnp.einsum(
             "ndab,...ndb->...na", directed, indicators(neighbors, self.num_states)
         )
-        return choice(messages + self.fields[self._blocks.sites[block]])
+        fields = lowered(self.fields[self._blocks.sites[block]])
+        return from_logits(forbidden(messages + jnp.broadcast_to(fields, messages.shape)))
 
     def partition_sum(self) -> PartitionSum:
         return PartitionSum(

@@ -16,6 +16,12 @@ from numpyro.distributions import constraints
 from numpyro_scores._validation import check_positive, is_concrete
 from numpyro_scores.distributions.boltzmann.base import PartitionSum, as_parameter
 from numpyro_scores.distributions.boltzmann.joint_rbm import RestrictedBoltzmann
+from numpyro_scores.distributions.boltzmann.states import (
+    BernoulliLogits,
+    plus,
+    summed_unit_weight,
+    unit_weight,
+)
 
 
 class BernoulliRBM(RestrictedBoltzmann):
@@ -35,8 +41,9 @@ class BernoulliRBM(RestrictedBoltzmann):
     `v = sample("v", rbm)` and then `h = sample("h", rbm.conditional(visible=v).to_event(1))`.
 
     :param weights: :math:`W`, shape `(num_visible, num_hidden)`.
-    :param visible_bias: :math:`a`, shape `(num_visible,)`.
-    :param hidden_bias: :math:`b`, shape `(num_hidden,)`.
+    :param visible_bias: :math:`a`, shape `(num_visible,)`. An infinite one clamps its unit to 1 or
+        0: the log density counts it as zero, and the other state has probability zero.
+    :param hidden_bias: :math:`b`, shape `(num_hidden,)`, likewise.
     :param log_normalizer: :math:`\log Z`, shape `()`, from `numpyro_scores.log_normalizer`.
     :param sampler: draws for `sample`, so that NumPyro's `Predictive` and `Gibbs` work: what makes
         a kernel of a model, such as `functools.partial(numpyro_scores.BlockGibbs, num_steps=500)`.
@@ -68,16 +75,17 @@ class BernoulliRBM(RestrictedBoltzmann):
 
     def _joint_log_weight(self, visible: Array, hidden: Array) -> Array:
         return (
-            visible @ self.visible_bias
-            + hidden @ self.hidden_bias
+            unit_weight(self.visible_bias, visible)
+            + unit_weight(self.hidden_bias, hidden)
             + visible @ self.weights @ hidden
         )
 
     def _log_weight(self, x: Array) -> Array:
-        return x @ self.visible_bias + jnp.sum(softplus(self._hidden_logits(x)))
+        of_hidden = jnp.sum(summed_unit_weight(self.hidden_bias, x @ self.weights))
+        return unit_weight(self.visible_bias, x) + of_hidden
 
     def _hidden_logits(self, visible: Array) -> Array:
-        return self.hidden_bias + visible @ self.weights
+        return plus(visible @ self.weights, self.hidden_bias)
 
     def site_log_probs(self, x: ArrayLike) -> Array:
         r"""
@@ -87,12 +95,13 @@ class BernoulliRBM(RestrictedBoltzmann):
         :return: the shape of `x`.
         """
         x = self._checked("site_log_probs", x)
-        hidden_logits = self._hidden_logits(x)
+        fields = x @ self.weights
+        of_hidden = summed_unit_weight(self.hidden_bias, fields)
 
         def of_unit(weights: Array, bias: Array, unit: Array) -> Array:
             flip = 1 - 2 * unit
-            flipped = softplus(hidden_logits + flip[..., None] * weights)
-            rise = flip * bias + jnp.sum(flipped - softplus(hidden_logits), -1)
+            flipped = summed_unit_weight(self.hidden_bias, fields + flip[..., None] * weights)
+            rise = flip * bias + jnp.sum(flipped - of_hidden, -1)
             return -softplus(rise)
 
         units = jnp.moveaxis(x, -1, 0)
@@ -100,7 +109,7 @@ class BernoulliRBM(RestrictedBoltzmann):
         return jnp.moveaxis(log_probs, 0, -1)
 
     def _given_hidden(self, hidden: Array) -> dist.Distribution:
-        return dist.Bernoulli(logits=self.visible_bias + hidden @ self.weights.T)
+        return BernoulliLogits(plus(hidden @ self.weights.T, self.visible_bias))
 
     def partition_sum(self) -> PartitionSum:
         num_visible, num_hidden = self.weights.shape
@@ -176,13 +185,18 @@ class GaussianBernoulliRBM(RestrictedBoltzmann):
         return -0.5 * jnp.sum(((x - self.visible_mean) / self.visible_scale) ** 2)
 
     def _joint_log_weight(self, visible: Array, hidden: Array) -> Array:
-        return self._gaussian_log_weight(visible) + hidden @ self._hidden_logits(visible)
+        of_hidden = unit_weight(self.hidden_bias, hidden) + hidden @ self._hidden_fields(visible)
+        return self._gaussian_log_weight(visible) + of_hidden
 
     def _log_weight(self, x: Array) -> Array:
-        return self._gaussian_log_weight(x) + jnp.sum(softplus(self._hidden_logits(x)))
+        of_hidden = summed_unit_weight(self.hidden_bias, self._hidden_fields(x))
+        return self._gaussian_log_weight(x) + jnp.sum(of_hidden)
+
+    def _hidden_fields(self, visible: Array) -> Array:
+        return (visible / self.visible_scale**2) @ self.weights
 
     def _hidden_logits(self, visible: Array) -> Array:
-        return self.hidden_bias + (visible / self.visible_scale**2) @ self.weights
+        return plus(self._hidden_fields(visible), self.hidden_bias)
 
     def _given_hidden(self, hidden: Array) -> dist.Distribution:
         return dist.Normal(self.visible_mean + hidden @ self.weights.T, self.visible_scale)
@@ -198,7 +212,7 @@ class GaussianBernoulliRBM(RestrictedBoltzmann):
             hidden = s.astype(float)
             shift = self.weights @ hidden
             exponent = shift * (2 * mean + shift) / (2 * scale**2)
-            return hidden @ self.hidden_bias + jnp.sum(
+            return unit_weight(self.hidden_bias, hidden) + jnp.sum(
                 exponent + jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi)
             )
 

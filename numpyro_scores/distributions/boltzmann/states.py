@@ -85,11 +85,107 @@ def indicators(x: Array, num_states: int, axis: int = -1) -> Array:
     return jnp.stack([(x == state).astype(x.dtype) for state in range(num_states)], axis)
 
 
-def choice(logits: Array) -> dist.Distribution:
+def lowered(weights: Array) -> Array:
+    """
+    Log weights with a number far below all others in place of minus infinity, so that zero times a
+    weight is zero. What sums of them have come to say, `forbidden` tells.
+    """
+    return jnp.where(jnp.isneginf(weights), -_far(weights.dtype), weights)
+
+
+def forbidden(log_weights: Array) -> Array:
+    """Sums of weights that were `lowered`, with minus infinity where such a weight is in them."""
+    return jnp.where(log_weights < -_far(log_weights.dtype) / 2, -jnp.inf, log_weights)
+
+
+def _far(dtype: Any) -> float:
+    return float(jnp.finfo(dtype).max) / 2.0**24
+
+
+def clamped(field: Array) -> tuple[Array, Array]:
+    """
+    The log weights of the lower and of the upper of two states from the weight of the upper one
+    over the lower. An infinite one clamps the site: zero, and minus infinity for the other state.
+    """
+    return (
+        jnp.where(jnp.isposinf(field), -jnp.inf, 0.0).astype(field.dtype),
+        jnp.where(jnp.isposinf(field), 0.0, field),
+    )
+
+
+def unit_weight(bias: Array, x: Array) -> Array:
+    """The sum over units of 0 and 1, on the last axis, of what their biases add."""
+    off, on = map(lowered, clamped(bias))
+    return forbidden(jnp.sum(off * (1 - x) + on * x, -1))
+
+
+def summed_unit_weight(bias: Array, field: Array) -> Array:
+    r"""
+    :math:`\log \sum_{x \in \{0, 1\}} e^{(b + f) x}`, a softplus, of units of bias b and field f.
+    """
+    off, on = clamped(jnp.broadcast_to(bias, field.shape))
+    return jnp.logaddexp(off, on + field)
+
+
+def plus(field: Array, bias: Array) -> Array:
+    """The sum of what each point of a batch and what all points have."""
+    return field + jnp.broadcast_to(bias, field.shape)
+
+
+class LogWeights(constraints.Constraint):
+    """Log weights, which may be infinite."""
+
+    def __init__(self, event_dim: int) -> None:
+        self.event_dim = event_dim
+
+    def __call__(self, x: Any) -> Any:
+        known = x == x
+        return known.all(-1) if self.event_dim else known
+
+    def feasible_like(self, prototype: Any) -> Any:
+        return jnp.zeros_like(prototype)
+
+    def tree_flatten(self) -> tuple:
+        return (), ((), {"event_dim": self.event_dim})
+
+    def eq(self, other: object, static: bool = False) -> bool:
+        return isinstance(other, LogWeights) and self.event_dim == other.event_dim
+
+    def __hash__(self) -> int:
+        return hash(self.event_dim)
+
+
+class CategoricalLogits(dist.CategoricalLogits):
+    """NumPyro's `Categorical(logits=...)`, which takes logits of minus infinity too."""
+
+    arg_constraints = {"logits": LogWeights(1)}
+
+
+class BernoulliLogits(dist.BernoulliLogits):
+    """NumPyro's `Bernoulli(logits=...)`, which is right at infinite logits too."""
+
+    arg_constraints = {"logits": LogWeights(0)}
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike, intermediates: Any = None) -> Array:
+        logits = jnp.asarray(self.logits)
+        return jax.nn.log_sigmoid(jnp.where(jnp.asarray(value) == 1, logits, -logits))
+
+
+def from_logits(logits: Array) -> dist.Distribution:
     """One of the states `0, 1, ...` at each site, from unnormalised logits on the last axis."""
     if logits.shape[-1] == 2:
-        return dist.Bernoulli(logits=logits[..., 1] - logits[..., 0])
-    return dist.Categorical(logits=logits)
+        return BernoulliLogits(logits[..., 1] - logits[..., 0])
+    return CategoricalLogits(logits)
+
+
+def most_probable(d: Any) -> Array:
+    """The most probable state of each site of a conditional distribution."""
+    if isinstance(d, Spin):
+        return jnp.where(d.logits > 0, 1, -1).astype(jnp.int8)
+    if isinstance(d, dist.BernoulliLogits):
+        return jnp.asarray(d.logits > 0).astype(jnp.int8)
+    return jnp.argmax(d.logits, -1).astype(jnp.int8)
 
 
 class Spin(dist.Distribution):
@@ -100,7 +196,7 @@ class Spin(dist.Distribution):
     :param logits: :math:`\log p(+1) - \log p(-1)`.
     """
 
-    arg_constraints = {"logits": constraints.real}
+    arg_constraints = {"logits": LogWeights(0)}
     support = spin
     has_enumerate_support = True
 
@@ -136,9 +232,14 @@ def tilted(d: Any, log_weights: Array | None, power: Any = None) -> dist.Distrib
     At each site the density proportional to `p(x)^power e^{log_weights[x]}`.
 
     :param d: a `Spin`, a `Bernoulli` or a `Categorical` with logits.
+    :param power: one for each copy of a lattice, on the first axes; None for one.
     :param log_weights: for each state, then each site; None for none.
     """
-    logits = d.logits if power is None else power * d.logits
+    logits = d.logits
+    if power is not None:
+        power = jnp.reshape(power, (*jnp.shape(power), *[1] * (logits.ndim - jnp.ndim(power))))
+        # A power of zero leaves the density out, where that is zero too.
+        logits = power * jnp.where(power == 0, 0.0, logits)
     if log_weights is not None:
         if isinstance(d, Spin | dist.BernoulliLogits):
             logits += log_weights[1] - log_weights[0]

@@ -1,34 +1,27 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a kernel of discrete sites is wired to a model: its sites, their start, blocks of Gibbs."""
+"""How a kernel of discrete sites is wired to a model: its plan, its start, blocks of Gibbs."""
 
 import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.handlers import seed, substitute, trace
-from numpyro.infer.gibbs import GIBBS_SITES_KWARG, subsample_plate_sizes
-from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.util import identity, is_prng_key
 
 from numpyro_scores._validation import check_count, is_concrete
-from numpyro_scores.distributions._wrapped import base_of
-from numpyro_scores.distributions.boltzmann.base import BlockDistribution
-from numpyro_scores.distributions.boltzmann.joint_rbm import HiddenThenVisible, RestrictedBoltzmann
 from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
+from numpyro_scores.infer.discrete.model_trace import Trace, Values
 from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import ChainKernel, parted, same
-
-Values = dict[str, Array]
 
 # With so many elements a chain keeps a CPU busy and its cache full: 64 chains of 64 x 64 spins take
 # 1.4 times as long side by side as one after the other.
@@ -49,84 +42,19 @@ class DiscreteState(NamedTuple):
     __getitem__ = by_position
 
 
-class Latent(NamedTuple):
-    """
-    A latent site at the start.
-
-    - **fn** - its distribution, if that is discrete, or else None.
-    - **value** - a value of it.
-    - **is_enumerated** - whether the model asks for its enumeration.
-    """
-
-    fn: Any
-    value: Array
-    is_enumerated: bool
-
-
-class Trace:
-    """
-    The sites of a model, for some arguments, at any values of its latent sites.
-
-    - **model**, **args**, **kwargs** - the model and its arguments.
-    - **conditioned** - values of the sites that other blocks of Gibbs update.
-    """
-
-    def __init__(self, model: Callable, args: tuple, kwargs: dict) -> None:
-        self.model = model
-        self.args = args
-        self.kwargs = {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
-        self.conditioned: Values = kwargs.get(GIBBS_SITES_KWARG, {})
-        self._run = partial(trace(model).get_trace, *args, **kwargs)
-
-    def __call__(self, values: Values) -> Any:
-        # Nothing is drawn: the key is for models that ask for one.
-        with substitute(data=values), seed(rng_seed=random.key(0)):
-            return self._run()
-
-    def start(self, rng_key: Array) -> Any:
-        """At values to start a chain from."""
-        with substitute(substitute_fn=init_to_states), seed(rng_seed=rng_key):
-            return self._run()
-
-    def latent(self, rng_key: Array, kernel: str) -> dict[str, Latent]:
-        """
-        The latent sites at the start, in the order of the model.
-
-        :raises ValueError: if one is subsampled.
-        """
-        enumerated: dict[str, bool] = {}
-
-        def run(key: Array) -> dict[str, tuple[Any, Array]]:
-            sites = self.start(key)
-            subsampled = sorted(subsample_plate_sizes(sites))
-            if subsampled:
-                raise ValueError(
-                    f"{kernel} cannot subsample: the plates {subsampled} have a subsample_size."
-                )
-            found = {}
-            for name, site in sites.items():
-                if site["type"] == "sample" and not site["is_observed"]:
-                    fn = site["fn"] if site["fn"].support.is_discrete else None
-                    found[name] = (fn, jnp.asarray(site["value"]))
-                    enumerated[name] = site["infer"].get("enumerate") == "parallel"
-            return found
-
-        # One program in place of many small ones, where nothing else is compiled yet.
-        found = jax.jit(run)(rng_key)
-        return {name: Latent(*found[name], enumerated[name]) for name in enumerated}
-
-
 class Planned(NamedTuple):
     """
-    What a kernel has found out about its model; it holds for all arguments of the same shapes.
+    What a kernel has found out about its model.
 
-    - **settings** - what it depends on.
+    - **settings** - the shapes of the arguments, and what is no array among them.
     - **names** - the sites that the kernel updates.
+    - **forbids** - whether states may have probability zero, so that a start must be looked for.
     - **plan** - how.
     """
 
     settings: tuple
     names: list[str]
+    forbids: bool
     plan: Any
 
 
@@ -186,11 +114,12 @@ class DiscreteKernel(ChainKernel):
             `init_params` does not fit.
         """
         model_kwargs = {} if model_kwargs is None else model_kwargs
-        self._look(model_args, model_kwargs)
+        self.look(model_args, model_kwargs)
         names = self._found.names
 
         def start(key):
-            sites = self._trace_at(model_args, model_kwargs).start(key)
+            trace_at = self._trace_at(model_args, model_kwargs)
+            sites = trace_at.start(key, self._found.forbids)
             return {name: jnp.asarray(sites[name]["value"]) for name in names}
 
         if is_prng_key(rng_key):
@@ -213,15 +142,38 @@ class DiscreteKernel(ChainKernel):
             raise RuntimeError("The kernel's init must run first.")
         return self._planned
 
-    def _look(self, model_args: tuple, model_kwargs: dict) -> None:
-        """Plan once for all arguments of the same shapes."""
+    def look(self, model_args: tuple, model_kwargs: dict) -> None:
+        """
+        Find out what depends on what in the model, as `init` does. Values may decide it, of the
+        arguments or of what the model reads elsewhere; so where arguments are traced, by `jax.jit`
+        or `jax.vmap`, the kernel keeps what it has found outside for others of the same shapes.
+
+        :raises ValueError: if the model has sites that do not fit, or, where arguments are traced,
+            nothing was found outside.
+        """
         # Values of the sites of other blocks of Gibbs may be tracers here: draw them anew.
         kwargs = {k: v for k, v in model_kwargs.items() if k != GIBBS_SITES_KWARG}
         conditioned = set(model_kwargs.get(GIBBS_SITES_KWARG, {}))
         arrays, rest, _ = parted((model_args, kwargs, sorted(conditioned)))
-        settings = (*rest, *(f"{array.dtype}{array.shape}" for array in arrays))
-        if self._planned is not None and same(self._planned.settings, settings):
-            return
+        dtypes = [jax.dtypes.canonicalize_dtype(x.dtype, True) for x in arrays]  # keys, too
+        settings = (*rest, *(f"{d}{x.shape}" for d, x in zip(dtypes, arrays, strict=True)))
+        if all(map(is_concrete, arrays)):
+            self._planned = self._find(model_args, kwargs, conditioned, settings)
+        elif self._planned is None or not same(self._planned.settings, settings):
+            try:
+                self._planned = self._find(model_args, kwargs, conditioned, settings)
+            except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError) as error:
+                name = type(self).__name__
+                raise ValueError(
+                    f"{name} looks at values to find out what depends on what in the model, but "
+                    "its arguments are traced, by jax.jit or jax.vmap. Let the kernel look outside "
+                    "first, at arguments of the same shapes, kernel.look(model_args, "
+                    "model_kwargs); what it finds serves inside."
+                ) from error
+
+    def _find(
+        self, model_args: tuple, kwargs: dict, conditioned: set[str], settings: tuple
+    ) -> Planned:
         with _outside_of_transformations():
             trace_at = self._trace_at(model_args, kwargs)
             latent = trace_at.latent(random.key(0), type(self).__name__)
@@ -237,7 +189,8 @@ class DiscreteKernel(ChainKernel):
                     "enumerate: leave infer={'enumerate': 'parallel'} out."
                 )
             fns = {name: latent[name].fn for name in names}
-            self._planned = Planned(settings, names, self._plan(fns, values, trace_at))
+            forbids = any(site.forbids for site in latent.values())
+            return Planned(settings, names, forbids, self._plan(fns, values, trace_at))
 
     def _sample_chains(self, state, model_args, model_kwargs):
         size = sum(math.prod(x.shape[1:]) for x in state.z.values())
@@ -277,29 +230,6 @@ def _outside_of_transformations() -> AbstractContextManager:
     # Where there is none it would keep programs from being compiled as one.
     is_traced = not is_concrete(jnp.zeros(()))
     return jax.ensure_compile_time_eval() if is_traced else nullcontext()
-
-
-def blocks_of(fn: Any) -> Any:
-    """The distribution beneath, if its sites fall into blocks: see `BlockDistribution`."""
-    d = base_of(fn)
-    if isinstance(d, RestrictedBoltzmann):
-        return HiddenThenVisible(d) if d.is_discrete else None
-    return d if isinstance(d, BlockDistribution) else None
-
-
-def init_to_states(site: Any) -> Any:
-    """The sites of a `BlockDistribution` at random; others as NumPyro would start them."""
-    if site["type"] == "sample" and not site["is_observed"]:
-        blocks = blocks_of(site["fn"])
-        if blocks is not None:
-            return _random_point(blocks, site["kwargs"]["rng_key"], site["fn"].batch_shape)
-        return init_to_uniform(site)
-
-
-# One program in place of many small ones, where nothing else is compiled yet.
-@partial(jax.jit, static_argnames="batch_shape")
-def _random_point(blocks: Any, key: Array, batch_shape: tuple[int, ...]) -> Array:
-    return blocks.random_point(key, batch_shape)
 
 
 def _checked_start(init_params: Any, z: Values) -> Values:

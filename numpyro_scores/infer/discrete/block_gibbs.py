@@ -10,13 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from numpyro_scores.infer.discrete.base import (
-    DiscreteKernel,
-    DiscreteState,
-    Trace,
-    Values,
-    blocks_of,
-)
+from numpyro_scores.infer.discrete.base import DiscreteKernel, DiscreteState
+from numpyro_scores.infer.discrete.model_trace import Trace, Values, blocks_of
 from numpyro_scores.infer.discrete.updates import (
     BlockUpdate,
     ConditionalUpdate,
@@ -33,9 +28,9 @@ class BlockGibbs(DiscreteKernel):
     The blocks are found from the model:
 
     - a site of a distribution with blocks (`Ising`, `Potts`, `PairwiseMRF`, `BernoulliRBM`,
-      `joint()` of a restricted Boltzmann machine; alone, expanded or in a plate) has these, such as
-      the two colours of a checkerboard; the hidden units of a `BernoulliRBM`, which the site does
-      not hold, are drawn on the way;
+      `joint()` of a restricted Boltzmann machine; alone, expanded or in a plate, masked or scaled)
+      has these, such as the two colours of a checkerboard; the hidden units of a `BernoulliRBM`,
+      which the site does not hold, are drawn on the way;
     - any other discrete site, such as the assignments of a mixture in a plate, is one block.
 
     What else of the model depends on such a site, the likelihood and other sites, must be a sum
@@ -115,7 +110,8 @@ class BlockGibbs(DiscreteKernel):
         log_weights = [update.log_weights(z, trace_at) for update in updates]
         # NaN in the data, or an element whose states are all impossible.
         best = [jnp.max(x, axis=0) for x in jax.tree.leaves(log_weights)]
-        return DiscreteState(jnp.array(0), z, rng_key), tuple(best)
+        own = [update.own_log_prob(z, trace_at) for update in updates]
+        return DiscreteState(jnp.array(0), z, rng_key), (*best, *jax.tree.leaves(own))
 
     def _sample_chain(self, state, model_args, model_kwargs):
         trace_at = self._trace_at(model_args, model_kwargs)

@@ -12,10 +12,10 @@ from jax import Array, lax, random
 from numpyro.infer.hmc_util import dual_averaging
 
 from numpyro_scores._validation import check_positive
-from numpyro_scores.distributions.boltzmann.states import choice
-from numpyro_scores.infer.discrete.base import Values
+from numpyro_scores.distributions.boltzmann.states import from_logits
 from numpyro_scores.infer.discrete.informed import InformedKernel, InformedState
 from numpyro_scores.infer.discrete.local_differences import LocalSite, Point
+from numpyro_scores.infer.discrete.model_trace import Values
 
 FIRST_STEP_SIZE = 0.25
 UNADJUSTED_STEP_SIZE = 0.05
@@ -102,7 +102,7 @@ class DiscreteLangevin(InformedKernel):
         is_at = site.is_at(value)
         if site.update.joint:
             number = jnp.reshape(jnp.arange(len(site.states)), (-1, *[1] * value.ndim))
-            distance = number - jnp.sum(jnp.where(is_at, number, 0), axis=0)
+            distance = number - jnp.sum(jnp.where(is_at, number, 0), axis=0, keepdims=True)
         else:
             distance = ~is_at
         logits = point.differences[site.name] / 2 - distance**2 / (4 * adapt_state.step_size)
@@ -113,7 +113,7 @@ class DiscreteLangevin(InformedKernel):
         sites = self._found.plan
         for site, key_site in zip(sites, random.split(key, len(sites)), strict=True):
             log_probs = jnp.moveaxis(self._log_probs(site, point, adapt_state), 0, -1)
-            number = choice(log_probs).sample(key_site)
+            number = from_logits(log_probs).sample(key_site)
             z[site.name] = jnp.array(site.states, z[site.name].dtype)[number]
         return z
 

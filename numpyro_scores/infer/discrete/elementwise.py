@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
-from numpyro.distributions.distribution import (
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-)
+from numpyro.distributions.distribution import Independent, MaskedDistribution
+
+from numpyro_scores.distributions._wrapped import num_event_axes
 
 # One element that acts on one other stays unseen in a probe with probability 3/4.
 NUM_PROBES = 32
+# Numbers that are the same but for rounding differ by a few units in the last place.
+NUM_ULPS = 8
 
 
 class Term(NamedTuple):
@@ -51,13 +50,11 @@ class Layout(NamedTuple):
 def unsummed_log_prob(site: Any, num_axes: int) -> Array:
     """The log density of a site of a trace, before it is summed over some axes of its event."""
     log_prob = _log_prob(site["fn"], site["value"], num_axes)
-    return log_prob if site["scale"] is None else site["scale"] * log_prob
-
-
-def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """The sum over the axes that broadcasting has added to `shape`."""
-    x = jnp.sum(x, tuple(range(x.ndim - len(shape))))
-    return jnp.sum(x, tuple(a for a, n in enumerate(shape) if n == 1), keepdims=True)
+    if site["scale"] is None:
+        return log_prob
+    scale = jnp.reshape(site["scale"], (*jnp.shape(site["scale"]), *[1] * num_axes))
+    # A power of zero leaves a density out, where that is zero too.
+    return scale * jnp.where(scale == 0, 0.0, log_prob)
 
 
 def find_terms(
@@ -68,7 +65,8 @@ def find_terms(
 
     Which axes belong together is read from the shapes, aligned at the right as in broadcasting and
     in NumPyro's plates. Whether each entry then depends on its own element alone is tried out: no
-    entry may change when only other elements do.
+    entry may change when only other elements do, but for rounding. Where rounding is not small
+    beside what the element itself changes, a change counts as one.
 
     :param names: sites whose log density depends on the value.
     :param trace_at: the trace of the model at a value.
@@ -86,7 +84,7 @@ def find_terms(
         candidates.extend(
             Term(name, num_axes, block)
             for name in names
-            for num_axes in range(_num_event_axes(sites[name]["fn"]) + 1)
+            for num_axes in range(num_event_axes(sites[name]["fn"]) + 1)
             for block, shape in shapes.items()
             if _aligns(unsummed_log_prob(sites[name], num_axes).shape, shape)
         )
@@ -95,7 +93,7 @@ def find_terms(
     if not candidates:
         return found
 
-    def probe(key: Array) -> list[Array]:
+    def probe(key: Array) -> list[Probe]:
         key_value, key_other, key_moves = random.split(key, 3)
         value, other = layout.random_value(key_value), layout.random_value(key_other)
         moves = random.bernoulli(key_moves, 0.5, layout.shape)
@@ -110,7 +108,7 @@ def find_terms(
             )
             after[block] = trace_at(jnp.where(moving, other, value))
         return [
-            _unmoved_agree(
+            _probe(
                 unsummed_log_prob(before[term.name], term.num_axes),
                 unsummed_log_prob(after[term.block][term.name], term.num_axes),
                 moves if term.block is None else layout.split(moves)[term.block],
@@ -118,16 +116,54 @@ def find_terms(
             for term in candidates
         ]
 
-    agree = jax.jit(jax.vmap(probe))(random.split(random.key(1), NUM_PROBES))
-    for term, in_probes in zip(candidates, agree, strict=True):
-        if found[term.name] is None and np.all(in_probes):
+    @jax.jit
+    def depend_on_others(keys: Array) -> list[Array]:
+        return [_depends_on_others(probes) for probes in jax.vmap(probe)(keys)]
+
+    depends = depend_on_others(random.split(random.key(1), NUM_PROBES))
+    for term, does in zip(candidates, depends, strict=True):
+        if found[term.name] is None and not does:
             found[term.name] = term
     return found
 
 
-def _unmoved_agree(before: Array, after: Array, moves: Array) -> Array:
+class Probe(NamedTuple):
+    """
+    What has become of each entry of a log density when some elements moved.
+
+    - **change** - how much it changed, if its own element did not move.
+    - **rounding** - how much of that rounding may be.
+    - **low**, **high** - its smaller and its larger value.
+    """
+
+    change: Array
+    rounding: Array
+    low: Array
+    high: Array
+
+
+def _probe(before: Array, after: Array, moves: Array) -> Probe:
     moved = jnp.broadcast_to(moves, before.shape)
-    return jnp.all(moved | jnp.isclose(before, after, rtol=1e-6, atol=0.0, equal_nan=True))
+    same = moved | (before == after) | (jnp.isnan(before) & jnp.isnan(after))
+    change = jnp.abs(jnp.where(same, 0.0, after) - jnp.where(same, 0.0, before))
+    finite = jnp.isfinite(before) & jnp.isfinite(after)
+    low = jnp.where(finite, jnp.minimum(before, after), 0.0)
+    high = jnp.where(finite, jnp.maximum(before, after), 0.0)
+    level = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    return Probe(
+        jnp.where(jnp.isnan(change), jnp.inf, change),  # one of the two was NaN
+        NUM_ULPS * jnp.finfo(before.dtype).eps * level,
+        jnp.where(finite, low, jnp.inf),
+        jnp.where(finite, high, -jnp.inf),
+    )
+
+
+def _depends_on_others(probes: Probe) -> Array:
+    change, rounding = jnp.max(probes.change, axis=0), jnp.max(probes.rounding, axis=0)
+    spread = jnp.max(probes.high, axis=0) - jnp.min(probes.low, axis=0)
+    # What rounding changes must be little beside what the element itself does, or it hides more.
+    is_rounding = (change <= rounding) & (rounding <= spread / 100)
+    return jnp.any((change > 0) & ~is_rounding)
 
 
 def _aligns(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
@@ -135,15 +171,6 @@ def _aligns(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) >= len(target) and all(
         m in (1, n) for n, m in zip(shape[len(shape) - len(target) :], target, strict=True)
     )
-
-
-def _num_event_axes(fn: Any) -> int:
-    """How many axes of its event `to_event` has made of axes of its batch."""
-    if isinstance(fn, Independent):
-        return fn.reinterpreted_batch_ndims + _num_event_axes(fn.base_dist)
-    if isinstance(fn, ExpandedDistribution | MaskedDistribution):
-        return _num_event_axes(fn.base_dist)
-    return 0
 
 
 def _log_prob(fn: Any, value: Array, num_axes: int) -> Array:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
-from numpyro_scores.infer.discrete.base import Values
 from numpyro_scores.infer.discrete.informed import InformedKernel
 from numpyro_scores.infer.discrete.local_differences import Point
+from numpyro_scores.infer.discrete.model_trace import Values
 
 
 class GibbsWithGradients(InformedKernel):
@@ -76,6 +76,7 @@ class GibbsWithGradients(InformedKernel):
         log_probs = self._log_probs(point)
         total = jnp.zeros(())
         for site in self._found.plan:
-            changed = site.is_at(z[site.name]) & (z[site.name] != point.z[site.name])
+            new, old = z[site.name], point.z[site.name]
+            changed = site.is_at(new) & (new != old)[None]
             total += jnp.sum(jnp.where(changed, log_probs[site.name], 0.0))
         return total

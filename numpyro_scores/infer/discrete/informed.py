@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax, random
 
-from numpyro_scores.infer.discrete.base import DiscreteKernel, Trace, Values
+from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.discrete.local_differences import LocalSite, Point, local_points
+from numpyro_scores.infer.discrete.model_trace import Trace, Values
 from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.kernel import mean_of_phase
 from numpyro_scores.infer.trees import select

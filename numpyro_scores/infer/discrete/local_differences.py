@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from numpyro_scores.distributions._wrapped import base_of
+from numpyro_scores.distributions._wrapped import base_of, power_of
 from numpyro_scores.distributions.boltzmann.base import BlockDistribution
 from numpyro_scores.distributions.boltzmann.states import finite_states, tilted
-from numpyro_scores.infer.discrete.base import Trace, Values
 from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
+from numpyro_scores.infer.discrete.model_trace import Trace, Values
 from numpyro_scores.infer.discrete.updates import BlockUpdate, ElementwiseUpdate
 
 # A gradient that is zero at one point need not be zero at another.
@@ -87,7 +87,7 @@ class LocalSite:
 
     def is_at(self, value: Array) -> Array:
         """Whether each element is in each state, `(num_states, *shape)`."""
-        return value == self.column(value.ndim)
+        return value[None] == self.column(value.ndim)
 
     def pick(self, chosen: Array, dtype: Any) -> Array:
         """The state of each element at which `chosen`, of shape `(num_states, *shape)`, is true."""
@@ -106,21 +106,22 @@ class LocalSite:
         if isinstance(self.update, BlockUpdate):
             d = base_of(site["fn"])
             blocks = tuple(d.split(value))
+            power = power_of(site)
             conditionals = [
-                tilted(d._conditional(k, blocks), log_weights[k], site["scale"])
-                for k in range(len(blocks))
+                tilted(d._conditional(k, blocks), log_weights[k], power) for k in range(len(blocks))
             ]
             log_density += d.join(
                 tuple(
-                    conditional.log_prob(self.column(block.ndim))
-                    for conditional, block in zip(conditionals, blocks, strict=True)
+                    jax.vmap(conditional.log_prob)(jnp.array(self.states))
+                    for conditional in conditionals
                 )
             )
         else:
             log_density += log_weights[0]
         if gradient is not None:
-            log_density += gradient * self.column(value.ndim)
-        return log_density - jnp.sum(jnp.where(self.is_at(value), log_density, 0.0), axis=0)
+            log_density += gradient[None] * self.column(value.ndim)
+        at_value = jnp.where(self.is_at(value), log_density, 0.0)
+        return log_density - jnp.sum(at_value, axis=0, keepdims=True)
 
     def _check_gradients(self, kernel: str, values: Values, trace_at: Trace) -> None:
         x = values[self.name]

@@ -13,19 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
-from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores.distributions._wrapped import base_of
-from numpyro_scores.distributions.boltzmann.base import BlockDistribution, gibbs_sweeps
-from numpyro_scores.distributions.boltzmann.states import choice, finite_states, tilted
-from numpyro_scores.infer.discrete.base import Trace, Values, blocks_of
+from numpyro_scores.distributions._wrapped import base_of, copies_of, power_of, sum_to
+from numpyro_scores.distributions.boltzmann.base import BlockDistribution
+from numpyro_scores.distributions.boltzmann.states import finite_states, from_logits, tilted
+from numpyro_scores.distributions.boltzmann.sweeps import gibbs_sweeps
 from numpyro_scores.infer.discrete.elementwise import (
     Layout,
     Term,
     find_terms,
-    sum_to,
     unsummed_log_prob,
+)
+from numpyro_scores.infer.discrete.model_trace import (
+    Trace,
+    Values,
+    blocks_of,
+    support_sources,
 )
 
 
@@ -42,6 +46,10 @@ class Update:
         site's own distribution does not know: the states on the first axis. None where nothing.
         """
         return ()
+
+    def own_log_prob(self, values: Values, trace_at: Trace) -> Array | None:
+        """The log density of the site alone, if it must be finite for the first draw; or None."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,8 @@ class BlockUpdate(Update):
 
     @classmethod
     def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "BlockUpdate":
-        if isinstance(fn, MaskedDistribution):
-            raise ValueError(
-                f"The distribution of site {name!r} is masked, but its elements are drawn from all "
-                "of its density. Mask the likelihood instead."
-            )
         d = blocks_of(fn)
+        copies = copies_of(fn, values[name])
         conditionals = jax.eval_shape(
             lambda x: [d._conditional(k, tuple(d.split(x))) for k in range(d.num_blocks)],
             values[name],
@@ -77,7 +81,7 @@ class BlockUpdate(Update):
             values[name].shape,
             lambda x: tuple(d.split(x)),
             d.join,
-            lambda key: d.random_point(key, fn.batch_shape),
+            lambda key: d.random_point(key, copies),
         )
         dependents = [n for n in _dependents(name, values, trace_at) if n != name]
         terms, joint = _terms(name, dependents, values, trace_at, layout)
@@ -117,13 +121,16 @@ class BlockUpdate(Update):
         """The distribution of block `k` given all others, as a function of `k` and the blocks."""
         site = trace_at(values)[self.name]
         d = blocks_of(site["fn"])
-        if site["scale"] is not None and not (
-            all(self.discrete) and isinstance(d, BlockDistribution)
+        power = power_of(site)
+        is_whole = all(self.discrete) and isinstance(d, BlockDistribution)
+        # Of hidden units that are summed out, all or nothing of the density can be taken.
+        if not is_whole and (
+            site["scale"] is not None or not (power is None or all(self.discrete))
         ):
             raise ValueError(
                 f"The density of site {self.name!r} is scaled (handlers.scale, or a tempered "
-                "replica), which BlockGibbs can do for Ising, Potts, PairwiseMRF and the joint() "
-                "of a BernoulliRBM."
+                "replica) or masked, which BlockGibbs can do for Ising, Potts, PairwiseMRF and the "
+                "joint() of a BernoulliRBM."
             )
         log_weights = self.log_weights(values, trace_at)
 
@@ -131,9 +138,12 @@ class BlockUpdate(Update):
             of_prior = d._conditional(k, blocks)
             if not self.discrete[k]:
                 return of_prior
-            return tilted(of_prior, log_weights[k], site["scale"])
+            return tilted(of_prior, log_weights[k], power)
 
         return conditional
+
+    def own_log_prob(self, values: Values, trace_at: Trace) -> Array | None:
+        return jnp.sum(unsummed_log_prob(trace_at(values)[self.name], 0))
 
     def draw(self, key, values, trace_at, num_sweeps):
         d = blocks_of(trace_at(values)[self.name]["fn"])
@@ -161,6 +171,13 @@ class ElementwiseUpdate(Update):
     @classmethod
     def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
         states = finite_states(fn.support)
+        sources = support_sources(name, values, trace_at)
+        if states and sources:
+            raise ValueError(
+                f"Elements are drawn whose states stay the same, but those of site {name!r} depend "
+                f"on {sources}. Give it all states that it may have, and those that are not "
+                "possible the probability zero, by a Categorical."
+            )
         if not states:
             raise ValueError(
                 "Elements are drawn that all have the same finitely many states, but site "
@@ -190,7 +207,7 @@ class ElementwiseUpdate(Update):
     def conditional(self, values: Values, trace_at: Trace) -> dist.Distribution:
         """The distribution of the number of each element's state."""
         (log_weights,) = self.log_weights(values, trace_at)
-        return choice(jnp.moveaxis(log_weights, 0, -1))
+        return from_logits(jnp.moveaxis(log_weights, 0, -1))
 
     def draw(self, key, values, trace_at, num_sweeps):
         # All but the last of several draws, each from the same distribution, would be forgotten.
@@ -263,6 +280,7 @@ def check_elementwise(kernel: str, update: Any, shape: tuple[int, ...], way_out:
         raise ValueError(
             f"{kernel} cannot draw the elements of site {update.name!r}, of shape {shape}, at "
             f"once: the log density of {list(update.joint)} is not a sum over single elements. "
-            "Missing observations should be masked, not indexed. For a likelihood that joins the "
-            f"elements {way_out}."
+            "Missing observations should be masked, not indexed; a constant that is large beside "
+            "what an element changes should be left out, for it hides in rounding what depends on "
+            f"what. For a likelihood that joins the elements {way_out}."
         )

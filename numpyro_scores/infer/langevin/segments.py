@@ -81,6 +81,7 @@ class Target(NamedTuple):
         zero = jnp.zeros_like(start.energy)
         if self.force is None:
             return zero, zero
+        assert start.force is not None and end.force is not None
         # As the integral of a score is a log density, so that of a force is a potential energy.
         if isinstance(self.rule, LineIntegral):
             return self.rule(self.force, start.x, end.x), zero

@@ -10,6 +10,7 @@ are measured with noise, under a Gaussian prior with its exact denoiser; against
 
 import argparse
 import time
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np

@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.core import Tracer
 
 
@@ -39,6 +41,38 @@ def check_count(name: str, value: Any) -> None:
     """Raise unless `value` is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def check_key(name: str, key: Any) -> Array:
+    """
+    `key` itself; raise unless it is one random key, of `jax.random.key` or `jax.random.PRNGKey`.
+
+    :param name: who wants it: `"fit"`, `"DiffusionPrior.sample"`.
+    """
+    if _is_key(key):
+        return key
+    shape, dtype = jnp.shape(key) if hasattr(key, "shape") else (), getattr(key, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"{name} needs one random key, got {math.prod(shape)} of them, shape {shape}: pass "
+            "one, as in keys[0], or map over them with jax.vmap."
+        )
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        raise ValueError(
+            f"{name} needs a random key, got the integer {key}: write jax.random.key({key})."
+        )
+    found = "None" if key is None else repr(key) if dtype is None else f"{dtype} of shape {shape}"
+    raise ValueError(f"{name} needs a random key, got {found}. Make one with jax.random.key(0).")
+
+
+def _is_key(key: Any) -> bool:
+    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
+    if dtype is None:
+        return False
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return shape == ()
+    # A raw key is as long as its implementation wants it: 2 of Threefry, 4 of RBG.
+    return dtype == np.uint32 and shape in ((2,), (4,))
 
 
 def as_event_shape(event_shape: Sequence[int] | int, name: str = "event_shape") -> tuple[int, ...]:

@@ -25,6 +25,7 @@ class Rounds(NamedTuple):
     - **accept_prob** - mean acceptance probability of its moves.
     - **step_size** - that of the next moves.
     - **num_diverging** - number of proposals that were not finite.
+    - **num_stuck** - number of particles of which each proposal was all but sure to be refused.
     - **num_grad_evals** - gradients and scores of each particle.
     """
 
@@ -34,6 +35,7 @@ class Rounds(NamedTuple):
     accept_prob: Array
     step_size: Array
     num_diverging: Array
+    num_stuck: Array
     num_grad_evals: Array
 
 
@@ -47,6 +49,7 @@ class Population(NamedTuple):
     - **ancestor** - index of the draw that a particle descends from, shape `(n,)`.
     - **rung** - power of the likelihood, or index of the noise level.
     - **step_size** - of the next move.
+    - **prior_precision** - of what moves with noise scales (see `block_moves`), of size 0 without.
     - **log_evidence** - so far.
     - **relative_variance** - of the evidence so far, estimated.
     - **num_dead** - number of draws whose likelihood was zero or not a number.
@@ -61,6 +64,7 @@ class Population(NamedTuple):
     ancestor: Array
     rung: Array
     step_size: Array
+    prior_precision: Array
     log_evidence: Array
     relative_variance: Array
     num_dead: Array
@@ -91,4 +95,5 @@ def of_moves(moved: Moved) -> dict[str, Array]:
         "accept_prob": moved.accept_prob,
         "step_size": moved.step_size,
         "num_diverging": moved.num_diverging,
+        "num_stuck": moved.num_stuck,
     }

@@ -141,13 +141,15 @@ class TemperedSMC(ParticleSampler):
         selection = selected(key_resample, x, log_weights, jnp.arange(m), m, n)
         rows = selection.rows
         target = model.tempered(power, x[0], self._kernel._segment_integral)
+        points = points_at(x[rows], target, self._batch_size)
         return Population(
             i=jnp.array(0),
-            points=points_at(x[rows], target, self._batch_size),
+            points=points,
             log_likelihood=log_likelihood[rows],
             ancestor=rows,
             rung=power,
             step_size=first_step_size(x),
+            prior_precision=self._move.prior_precision(points, power, model),
             log_evidence=selection.log_increment,
             relative_variance=selection.variance,
             num_dead=jnp.sum(~jnp.isfinite(log_likelihood)),
@@ -160,8 +162,9 @@ class TemperedSMC(ParticleSampler):
         """Moves at the current power, and the weights of the next, which after 1 are all alike."""
         key_moves, key_resample, rng_key = random.split(state.rng_key, 3)
         n, m = self._num_particles, self._num_prior_draws
-        target = model.tempered(state.rung, state.points.x[0], self._kernel._segment_integral)
-        moved, cost = self._move(key_moves, state.points, target, state.step_size)
+        moved, cost = self._move(
+            key_moves, state.points, model, state.rung, state.step_size, state.prior_precision
+        )
         points = moved.points
         log_likelihood = mapped(model.log_likelihood, points.x, self._batch_size)
         power = next_power(log_likelihood, state.rung, self._ess_fraction * n)

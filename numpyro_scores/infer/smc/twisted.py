@@ -173,6 +173,7 @@ class TwistedDiffusionSampler(ParticleSampler):
             ancestor=jnp.arange(n),
             rung=sigma,
             step_size=jnp.ones_like(sigma),
+            prior_precision=jnp.zeros(0, x.dtype),
             log_evidence=jnp.zeros_like(sigma),
             relative_variance=jnp.zeros_like(sigma),
             num_dead=jnp.sum(~jnp.isfinite(points.energy)),
@@ -253,7 +254,8 @@ class TwistedDiffusionSampler(ParticleSampler):
         x = state.points.x
         target = model.tempered(1.0, x[0], self._kernel._segment_integral)
         points = points_at(x, target, self._batch_size)
-        moved, cost = self._move(key_moves, points, target, first_step_size(x))
+        precision = self._move.prior_precision(points, 1.0, model)
+        moved, cost = self._move(key_moves, points, model, 1.0, first_step_size(x), precision)
         x = moved.points.x
         figures = {"rung": state.rung, "ess": len(x), "num_grad_evals": cost + 1}
         return state._replace(

@@ -37,6 +37,10 @@ class TemperedSMC(ParticleSampler):
     from a particle to its proposal (see :class:`~numpyro_scores.MALA`), and nothing else. A
     :class:`~numpyro_scores.DiffusionPrior` is treated so, and its `log_prob` is never computed.
 
+    Noise scales, sites on which the scale of observed sites depends, make a funnel with what is
+    measured. Up to eight of them move in one block with all else (Knorr-Held & Rue 2002), in place
+    of MALA, and a round repeats its steps until little is left of where they were.
+
     Exact as the number of particles grows. A mode in which no draw of the prior lies is missed
     without a sign: `num_prior_draws` is cheap insurance, since only `num_particles` are moved.
 
@@ -44,12 +48,13 @@ class TemperedSMC(ParticleSampler):
     :param num_particles: number of draws that are kept, moved and returned.
     :param num_prior_draws: number of draws of the prior, by default twice `num_particles`, of which
         the first round resamples those that are kept.
-    :param num_steps: number of steps of MALA a round.
+    :param num_steps: number of steps a round; with noise scales repeated, up to ten times.
     :param ess_fraction: effective sample size of the weights of a round over the number of
         particles. A larger one means more rounds, and less variance for the same number of steps.
     :param dense_mass: whether the metric is a matrix or a diagonal; by default a matrix up to 64
         dimensions, if there are ten particles for each.
-    :param target_accept_prob: what the step size, corrected after each step, aims at.
+    :param target_accept_prob: what the step size, corrected after each step, aims at; of blocks with
+        noise scales at most 0.44.
     :param segment_integral: as of :class:`~numpyro_scores.MALA`. Two nodes are exact for a cubic
         score; each costs a score a step.
     :param batch_size: how many particles the model sees at once, by default all of
@@ -62,7 +67,9 @@ class TemperedSMC(ParticleSampler):
     1. Del Moral, Doucet & Jasra (2006), "Sequential Monte Carlo samplers".
     2. Jasra, Stephens, Doucet & Tsagaris (2011), "Inference for Levy-driven stochastic volatility
        models via adaptive sequential Monte Carlo".
-    3. Zhou, Johansen & Aston (2016), "Toward automatic model comparison: an adaptive sequential
+    3. Knorr-Held & Rue (2002), "On block updating in Markov random field models for disease
+       mapping".
+    4. Zhou, Johansen & Aston (2016), "Toward automatic model comparison: an adaptive sequential
        Monte Carlo approach".
     """
 
@@ -111,7 +118,8 @@ class TemperedSMC(ParticleSampler):
         **kwargs: Any,
     ) -> None:
         """
-        Draw from the posterior. A second run with data of the same shapes compiles nothing.
+        Draw from the posterior. A second run with data of the same shapes compiles nothing, if the
+        model has not changed. May be traced, by `jax.vmap` over keys and data for example.
 
         :param rng_key: key of the run.
         :param args: arguments of the model; arrays among them are traced, unless it must see them.
@@ -121,7 +129,8 @@ class TemperedSMC(ParticleSampler):
             not depend on sites that are drawn anew.
         :param kwargs: keyword arguments of the model.
         :raises ValueError: if the model has a discrete latent site, no latent site, or neither an
-            observed site nor a factor; if a site cannot be drawn from; if a density that is known
+            observed site nor a factor; if a site cannot be drawn from, or its density is scaled or
+            masked; if the density changes with the model's random key; if a density that is known
             by its score, that of a diffusion prior too, depends on another latent site; if the
             likelihood is zero or not a number at every draw; or if `prior_draws` do not fit.
         :raises RuntimeError: if the posterior is not reached in 1,000 rounds.

@@ -123,7 +123,8 @@ class TwistedDiffusionSampler(ParticleSampler):
 
     def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
         """
-        Draw from the posterior. A second run with data of the same shapes compiles nothing.
+        Draw from the posterior. A second run with data of the same shapes compiles nothing, if the
+        model has not changed. May be traced, by `jax.vmap` over keys and data for example.
 
         :param rng_key: key of the run.
         :param args: arguments of the model; arrays among them are traced, unless it must see them.

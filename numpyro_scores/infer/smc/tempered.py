@@ -53,8 +53,8 @@ class TemperedSMC(ParticleSampler):
         particles. A larger one means more rounds, and less variance for the same number of steps.
     :param dense_mass: whether the metric is a matrix or a diagonal; by default a matrix up to 64
         dimensions, if there are ten particles for each.
-    :param target_accept_prob: what the step size, corrected after each step, aims at; of blocks with
-        noise scales at most 0.44.
+    :param target_accept_prob: what the step size, corrected after each step, aims at; of blocks
+        with noise scales at most 0.44.
     :param segment_integral: as of :class:`~numpyro_scores.MALA`. Two nodes are exact for a cubic
         score; each costs a score a step.
     :param batch_size: how many particles the model sees at once, by default all of

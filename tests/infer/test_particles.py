@@ -48,6 +48,20 @@ def test_resampling_is_unbiased_and_keeps_the_share_of_a_mode():
     assert set(drawn[:, mode].sum(axis=1)) == {np.floor(share), np.ceil(share)}
 
 
+@pytest.mark.parametrize("n", [5, 2_048, 16_384, 20_000])
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-24])
+def test_resampling_never_draws_a_row_of_weight_zero(n, u, monkeypatch):
+    """Not with the smallest number and not with the largest that single precision knows."""
+    monkeypatch.setattr(random, "uniform", lambda key, dtype: jnp.asarray(u, dtype))
+    log_weights = jnp.zeros(n).at[jnp.array([0, n // 2, n - 1])].set(-jnp.inf)
+    counts = np.bincount(systematic(None, log_weights, n, jnp.arange(n)), minlength=n)
+    share = n * np.asarray(jnp.isfinite(log_weights)) / (n - 3)
+    assert counts.sum() == n and np.all(counts[share == 0] == 0)
+    assert np.all((counts >= np.floor(share)) & (counts <= np.ceil(share)))
+    equal = systematic(None, jnp.zeros(n), n, jnp.arange(n))
+    np.testing.assert_array_equal(equal, np.arange(n))
+
+
 def test_the_next_power_meets_the_effective_sample_size_and_ends_at_one():
     log_likelihood = jnp.append(-1e5 * random.exponential(random.key(0), (999,)), -jnp.inf)
     next_one = jax.jit(next_power)
@@ -92,7 +106,12 @@ def _moved(prior, power, num_steps=20, n=5_000):
         model = ParticleModel(learned, (Y, prior), {})
         target = model.tempered(power, x[0], ns.LineIntegral(num_nodes=2))
         points = points_at(x, target, n)
-        return move_particles(key, points, target, kernel, jnp.array(1.0), num_steps, True, n)
+        root = fisher_root(points.grad, dense=True)
+
+        def step(key, point, step_size):
+            return kernel._move(key, point, target, step_size, root)
+
+        return move_particles(key, points, step, jnp.array(1.0), num_steps, 0.574, n)
 
     return x, jax.jit(move)(random.key(1)), mean, variance
 

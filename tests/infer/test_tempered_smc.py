@@ -79,12 +79,12 @@ def test_the_powers_rise_to_exactly_one_and_keep_the_effective_sample_size(finis
 def test_a_second_run_compiles_nothing_and_the_same_key_gives_the_same_draws(finished):
     again = ns.TemperedSMC(conjugate, num_particles=2_000, progress_bar=True)
     again._programs = finished._programs  # a round a call, of the program that makes them all
-    before = [program._cache_size() for program in again._programs[1]]
+    before = [program._cache_size() for program in again._programs[2]]
     again.run(random.key(0), Y)
     np.testing.assert_array_equal(again.get_samples()["x"], finished.get_samples()["x"])
     again.run(random.key(0), Y + 1)
     assert not np.any(again.get_samples()["x"] == finished.get_samples()["x"])
-    assert before == [program._cache_size() for program in again._programs[1]]
+    assert before == [program._cache_size() for program in again._programs[2]]
 
 
 def test_the_face_of_mcmc(finished, capsys):

@@ -11,28 +11,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.handlers import seed, substitute, trace
+from numpyro.distributions import Distribution
 from numpyro.infer.initialization import init_to_uniform
 from tqdm import tqdm
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key, is_concrete
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import parted, same
-from numpyro_scores.infer.langevin.adjusted import Point
 from numpyro_scores.infer.langevin.mala import MALA
-from numpyro_scores.infer.langevin.segments import Target
 from numpyro_scores.infer.model import LatentSites
-from numpyro_scores.infer.parts import diffusion_by_score, has_likelihood, wrapped
-from numpyro_scores.infer.smc.moves import Moved, move_particles
+from numpyro_scores.infer.parts import diffusion_by_score, wrapped
+from numpyro_scores.infer.smc.checks import check_sampled
+from numpyro_scores.infer.smc.mutation import Mutation
 from numpyro_scores.infer.smc.particle_model import ParticleModel
 from numpyro_scores.infer.smc.population import MAX_ROUNDS, Population
+from numpyro_scores.infer.smc.programs import agree, fingerprint
 from numpyro_scores.infer.smc.results import ParticleResults
 from numpyro_scores.infer.trees import mapped, take
 
-LARGEST_DENSE = 64
 FEWEST_PARTICLES = 10
+LARGEST_STUCK = 0.02  # of all particles
 
 
 class ParticleSampler(ParticleResults, ABC):
@@ -56,6 +56,12 @@ class ParticleSampler(ParticleResults, ABC):
         batch_size: int | None,
         progress_bar: bool,
     ):
+        if not callable(model) or isinstance(model, Distribution):
+            raise TypeError(
+                f"{type(self).__name__} takes a NumPyro model, a function with numpyro.sample "
+                f"statements, got {type(model).__name__}. A distribution is a prior within one: "
+                'numpyro.sample("x", prior).'
+            )
         check_count("num_particles", num_particles)
         super().__init__(num_prior_draws=num_particles)
         if batch_size is not None:
@@ -68,11 +74,10 @@ class ParticleSampler(ParticleResults, ABC):
         )
         check_count("num_steps", num_steps)
         self._num_particles = num_particles
-        self._num_steps = num_steps
-        self._dense_mass = dense_mass
         self._batch_size = batch_size or num_particles
+        self._move = Mutation(self._kernel, num_steps, dense_mass, self._batch_size)
         self._progress_bar = progress_bar
-        self._programs: tuple[tuple, tuple[Callable, ...]] | None = None
+        self._programs: tuple[tuple, Any, tuple[Callable, ...]] | None = None
         self._args: tuple = ()
         self._kwargs: dict[str, Any] = {}
 
@@ -89,18 +94,42 @@ class ParticleSampler(ParticleResults, ABC):
         del sites, values, args, kwargs
 
     def _run(self, rng_key: Array, args: tuple, kwargs: dict, given: Mapping[str, Array]) -> None:
+        check_key(f"{type(self).__name__}.run", rng_key)
         self._look(args, kwargs, given)
         arrays, rest, merge = parted((args, kwargs, given))
-        if self._programs is None or not same(rest, self._programs[0]):
-            self._programs = (rest, self._compiled(merge))
-        start, advance, constrain = self._programs[1]
+        is_traced = not all(is_concrete(value) for value in (rng_key, *arrays))
+        programs = self._compiled(merge) if is_traced else self._compiled_once(arrays, rest, merge)
         try:
-            state = start(rng_key, arrays)
+            state = programs[0](rng_key, arrays)
         except jax.errors.JAXTypeError:  # a model that must see its data, to count groups, say
             data, arrays = arrays, []
-            start, advance, constrain = self._compiled(lambda _: merge(data))
-            state = start(rng_key, arrays)
-        self._check_start(state)
+            programs = self._compiled(lambda _: merge(data))
+            state = programs[0](rng_key, arrays)
+        advance, constrain = programs[1:]
+        if is_traced:
+            state = advance(state, jnp.asarray(MAX_ROUNDS), arrays)
+            state = state._replace(
+                log_evidence=jnp.where(state.is_done, state.log_evidence, jnp.nan)
+            )
+        else:
+            self._check_start(state)
+            state = self._advanced(advance, state, arrays)
+        # Resampling has sorted them; draws that look like a chain must not look like a slow one.
+        shuffled = random.permutation(state.rng_key, self._num_particles)
+        state = state._replace(
+            points=take(state.points, shuffled),
+            log_likelihood=state.log_likelihood[shuffled],
+            ancestor=state.ancestor[shuffled],
+        )
+        self._samples = constrain(state.points.x, arrays)
+        state = state._replace(rng_key=random.key_data(state.rng_key))
+        self._state = state if is_traced else jax.device_get(state)
+        self._args, self._kwargs = args, kwargs
+        if not is_traced:
+            self._warn()
+
+    def _advanced(self, advance: Callable, state: Population, arrays: list[Array]) -> Population:
+        """The state after all rounds."""
         with tqdm(disable=not self._progress_bar, unit="round") as bar:
             while not state.is_done:
                 if state.i >= MAX_ROUNDS:
@@ -110,24 +139,56 @@ class ParticleSampler(ParticleResults, ABC):
                 state = advance(state, jnp.asarray(until), arrays)
                 bar.update(int(state.i) - bar.n)
                 bar.set_postfix_str(self._progress(state), refresh=False)
-        # Resampling has sorted them; draws that look like a chain must not look like a slow one.
-        shuffled = random.permutation(state.rng_key, self._num_particles)
-        state = state._replace(
-            points=take(state.points, shuffled),
-            log_likelihood=state.log_likelihood[shuffled],
-            ancestor=state.ancestor[shuffled],
-        )
-        self._samples = constrain(state.points.x, arrays)
-        self._state = jax.device_get(state._replace(rng_key=random.key_data(state.rng_key)))
-        self._args, self._kwargs = args, kwargs
-        if (ess := self.rounds.ess.min()) < FEWEST_PARTICLES:
+        return state
+
+    def _warn(self) -> None:
+        """Say what makes draws and evidence doubtful."""
+        name, rounds = type(self).__name__, self.rounds
+        if (ess := rounds.ess.min()) < FEWEST_PARTICLES:
             warnings.warn(
-                f"{type(self).__name__} was left with an effective sample size of {ess:.1f} in one "
-                "round: all draws descend from so few, and neither they nor the error of the "
-                f"evidence can be trusted. {self._advice}",
+                f"{name} was left with an effective sample size of {ess:.1f} in one round: all "
+                "draws descend from so few, and neither they nor the error of the evidence can be "
+                f"trusted. {self._advice}",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
+        stuck = int(rounds.num_stuck[-1])
+        if stuck > LARGEST_STUCK * self._num_particles:
+            warnings.warn(
+                f"{name}: {stuck} of {self._num_particles} particles could not move in the last "
+                "round, each of their proposals being all but sure to be refused. The posterior is "
+                "much narrower there than elsewhere, as in the neck of a funnel, and draws and "
+                "evidence lack what lies further down, more than the error of the evidence says. "
+                "Take a parametrisation in which the posterior is of one width, more num_steps, or "
+                "compare with another sampler.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _compiled_once(self, arrays: list[Array], rest: tuple, merge: Callable) -> tuple:
+        """What an earlier run compiled, if the model is still the same function."""
+
+        def everything(key, x, arrays):
+            args, kwargs, given = merge(arrays)
+            model = ParticleModel(self.model, args, kwargs)
+            target = model.tempered(1.0, x, self._kernel._segment_integral)
+            return (
+                model.draw(key, take(given, 0)),
+                jax.value_and_grad(target.energy)(x),
+                jax.value_and_grad(model.log_likelihood)(x),
+                model.constrained(x),
+            )
+
+        try:
+            args, kwargs, _ = merge(arrays)
+            like = jax.eval_shape(ParticleModel(self.model, args, kwargs).flat)
+            found = fingerprint(everything, random.key(0), like, arrays)
+        except jax.errors.JAXTypeError:
+            return self._compiled(merge)
+        is_known = self._programs is not None and same(rest, self._programs[0])
+        if not (is_known and agree(found, self._programs[1])):
+            self._programs = (rest, found, self._compiled(merge))
+        return self._programs[2]
 
     def _compiled(self, merge: Callable) -> tuple[Callable, ...]:
         model = self._kernel.model
@@ -177,27 +238,7 @@ class ParticleSampler(ParticleResults, ABC):
                     f"sites, of {sorted(values)}; got {site!r} with shape {jnp.shape(draws)}."
                 )
         self._latent = tuple(values)
-        seeded = substitute(seed(model, random.key(0)), data=values)
-        model_trace = trace(seeded).get_trace(*args, **kwargs)
-        if not has_likelihood(model_trace):
-            raise ValueError(
-                f"{name} needs an observed site or a factor, but the model has only "
-                f"{list(model_trace)}: give it data (run(key, y=...)), or draw from the prior "
-                "with numpyro.infer.Predictive."
-            )
-
-    def _move(
-        self, key: Array, points: Point, target: Target, step_size: Array
-    ) -> tuple[Moved, int]:
-        """Steps of MALA of all particles, and how many gradients and scores each costs."""
-        n, d = points.x.shape
-        dense = self._dense_mass
-        if dense is None:
-            dense = d <= min(LARGEST_DENSE, n // 10)
-        moved = move_particles(
-            key, points, target, self._kernel, step_size, self._num_steps, dense, self._batch_size
-        )
-        return moved, self._num_steps * (1 + target.num_score_evals)
+        check_sampled(name, model, args, kwargs, values)
 
     def _check_start(self, state: Population) -> None:
         if state.num_dead == self._num_prior_draws:
@@ -223,3 +264,12 @@ class ParticleSampler(ParticleResults, ABC):
         """The NumPyro model."""
         assert self._kernel.model is not None
         return self._kernel.model
+
+    @property
+    def sample_field(self) -> str:
+        """MCMC asks its kernels for it."""
+        raise TypeError(
+            f"{type(self).__name__} is not a kernel of MCMC, but a sampler with a face like its "
+            f"own: sampler = {type(self).__name__}(model); sampler.run(jax.random.key(0), ...); "
+            "sampler.get_samples()."
+        )

@@ -1,19 +1,22 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Moves of a population of particles: MALA with a metric and a step size that all share."""
+"""Moves of a population of particles, with a metric and a step size that all share."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.langevin.mala import MALA
+from numpyro_scores.infer.langevin.adjusted import Transition
 from numpyro_scores.infer.langevin.segments import Point, Target
 from numpyro_scores.infer.trees import mapped
 
 ADAPTATION_RATE = 2.0  # of the logarithm of the step size; the acceptance falls by 0.3 a unit of it
+MOST_REPEATS = 10
 
 
 class Moved(NamedTuple):
@@ -23,6 +26,8 @@ class Moved(NamedTuple):
     - **accept_prob** - mean acceptance probability of the steps.
     - **num_diverging** - number of proposals that were not finite.
     - **unresolved** - share of the proposals that were refused because of the error of an integral.
+    - **best_accept_prob** - largest acceptance probability of the steps of each, shape `(n,)`.
+    - **num_steps** - number of steps of each particle.
     """
 
     points: Point
@@ -30,6 +35,8 @@ class Moved(NamedTuple):
     accept_prob: Array
     num_diverging: Array
     unresolved: Array
+    best_accept_prob: Array
+    num_steps: Array
 
 
 def fisher_root(grads: Array, dense: bool) -> Array:
@@ -42,55 +49,108 @@ def fisher_root(grads: Array, dense: bool) -> Array:
     :param grads: gradients at the particles, shape `(n, d)`.
     :param dense: whether `F` is a matrix or its diagonal.
     """
+    scale, correlation = _scale_and_correlation(grads, dense)
+    if not dense:
+        return 1 / scale
+    identity = jnp.eye(len(scale), dtype=grads.dtype)
+    return solve_triangular(jnp.linalg.cholesky(correlation), identity, lower=True) / scale
+
+
+def fisher_information(grads: Array, dense: bool) -> Array:
+    """`F` itself, shape `(d, d)`, or its diagonal."""
+    scale, correlation = _scale_and_correlation(grads, dense)
+    return scale[:, None] * correlation * scale if dense else scale**2
+
+
+def _scale_and_correlation(grads, dense):
     n, d = grads.shape
     finite = jnp.all(jnp.isfinite(grads), axis=1, keepdims=True)
     grads = jnp.where(finite, grads, 0) / jnp.sqrt(jnp.maximum(jnp.sum(finite), 1))
     scale = jnp.sqrt(jnp.sum(grads**2, axis=0))
     scale = jnp.where(scale > 0, scale, 1)
     if not dense:
-        return 1 / scale
-    scaled, identity = grads / scale, jnp.eye(d, dtype=grads.dtype)
+        return scale, None
+    scaled = grads / scale
     # A share of the diagonal keeps the matrix of few particles positive definite.
-    correlation = (n * scaled.T @ scaled + d * identity) / (n + d)
-    factor = jnp.linalg.cholesky(correlation)
-    return solve_triangular(factor, identity, lower=True) / scale
+    identity = jnp.eye(d, dtype=grads.dtype)
+    return scale, (n * scaled.T @ scaled + d * identity) / (n + d)
 
 
 def move_particles(
     key: Array,
     points: Point,
-    target: Target,
-    kernel: MALA,
+    step: Callable[[Array, Point, Array], Transition],
     step_size: Array,
     num_steps: int,
-    dense: bool,
+    target_accept_prob: float,
     batch_size: int,
+    largest_step_size: float = jnp.inf,
+    slow: np.ndarray | None = None,
+    largest_correlation: Array | float = 0.25,
 ) -> Moved:
     """
-    `num_steps` steps of MALA of every particle. The metric is that of the particles at the start;
-    the step size, of all particles alike, is corrected after each step.
-    """
-    root = fisher_root(points.grad, dense)
+    `num_steps` Metropolis steps of every particle. The step size, of all particles alike, is
+    corrected after each.
 
-    def step(carry, key):
+    :param step: of one particle, by a key, its point and the step size.
+    :param slow: entries of which little is to be left of where they started: `num_steps` are
+        repeated, ten times at most, until the correlation of each with its start is no larger than
+        `largest_correlation` (Buchholz, Chopin & Jacob 2021, "Adaptive tuning of Hamiltonian Monte
+        Carlo within sequential Monte Carlo").
+    """
+
+    def all_step(carry, key):
         points, step_size = carry
         points, accept_prob, diverging, unresolved = mapped(
-            lambda particle: kernel._move(*particle, target, step_size, root),
+            lambda particle: step(*particle, step_size),
             (random.split(key, len(points.x)), points),
             batch_size,
         )
-        accept_prob = jnp.mean(accept_prob)
-        change = ADAPTATION_RATE * (accept_prob - kernel._target_accept_prob)
-        return (points, step_size * jnp.exp(change)), (
-            accept_prob,
-            jnp.sum(diverging),
-            jnp.mean(unresolved),
+        change = ADAPTATION_RATE * (jnp.mean(accept_prob) - target_accept_prob)
+        step_size = jnp.minimum(step_size * jnp.exp(change), largest_step_size)
+        return (points, step_size), (accept_prob, jnp.sum(diverging), jnp.mean(unresolved))
+
+    def again(i, points, step_size):
+        keys = random.split(random.fold_in(key, i), num_steps)
+        (points, step_size), (accept_prob, diverging, unresolved) = lax.scan(
+            all_step, (points, step_size), keys
+        )
+        return Moved(
+            points=points,
+            step_size=step_size,
+            accept_prob=jnp.mean(accept_prob),
+            num_diverging=jnp.sum(diverging),
+            unresolved=jnp.mean(unresolved),
+            best_accept_prob=jnp.max(accept_prob, axis=0),
+            num_steps=(i + 1) * num_steps,
         )
 
-    (points, step_size), (accept_prob, diverging, unresolved) = lax.scan(
-        step, (points, step_size), random.split(key, num_steps)
-    )
-    return Moved(points, step_size, jnp.mean(accept_prob), jnp.sum(diverging), jnp.mean(unresolved))
+    first = again(jnp.array(0), points, jnp.minimum(step_size, largest_step_size))
+    if slow is None:
+        return first
+
+    def is_near(moved):
+        near = correlation(points.x[:, slow], moved.points.x[:, slow]) > largest_correlation
+        return jnp.any(near) & (moved.num_steps < MOST_REPEATS * num_steps)
+
+    def repeated(moved):
+        i = moved.num_steps // num_steps
+        more = again(i, moved.points, moved.step_size)
+        return more._replace(
+            accept_prob=(i * moved.accept_prob + more.accept_prob) / (i + 1),
+            num_diverging=moved.num_diverging + more.num_diverging,
+            unresolved=(i * moved.unresolved + more.unresolved) / (i + 1),
+            best_accept_prob=jnp.maximum(moved.best_accept_prob, more.best_accept_prob),
+        )
+
+    return lax.while_loop(is_near, repeated, first)
+
+
+def correlation(x: Array, y: Array) -> Array:
+    """Of each column with that of `y`, both of shape `(n, k)`, 0 where one does not vary."""
+    x, y = x - jnp.mean(x, axis=0), y - jnp.mean(y, axis=0)
+    product = jnp.sqrt(jnp.sum(x**2, axis=0) * jnp.sum(y**2, axis=0))
+    return jnp.sum(x * y, axis=0) / jnp.where(product > 0, product, 1)
 
 
 def points_at(x: Array, target: Target, batch_size: int) -> Point:

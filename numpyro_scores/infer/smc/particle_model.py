@@ -46,6 +46,10 @@ class ParticleModel:
         )
         return transform_fn(sites.transforms, values, invert=True)
 
+    def flat(self) -> Array:
+        """A vector of the right length and dtype."""
+        return ravel_pytree(self._somewhere())[0]
+
     def draw(self, key: Array, given: Mapping[str, Array]) -> Array:
         """
         A draw of the latent sites from the prior.
@@ -80,7 +84,9 @@ class ParticleModel:
 
     def potential(self, model: Callable) -> Callable[[Array], Array]:
         """The potential energy of a variant of the model."""
-        return lambda x: potential_energy(model, self._args, self._kwargs, self.unravel(x))
+        # The key is for what starts at random and is then replaced, as the weights of a network.
+        seeded = seed(model, random.key(0))
+        return lambda x: potential_energy(seeded, self._args, self._kwargs, self.unravel(x))
 
     def log_likelihood(self, x: Array) -> Array:
         """The log density of observed sites and factors, -inf where it is not a number."""
@@ -98,11 +104,12 @@ class ParticleModel:
 
     def trace_of(self, z: dict[str, Array]) -> dict[str, Any]:
         """The trace of the model at unconstrained values by site."""
-        values = constrain_fn(self.model, self._args, self._kwargs, z)
+        values = constrain_fn(seed(self.model, random.key(0)), self._args, self._kwargs, z)
         seeded = substitute(seed(self.model, random.key(0)), data=values)
         return trace(seeded).get_trace(*self._args, **self._kwargs)
 
     def constrained(self, x: Array) -> dict[str, Array]:
         """The values of latent and deterministic sites at `x`."""
         z = self.unravel(x)
-        return constrain_fn(self.model, self._args, self._kwargs, z, return_deterministic=True)
+        seeded = seed(self.model, random.key(0))
+        return constrain_fn(seeded, self._args, self._kwargs, z, return_deterministic=True)

@@ -6,10 +6,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro.diagnostics import print_summary
 
+from numpyro_scores._validation import is_concrete
 from numpyro_scores.infer.smc.population import Population, Rounds
 
 
@@ -41,22 +43,30 @@ class ParticleResults:
         return {name: values[None] for name, values in self._samples.items()}
 
     @property
-    def log_evidence(self) -> float:
-        r"""The logarithm of :math:`p(y) = \int p(z)\, p(y | z)\, dz`, estimated."""
-        return float(self._finished.log_evidence)
+    def log_evidence(self) -> float | Array:
+        r"""
+        The logarithm of :math:`p(y) = \int p(z)\, p(y | z)\, dz`, estimated; an array if the run
+        was traced, by `jax.vmap` for example.
+        """
+        return _number(self._finished.log_evidence)
 
     @property
-    def log_evidence_error(self) -> float:
+    def log_evidence_error(self) -> float | Array:
         """
         Standard error of :attr:`log_evidence`, from the lines of descent of the particles of this
         one run (Chan & Lai 2013; Lee & Whiteley 2018).
         """
-        return float(np.sqrt(max(float(self._finished.relative_variance), 0.0)))
+        return _number(jnp.sqrt(jnp.maximum(self._finished.relative_variance, 0)))
 
     @property
     def rounds(self) -> Rounds:
-        """Power or noise level, effective sample size, acceptance and cost of each round."""
+        """
+        Power or noise level, effective sample size, acceptance and cost of each round; zeros follow
+        these if the run was traced.
+        """
         state = self._finished
+        if not is_concrete(state.i):
+            return state.rounds
         return jax.tree.map(lambda values: values[: int(state.i)], state.rounds)
 
     @property
@@ -78,6 +88,7 @@ class ParticleResults:
             "num_grad_evals": self.num_grad_evals,
             "num_diverging": int(rounds.num_diverging.sum()),
             "largest_unresolved": float(rounds.unresolved.max()),
+            "num_stuck": int(rounds.num_stuck[-1]),
             "smallest_ess": float(rounds.ess.min()),
             "smallest_accept_prob": float(rounds.accept_prob.min()),
         }
@@ -99,3 +110,7 @@ class ParticleResults:
         state = self._finished
         fields = {"log_likelihood": state.log_likelihood, "ancestor": state.ancestor}
         return {k: v[None] for k, v in fields.items()} if group_by_chain else fields
+
+
+def _number(value: Any) -> Any:
+    return float(value) if is_concrete(value) else value

@@ -13,7 +13,7 @@ from jax import Array, random
 from numpyro_scores._validation import check_count
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.langevin.adjusted import Point
+from numpyro_scores.infer.langevin.segments import Point
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.moves import first_step_size, points_at
 from numpyro_scores.infer.smc.population import Population, no_rounds, noted, of_moves, of_weights
@@ -38,6 +38,10 @@ class TemperedSMC(ParticleSampler):
     from a particle to its proposal (see :class:`~numpyro_scores.MALA`), and nothing else. A
     :class:`~numpyro_scores.DiffusionPrior` is treated so, and its `log_prob` is never computed.
 
+    Noise scales, sites on which the scale of observed sites depends, make a funnel with what is
+    measured. Up to eight of them move in one block with all else (Knorr-Held & Rue 2002), in place
+    of MALA, and a round repeats its steps until little is left of where they were.
+
     Exact as the number of particles grows. A mode in which no draw of the prior lies is missed
     without a sign: `num_prior_draws` is cheap insurance, since only `num_particles` are moved.
 
@@ -45,12 +49,13 @@ class TemperedSMC(ParticleSampler):
     :param num_particles: number of draws that are kept, moved and returned.
     :param num_prior_draws: number of draws of the prior, by default twice `num_particles`, of which
         the first round resamples those that are kept.
-    :param num_steps: number of steps of MALA a round.
+    :param num_steps: number of steps a round; with noise scales repeated, up to ten times.
     :param ess_fraction: effective sample size of the weights of a round over the number of
         particles. A larger one means more rounds, and less variance for the same number of steps.
     :param dense_mass: whether the metric is a matrix or a diagonal; by default a matrix up to 64
         dimensions, if there are ten particles for each.
-    :param target_accept_prob: what the step size, corrected after each step, aims at.
+    :param target_accept_prob: what the step size, corrected after each step, aims at; of blocks
+        with noise scales at most 0.44.
     :param segment_integral: as of :class:`~numpyro_scores.MALA`, with three scores a step besides
         the one at its end. What it refuses is told by `rounds.unresolved`.
     :param batch_size: how many particles the model sees at once, by default all of
@@ -63,7 +68,9 @@ class TemperedSMC(ParticleSampler):
     1. Del Moral, Doucet & Jasra (2006), "Sequential Monte Carlo samplers".
     2. Jasra, Stephens, Doucet & Tsagaris (2011), "Inference for Levy-driven stochastic volatility
        models via adaptive sequential Monte Carlo".
-    3. Zhou, Johansen & Aston (2016), "Toward automatic model comparison: an adaptive sequential
+    3. Knorr-Held & Rue (2002), "On block updating in Markov random field models for disease
+       mapping".
+    4. Zhou, Johansen & Aston (2016), "Toward automatic model comparison: an adaptive sequential
        Monte Carlo approach".
     """
 
@@ -112,7 +119,8 @@ class TemperedSMC(ParticleSampler):
         **kwargs: Any,
     ) -> None:
         """
-        Draw from the posterior. A second run with data of the same shapes compiles nothing.
+        Draw from the posterior. A second run with data of the same shapes compiles nothing, if the
+        model has not changed. May be traced, by `jax.vmap` over keys and data for example.
 
         :param rng_key: key of the run.
         :param args: arguments of the model; arrays among them are traced, unless it must see them.
@@ -122,7 +130,8 @@ class TemperedSMC(ParticleSampler):
             not depend on sites that are drawn anew.
         :param kwargs: keyword arguments of the model.
         :raises ValueError: if the model has a discrete latent site, no latent site, or neither an
-            observed site nor a factor; if a site cannot be drawn from; if a density that is known
+            observed site nor a factor; if a site cannot be drawn from, or its density is scaled or
+            masked; if the density changes with the model's random key; if a density that is known
             by its score, that of a diffusion prior too, depends on another latent site; if the
             likelihood is zero or not a number at every draw; or if `prior_draws` do not fit.
         :raises RuntimeError: if the posterior is not reached in 1,000 rounds.
@@ -142,13 +151,15 @@ class TemperedSMC(ParticleSampler):
         selection = selected(key_resample, x, log_weights, jnp.arange(m), m, n)
         rows = selection.rows
         target = model.tempered(power, x[0], self._kernel._segment_integral)
+        points = points_at(x[rows], target, self._batch_size)
         return Population(
             i=jnp.array(0),
-            points=points_at(x[rows], target, self._batch_size),
+            points=points,
             log_likelihood=log_likelihood[rows],
             ancestor=rows,
             rung=power,
             step_size=first_step_size(x),
+            prior_precision=self._move.prior_precision(points, power, model),
             log_evidence=selection.log_increment,
             relative_variance=selection.variance,
             num_dead=jnp.sum(~jnp.isfinite(log_likelihood)),
@@ -161,8 +172,9 @@ class TemperedSMC(ParticleSampler):
         """Moves at the current power, and the weights of the next, which after 1 are all alike."""
         key_moves, key_resample, rng_key = random.split(state.rng_key, 3)
         n, m = self._num_particles, self._num_prior_draws
-        target = model.tempered(state.rung, state.points.x[0], self._kernel._segment_integral)
-        moved, cost = self._move(key_moves, state.points, target, state.step_size)
+        moved, cost = self._move(
+            key_moves, state.points, model, state.rung, state.step_size, state.prior_precision
+        )
         points = moved.points
         log_likelihood = mapped(model.log_likelihood, points.x, self._batch_size)
         power = next_power(log_likelihood, state.rung, self._ess_fraction * n)

@@ -124,7 +124,8 @@ class TwistedDiffusionSampler(ParticleSampler):
 
     def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
         """
-        Draw from the posterior. A second run with data of the same shapes compiles nothing.
+        Draw from the posterior. A second run with data of the same shapes compiles nothing, if the
+        model has not changed. May be traced, by `jax.vmap` over keys and data for example.
 
         :param rng_key: key of the run.
         :param args: arguments of the model; arrays among them are traced, unless it must see them.
@@ -174,6 +175,7 @@ class TwistedDiffusionSampler(ParticleSampler):
             ancestor=jnp.arange(n),
             rung=sigma,
             step_size=jnp.ones_like(sigma),
+            prior_precision=jnp.zeros(0, x.dtype),
             log_evidence=jnp.zeros_like(sigma),
             relative_variance=jnp.zeros_like(sigma),
             num_dead=jnp.sum(~jnp.isfinite(points.energy)),
@@ -254,7 +256,8 @@ class TwistedDiffusionSampler(ParticleSampler):
         x = state.points.x
         target = model.tempered(1.0, x[0], self._kernel._segment_integral)
         points = points_at(x, target, self._batch_size)
-        moved, cost = self._move(key_moves, points, target, first_step_size(x))
+        precision = self._move.prior_precision(points, 1.0, model)
+        moved, cost = self._move(key_moves, points, model, 1.0, first_step_size(x), precision)
         x = moved.points.x
         figures = {"rung": state.rung, "ess": len(x), "num_grad_evals": cost + 1}
         return state._replace(

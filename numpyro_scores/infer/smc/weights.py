@@ -66,15 +66,26 @@ def systematic(key: Array, log_weights: Array, num: int, order: Array) -> Array:
     weights. Row `i` comes :math:`\lfloor n W_i \rfloor` or :math:`\lceil n W_i \rceil` times, with
     mean :math:`n W_i`; so does any set of rows that lie together in `order`, a mode for example.
 
+    The weights are counted in integers, about :math:`2^{30} / n` for a row of mean weight: sums of
+    them have no rounding, so that a row of weight zero is never drawn.
+
     :param log_weights: shape `(m,)`, need not be normalised.
     :param num: number of rows drawn.
     :param order: a permutation of the rows.
     :return: rows, integers of shape `(num,)`.
     """
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weights[order]))
-    quantiles = (jnp.arange(num) + random.uniform(key)) / num * cumulative[-1]
-    places = jnp.searchsorted(cumulative, quantiles, side="right")
-    return order[jnp.minimum(places, len(order) - 1)]
+    weights = jax.nn.softmax(log_weights[order])
+    bits = 30 - (num - 1).bit_length()
+    cumulative = jnp.cumsum(jnp.round(num * 2**bits * weights).astype(jnp.int32))
+    total = cumulative[-1]
+    whole, rest = total // num, total % num
+    share = rest.astype(weights.dtype) / num  # what each of the intervals is longer than `whole`
+    i = jnp.arange(num, dtype=jnp.int32)
+    u = random.uniform(key, dtype=weights.dtype)
+    between = jnp.floor(share * i + u * (whole + share)).astype(jnp.int32)
+    # Rounding may still carry the last of them to the end.
+    quantiles = jnp.minimum(whole * i + between, total - 1)
+    return order[jnp.searchsorted(cumulative, quantiles, side="right")]
 
 
 def principal_order(x: Array, log_weights: Array) -> Array:

@@ -1,0 +1,90 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whether a model has a prior that particles can be drawn from, and data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from numpyro.distributions.distribution import (
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer.util import log_density
+
+from numpyro_scores._validation import is_concrete
+from numpyro_scores.infer.parts import has_likelihood
+
+
+def check_sampled(
+    name: str, model: Callable, args: tuple, kwargs: dict, values: dict[str, Array]
+) -> None:
+    """
+    Raise unless the model has data, and latent sites whose density is that of their draws: a scale
+    or a mask around one changes the density alone.
+
+    :param name: of the sampler.
+    :param values: constrained values of the latent sites.
+    """
+    seeded = substitute(seed(model, random.key(0)), data=values)
+    sites = trace(seeded).get_trace(*args, **kwargs)
+    if not has_likelihood(sites):
+        raise ValueError(
+            f"{name} needs an observed site or a factor, but the model has only {list(sites)}: "
+            "give it data (run(key, y=...)), or draw from the prior with "
+            "numpyro.infer.Predictive."
+        )
+    for site, entries in sites.items():
+        if site not in values:
+            continue
+        if not _is_one(entries["scale"]):
+            raise ValueError(
+                f"{name} starts from draws of the prior, but the latent site {site!r} has the "
+                f"scale {entries['scale']} (numpyro.handlers.scale, or a plate with subsample_size "
+                "around it): its density to that power is not the density of its draws. Write the "
+                "distribution that is meant, Normal(0, sd / sqrt(scale)) for a Normal, or sample "
+                "with MCMC, which needs no draws of the prior."
+            )
+        if _has_mask(entries["fn"]):
+            raise ValueError(
+                f"{name} starts from draws of the prior, but a mask leaves out the density of the "
+                f"latent site {site!r}, or of a part of it: what is left is flat there, no proper "
+                "prior, and has no draws. Mask the observed sites alone, or give the site its "
+                "prior."
+            )
+    _check_deterministic(name, model, args, kwargs, values)
+
+
+def _is_one(scale: Any) -> bool:
+    return scale is None or (is_concrete(scale) and bool(np.all(np.asarray(scale) == 1)))
+
+
+def _has_mask(fn: Any) -> bool:
+    """Whether a mask may leave anything out."""
+    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            mask = fn._mask
+            if not is_concrete(mask) or not np.all(np.asarray(mask)):
+                return True
+        fn = fn.base_dist
+    return False
+
+
+def _check_deterministic(name, model, args, kwargs, values):
+    """Raise if the density depends on random numbers that are no latent sites."""
+    if not all(is_concrete(leaf) for leaf in jax.tree.leaves((args, kwargs))):
+        return
+    densities = [log_density(seed(model, random.key(k)), args, kwargs, values)[0] for k in range(2)]
+    if not jnp.array_equal(*densities, equal_nan=True):
+        raise ValueError(
+            f"{name} needs a density that is a function of the latent sites alone, but that of the "
+            "model changes with its random key: by numpyro.prng_key(), by a parameter that starts "
+            "at random, or by a plate with subsample_size. Draw such numbers once, and give them "
+            "to the model as an argument; particles take all data, plates without subsample_size."
+        )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.typing import ArrayLike
 
+from numpyro_scores._resampling import systematic
 from numpyro_scores._validation import check_count, is_concrete
 from numpyro_scores.distributions import BoltzmannDistribution
 from numpyro_scores.normalizers._base import LogNormalizer
@@ -168,9 +169,8 @@ def _resampled_way(path: Path, blocks: Blocks, inputs: tuple[Array, Array]) -> t
     key_anneal, key_resample = random.split(key)
     blocks, log_weights = path.anneal(betas, key_anneal, blocks)
     n = len(log_weights)
-    points = (jnp.arange(n) + random.uniform(key_resample)) / n
-    chosen = jnp.searchsorted(jnp.cumsum(jax.nn.softmax(log_weights)), points)
-    return tuple(block[jnp.minimum(chosen, n - 1)] for block in blocks), log_weights
+    chosen = systematic(key_resample, log_weights, n, jnp.arange(n))
+    return tuple(block[chosen] for block in blocks), log_weights
 
 
 def _checked_samples(distribution: BoltzmannDistribution, samples: ArrayLike) -> Array:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, lax
 from jax.scipy.special import logsumexp
+
+from numpyro_scores._resampling import systematic
 
 NUM_BISECTIONS = 60  # halvings: the first power may be as small as 2^-60
 NUM_POWER_ITERATIONS = 10
@@ -58,34 +60,6 @@ def _tempered(log_likelihood: Array, increment: Array) -> Array:
 def incremental_log_weights(log_likelihood: Array, power: Array, new_power: Array) -> Array:
     r""":math:`(\beta' - \beta) \log p(y | z)`, -inf where the likelihood is zero."""
     return _tempered(log_likelihood, new_power - power)
-
-
-def systematic(key: Array, log_weights: Array, num: int, order: Array) -> Array:
-    r"""
-    Systematic resampling (Kitagawa 1996): the rows at the quantiles :math:`(i + u) / n` of the
-    weights. Row `i` comes :math:`\lfloor n W_i \rfloor` or :math:`\lceil n W_i \rceil` times, with
-    mean :math:`n W_i`; so does any set of rows that lie together in `order`, a mode for example.
-
-    The weights are counted in integers, about :math:`2^{30} / n` for a row of mean weight: sums of
-    them have no rounding, so that a row of weight zero is never drawn.
-
-    :param log_weights: shape `(m,)`, need not be normalised.
-    :param num: number of rows drawn.
-    :param order: a permutation of the rows.
-    :return: rows, integers of shape `(num,)`.
-    """
-    weights = jax.nn.softmax(log_weights[order])
-    bits = 30 - (num - 1).bit_length()
-    cumulative = jnp.cumsum(jnp.round(num * 2**bits * weights).astype(jnp.int32))
-    total = cumulative[-1]
-    whole, rest = total // num, total % num
-    share = rest.astype(weights.dtype) / num  # what each of the intervals is longer than `whole`
-    i = jnp.arange(num, dtype=jnp.int32)
-    u = random.uniform(key, dtype=weights.dtype)
-    between = jnp.floor(share * i + u * (whole + share)).astype(jnp.int32)
-    # Rounding may still carry the last of them to the end.
-    quantiles = jnp.minimum(whole * i + between, total - 1)
-    return order[jnp.searchsorted(cumulative, quantiles, side="right")]
 
 
 def principal_order(x: Array, log_weights: Array) -> Array:

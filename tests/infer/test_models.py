@@ -1,0 +1,234 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+NumPyro's handlers and wrappers under kernels of continuous sites and under particles: each model
+has a Gaussian posterior that is known, or is refused in words.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from infer.helpers import assert_within, mean_and_error
+from jax import random
+from numpyro.distributions.transforms import AffineTransform
+from numpyro.handlers import mask, scale
+from numpyro.infer import MCMC
+
+import numpyro_scores as ns
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def datum(x, y=1.0):
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=jnp.full(jnp.shape(x), y))
+
+
+def scaled_prior():
+    with scale(scale=4.0):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    datum(x)
+
+
+def scaled_likelihood():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    with scale(scale=3.0):
+        datum(x)
+
+
+def masked_prior():
+    with mask(mask=False):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    datum(x)
+
+
+def masked_likelihood():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    with mask(mask=False):
+        datum(x, 9.0)
+
+
+def masked_data():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    seen = dist.Normal(x, 1.0).expand([3]).mask(np.array([True, False, True]))
+    numpyro.sample("y", seen, obs=jnp.array([1.0, 9.0, 1.0]))
+
+
+def expanded():
+    datum(numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2])))
+
+
+def of_events():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=jnp.ones(2))
+
+
+def in_plates():
+    with numpyro.plate("i", 2, dim=-2), numpyro.plate("j", 3):
+        datum(numpyro.sample("x", dist.Normal(0.0, 1.0)))
+
+
+def subsampled():
+    """All four data are the same: a half of them, scaled, says as much."""
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    with numpyro.plate("i", 4, subsample_size=2) as i:
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=jnp.ones(4)[i])
+
+
+def transformed():
+    prior = dist.TransformedDistribution(dist.Normal(0.0, 1.0), AffineTransform(1.0, 2.0))
+    datum(numpyro.sample("x", prior))
+
+
+def mixed():
+    weights = dist.Categorical(jnp.array([0.3, 0.7]))
+    datum(numpyro.sample("x", dist.MixtureSameFamily(weights, dist.Normal(jnp.zeros(2), 1.0))))
+
+
+def with_parameter():
+    datum(numpyro.sample("x", dist.Normal(numpyro.param("loc", jnp.array(0.0)), 1.0)))
+
+
+def with_key():
+    key = numpyro.prng_key()
+    datum(numpyro.sample("x", dist.Normal(0.0, 1.0)) + 0 * random.normal(key))
+
+
+def with_factor():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    numpyro.factor("datum", -((x - 1.0) ** 2) / 2)
+
+
+def guided():
+    with ns.handlers.guided(gamma=3.0):
+        datum(numpyro.sample("x", dist.Normal(0.0, 1.0)))
+
+
+def of_energies():
+    def energy(x):
+        return jnp.sum(x**2) / 2
+
+    x = numpyro.sample("x", ns.EnergyDistribution(energy, 1, sampler=ns.MALA))
+    datum(x[0])
+
+
+def of_scores():
+    with numpyro.plate("i", 2):
+        x = numpyro.sample("x", ns.ScoreDistribution(lambda x: -x, 1))
+        datum(x[..., 0])
+
+
+class Case(NamedTuple):
+    """Mean and variance of every entry of `x`, and what particles say in place of drawing."""
+
+    mean: float
+    variance: float
+    refused: str = ""
+
+
+MODELS = {
+    scaled_prior: Case(1 / 5, 1 / 5, "has the scale 4"),
+    scaled_likelihood: Case(3 / 4, 1 / 4),
+    masked_prior: Case(1.0, 1.0, "mask leaves out the density"),
+    masked_likelihood: Case(0.0, 1.0),
+    masked_data: Case(2 / 3, 1 / 3),
+    expanded: Case(1 / 2, 1 / 2),
+    of_events: Case(1 / 2, 1 / 2),
+    in_plates: Case(1 / 2, 1 / 2),
+    subsampled: Case(4 / 5, 1 / 5, "subsample_size"),
+    transformed: Case(1.0, 4 / 5),
+    mixed: Case(1 / 2, 1 / 2),
+    with_parameter: Case(1 / 2, 1 / 2),
+    with_key: Case(1 / 2, 1 / 2),
+    with_factor: Case(1 / 2, 1 / 2),
+    guided: Case(3 / 4, 1 / 4),
+    of_scores: Case(1 / 2, 1 / 2, "cannot be drawn from"),
+    of_energies: Case(1 / 2, 1 / 2),
+}
+
+
+def exchanged(model):
+    return ns.ReplicaExchange(ns.MALA(model), ns.InverseTemperatures([1.0, 0.5]))
+
+
+def unbiased(model):
+    """Without a Metropolis test, and exact where the posterior is Gaussian."""
+    return ns.OverdampedLangevin(
+        model, step_size=0.1, num_steps=40, integrator=ns.LeimkuhlerMatthews()
+    )
+
+
+def slow(kernel):
+    return pytest.param(kernel, marks=pytest.mark.slow)
+
+
+def draws_of(kernel):
+    mcmc = MCMC(
+        kernel,
+        num_warmup=200,
+        num_samples=300,
+        num_chains=16,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0))
+    return np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
+
+
+def assert_moments(x, case):
+    """Of draws by chain; entries beyond these two axes are alike."""
+    x = x.reshape(*x.shape[:2], -1)
+    for entry in range(x.shape[-1]):
+        deviation = x[..., entry] - case.mean
+        assert_within(*mean_and_error(deviation), 0.0, num_errors=5)
+        assert_within(*mean_and_error(deviation**2), case.variance, num_errors=5)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("kernel", [ns.MALA, slow(ns.MALT), slow(exchanged), slow(unbiased)])
+def test_a_chain_has_the_posterior_of_the_model(kernel, model):
+    assert_moments(draws_of(kernel(model)), MODELS[model])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_particles_have_the_posterior_of_the_model_or_refuse_it(model):
+    case = MODELS[model]
+    sampler = ns.TemperedSMC(model, 2_000, progress_bar=False)
+    if case.refused:
+        with pytest.raises(ValueError, match=case.refused):
+            sampler.run(random.key(0))
+        return
+    sampler.run(random.key(0))
+    x = np.asarray(sampler.get_samples()["x"])
+    # Particles share ancestors: the error of their mean is some times that of independent draws.
+    assert_within(x.mean(axis=0), case.mean, 3 * np.sqrt(case.variance / len(x)))
+    assert_within(x.var(axis=0), case.variance, 3 * case.variance * np.sqrt(2 / len(x)))
+
+
+@pytest.mark.parametrize("kind", ["typed", "raw", "rbg"])
+@pytest.mark.parametrize(
+    "kernel",
+    [ns.MALA, slow(ns.MALT), ns.ULA, slow(ns.UnderdampedLangevin), slow(exchanged), slow(unbiased)],
+)
+def test_a_chain_runs_under_the_switches_of_jax_and_with_any_key(kernel, kind):
+    """Ranks must agree, no NaN may be made inside of a program, and keys are of any kind."""
+    if kind == "raw":
+        key = random.PRNGKey(0)
+    else:
+        key = random.key(0, impl="rbg" if kind == "rbg" else None)
+    mcmc = MCMC(
+        kernel(in_plates),
+        num_warmup=10,
+        num_samples=5,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    with jax.numpy_rank_promotion("raise"), jax.debug_nans(True):
+        mcmc.run(key)
+    assert np.all(np.isfinite(mcmc.get_samples()["x"]))

@@ -77,6 +77,11 @@ class _Search:
         if isinstance(value, CONSTANTS):
             self.found.append((type(value), value))
             return
+        if _is_value(value):
+            # Equal objects are one, whichever of them a structure holds.
+            self.visit(type(value))
+            self._visit_all(getattr(value, f.name, None) for f in dataclasses.fields(value))
+            return
         is_new = id(value) not in self._met
         number, _ = self._met.setdefault(id(value), (len(self._met), value))
         self.found.append(number)
@@ -159,12 +164,8 @@ class _Search:
     def _visit_instance(self, value: Any) -> None:
         cls = type(value)
         self.found.append(cls)
-        if dataclasses.is_dataclass(cls) and not _is_library(cls.__module__):
-            # Fields that may be compared are not changed, or the comparison would be wrong.
-            _require(cls.__hash__ not in (None, object.__hash__))
-            self._visit_class(cls)
-            self._visit_all(getattr(value, f.name, None) for f in dataclasses.fields(value))
-            return
+        # Fields that cannot be compared may change.
+        _require(not dataclasses.is_dataclass(cls) or _is_library(cls.__module__))
         _require(_is_library(cls.__module__) and not hasattr(value, "dtype"))
         _require(cls is object or not cls.__module__.startswith(WITHOUT_ATTRIBUTES))
         if callable(value):
@@ -173,6 +174,12 @@ class _Search:
             self.found.append(_Same(value))
         wrapped = getattr(value, "__wrapped__", None)
         self.visit(dict(_attributes(value)) if wrapped is None else wrapped)
+
+
+def _is_value(value: Any) -> bool:
+    """Whether it is compared by its fields; these are not changed, or that would be wrong."""
+    cls = type(value)
+    return dataclasses.is_dataclass(cls) and cls.__hash__ not in (None, object.__hash__)
 
 
 @lru_cache(maxsize=512)

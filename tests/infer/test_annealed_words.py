@@ -79,7 +79,7 @@ def test_a_power_of_a_density_with_a_jacobian_is_refused():
 
 @pytest.mark.parametrize("model", [PRIOR, 3])
 def test_what_is_no_model_is_told(model):
-    with pytest.raises(TypeError, match="AnnealedLangevin takes a model"):
+    with pytest.raises(TypeError, match="AnnealedLangevin takes a NumPyro model"):
         ns.AnnealedLangevin(model)
 
 

@@ -13,7 +13,6 @@ import numpyro.distributions as dist
 import pytest
 from infer.helpers import assert_within, draw, mean_and_error
 from jax import random
-from numpyro import handlers
 
 import numpyro_scores as ns
 
@@ -87,11 +86,6 @@ def compared():
     numpyro.sample("y", dist.Normal(jnp.sum(x == 1), 1.0), obs=1.0)
 
 
-def masked():
-    with handlers.mask(mask=jnp.array([True, False])):
-        numpyro.sample("x", ns.Ising((2, 2), 0.1).expand([2]))
-
-
 def with_a_continuous_site():
     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
     numpyro.sample("x", dist.Bernoulli(jnp.exp(-scale)))
@@ -107,7 +101,6 @@ def with_continuous_elements():
     [
         (indexed, r"gradient.*does not exist.*low \+ \(high - low\) \* x"),
         (compared, r"density of 'y'.*is zero"),
-        (masked, "site 'x' is masked"),
         (with_a_continuous_site, r"\['scale'\] are continuous"),
         (lambda: numpyro.sample("x", dist.Poisson(2.0)), "states, but site 'x' is of Poisson"),
         (lambda: numpyro.sample("x", dist.Binomial(np.array([2, 3]), 0.5)), "all have the same"),

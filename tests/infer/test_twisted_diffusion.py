@@ -214,9 +214,9 @@ def test_posterior_and_evidence_of_a_linear_model():
     rounds = sampler.rounds
     np.testing.assert_allclose(rounds.rung[[0, -2, -1]], [50.0, 0.02, 0.02], rtol=1e-5)
     # Three for the flow, two for the twist and one for the noise, with two products for each; the
-    # last round has moves of three.
+    # last round has moves of four.
     np.testing.assert_array_equal(rounds.num_grad_evals[1:-1], 10)
-    assert rounds.num_grad_evals[-1] == 1 + 8 * 3
+    assert rounds.num_grad_evals[-1] == 1 + 8 * 4
 
 
 @pytest.mark.slow

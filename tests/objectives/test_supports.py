@@ -162,6 +162,7 @@ def _with_theta(d, theta):
     return changed
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @ON_EACH_SUPPORT
 def test_each_objective_finds_the_parameter_on_each_support(name, objective):
     family = FAMILIES[name]

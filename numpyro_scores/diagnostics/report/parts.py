@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import numpyro.infer
+
+import numpyro_scores.infer
 
 # The attribute of ArviZ's posterior that says what drew it.
 ATTRIBUTE = "numpyro_scores_run"
@@ -126,11 +129,7 @@ def read(text: str | None) -> Record | None:
 
 def _kernel_class(name: str) -> type:
     """The class of this name here or in NumPyro, or an empty one for a kernel from elsewhere."""
-    import numpyro.infer
-
-    import numpyro_scores
-
-    for module in (numpyro_scores, numpyro_scores.infer, numpyro.infer):
+    for module in (numpyro_scores.infer, numpyro.infer):
         if isinstance(found := getattr(module, name, None), type):
             return found
     return type(name, (), {})

@@ -256,7 +256,8 @@ def test_a_location_family_of_an_energy_has_its_posterior():
         progress_bar=False,
     )
     mcmc.run(random.key(0))
-    assert_within(*mean_and_error(mcmc.get_samples(group_by_chain=True)["loc"]), data.mean() / 2)
+    mean, error = mean_and_error(mcmc.get_samples(group_by_chain=True)["loc"])
+    assert_within(mean, data.mean() / 2, error)
 
 
 @pytest.mark.parametrize("kernel", [ns.MALA, ns.ULA])

@@ -267,17 +267,17 @@ def test_what_is_no_kernel_is_told(kernel, message):
         ns.ReplicaExchange(kernel, ns.InverseTemperatures([1.0, 0.5]))
 
 
-def test_runs_from_one_warmup_with_other_keys_share_no_numbers():
+@pytest.mark.parametrize("kernel", [ns.MALA, pytest.param(NUTS, marks=pytest.mark.slow)])
+def test_runs_from_one_warmup_with_other_keys_share_no_numbers(kernel):
     """Two runs correlate as independent ones do, with NumPyro's kernels too."""
-    for kernel in (ns.MALA(flat), NUTS(flat)):
-        kernel = ns.ReplicaExchange(kernel, ns.InverseTemperatures([1.0, 0.999]))
-        mcmc = MCMC(kernel, num_warmup=20, num_samples=200, progress_bar=False)
-        mcmc.warmup(random.key(0))
-        draws = []
-        for seed in (1, 2):
-            mcmc.run(random.key(seed))
-            draws.append(np.ravel(mcmc.get_samples()["x"]))
-        assert abs(np.corrcoef(*draws)[0, 1]) < 4 / np.sqrt(20)  # 20 of 200 draws, at the least
+    kernel = ns.ReplicaExchange(kernel(flat), ns.InverseTemperatures([1.0, 0.999]))
+    mcmc = MCMC(kernel, num_warmup=20, num_samples=200, progress_bar=False)
+    mcmc.warmup(random.key(0))
+    draws = []
+    for seed in (1, 2):
+        mcmc.run(random.key(seed))
+        draws.append(np.ravel(mcmc.get_samples()["x"]))
+    assert abs(np.corrcoef(*draws)[0, 1]) < 4 / np.sqrt(20)  # 20 of 200 draws, at the least
 
 
 def test_a_list_is_not_a_ladder():

@@ -53,6 +53,11 @@ class ExchangeState(NamedTuple):
 
     __getitem__ = by_position
 
+    @property
+    def step_size(self) -> Array:
+        """As of kernels without a Metropolis test, for `extra_fields`."""
+        return self.adapt_state.step_size
+
 
 class ExchangeKernel(LangevinKernel):
     r"""

@@ -279,3 +279,14 @@ def test_the_posterior_is_that_of_nuts():
     for moment, (mean, error) in ours.items():
         reference, reference_error = theirs[moment]
         assert_within(mean, reference, np.hypot(error, reference_error))
+
+
+def test_the_step_size_is_a_field_under_one_name():
+    mcmc = MCMC(
+        ns.MALA(potential_fn=lambda z: jnp.sum(z**2) / 2, step_size=0.3, adapt_step_size=False),
+        num_warmup=0,
+        num_samples=3,
+        progress_bar=False,
+    )
+    mcmc.run(random.key(0), init_params=jnp.zeros(2), extra_fields=("step_size",))
+    np.testing.assert_allclose(mcmc.get_extra_fields()["step_size"], 0.3)

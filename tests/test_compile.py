@@ -284,6 +284,9 @@ def value(f, x):
     return f(x)
 
 
+value.num_traces = 0
+
+
 @pytest.mark.parametrize("call", [compiled, compiled_if_kept])
 @pytest.mark.parametrize("name", TRANSPARENT)
 def test_what_can_hide_nothing_is_traced_once(name, call):

@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 from numpyro.primitives import Messenger
 
+from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions import DiffusionPrior, ScoreDistribution
 from numpyro_scores.distributions._wrapped import with_base
 from numpyro_scores.handlers import is_jacobian, is_likelihood, latent_prior, raise_to_power
@@ -81,6 +83,11 @@ def others_alone(model: Callable) -> Callable:
 def has_likelihood(model_trace: Mapping[str, Any]) -> bool:
     """Whether a model has an observed site or a factor."""
     return any(is_likelihood(site) for site in model_trace.values())
+
+
+def is_unscaled(scale: Any) -> bool:
+    """Whether the scale of a site is known to leave its density as it is."""
+    return scale is None or (is_concrete(scale) and bool(np.all(np.asarray(scale) == 1)))
 
 
 class diffusion_by_score(Messenger):

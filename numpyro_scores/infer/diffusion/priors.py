@@ -6,7 +6,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import numpyro.distributions as dist
 from jax import random
 from numpyro.distributions import transforms
@@ -18,8 +17,8 @@ from numpyro.distributions.distribution import (
 )
 from numpyro.primitives import Messenger
 
-from numpyro_scores._validation import is_concrete
 from numpyro_scores.handlers import noise_conditional_prior
+from numpyro_scores.infer.parts import is_unscaled
 
 # Transforms whose Jacobian is the same everywhere.
 AFFINE = (
@@ -88,7 +87,7 @@ class prior_coordinates(Messenger):
                 "scan or cond (whose sites no handler reaches) or by substitute. Sample the "
                 "noise-conditional prior outside, in a plate for several, and hand the values in."
             )
-        is_one = scale is None or (is_concrete(scale) and bool(np.all(np.asarray(scale) == 1)))
+        is_one = is_unscaled(scale)
         if not is_one and self.by_denoiser:
             raise ValueError(
                 f"{self.kernel} takes from the prior of site {name!r} its denoiser, but its log "

@@ -19,7 +19,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.util import log_density
 
 from numpyro_scores._validation import is_concrete
-from numpyro_scores.infer.parts import has_likelihood
+from numpyro_scores.infer.parts import has_likelihood, is_unscaled
 
 
 def check_sampled(
@@ -43,7 +43,7 @@ def check_sampled(
     for site, entries in sites.items():
         if site not in values:
             continue
-        if not _is_one(entries["scale"]):
+        if not is_unscaled(entries["scale"]):
             raise ValueError(
                 f"{name} starts from draws of the prior, but the latent site {site!r} has the "
                 f"scale {entries['scale']} (numpyro.handlers.scale, or a plate with subsample_size "
@@ -59,10 +59,6 @@ def check_sampled(
                 "prior."
             )
     _check_deterministic(name, model, args, kwargs, values)
-
-
-def _is_one(scale: Any) -> bool:
-    return scale is None or (is_concrete(scale) and bool(np.all(np.asarray(scale) == 1)))
 
 
 def _has_mask(fn: Any) -> bool:

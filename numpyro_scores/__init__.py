@@ -6,81 +6,94 @@ Learned priors for NumPyro: energies, scores and diffusion models as distributio
 for `numpyro.infer.MCMC`, score-matching objectives to train them, and their diagnosis with ArviZ.
 """
 
-from numpyro_scores import (
-    diagnostics,
-    handlers,
-    infer,
-    integrators,
-    inverse,
-    nn,
-    objectives,
-    processes,
-    samplers,
-    schedules,
-)
-from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
-from numpyro_scores.densities.flow import ProbabilityFlow
-from numpyro_scores.densities.line_integral import LineIntegral
-from numpyro_scores.densities.noise_path import NoisePathIntegral
-from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace
-from numpyro_scores.diagnostics import diagnose, to_inference_data
-from numpyro_scores.distributions import (
-    BernoulliRBM,
-    DiffusionPrior,
-    EnergyDistribution,
-    GaussianBernoulliRBM,
-    GeneratorPrior,
-    Ising,
-    PairwiseMRF,
-    Potts,
-    ProductOfExperts,
-    ScoreDistribution,
-)
-from numpyro_scores.guidance import ClassifierFreeGuidance
-from numpyro_scores.infer import (
-    DAPS,
-    MALA,
-    MALT,
-    SKROCK,
-    ULA,
-    AnnealedLangevin,
-    BlockGibbs,
-    DiffusionPosteriorSampling,
-    DiscreteLangevin,
-    ExchangeKernel,
-    GibbsWithGradients,
-    InverseTemperatures,
-    LikelihoodPowers,
-    MomentMatching,
-    NoiseLevels,
-    OverdampedLangevin,
-    ReplicaExchange,
-    SplitGibbs,
-    SwendsenWang,
-    TemperedSMC,
-    TwistedDiffusionSampler,
-    UnderdampedLangevin,
-)
-from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
-from numpyro_scores.normalizers import (
-    AnnealedImportanceSampling,
-    Enumeration,
-    LogNormalizer,
-    ReverseAnnealedImportanceSampling,
-    ThermodynamicIntegration,
-    TransferMatrix,
-    log_normalizer,
-)
-from numpyro_scores.processes import (
-    DDPM,
-    SubVariancePreserving,
-    VarianceExploding,
-    VariancePreserving,
-)
-from numpyro_scores.samplers import DDIM, Ancestral, Heun, Multistep, PredictorCorrector, ReverseSDE
-from numpyro_scores.training import FitProgress, FitResult, fit, load_weights, save_weights
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from numpyro_scores.version import __version__
+
+if TYPE_CHECKING:
+    from numpyro_scores import (
+        diagnostics,
+        handlers,
+        infer,
+        integrators,
+        inverse,
+        nn,
+        objectives,
+        processes,
+        samplers,
+        schedules,
+        testing,
+    )
+    from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
+    from numpyro_scores.densities.flow import ProbabilityFlow
+    from numpyro_scores.densities.line_integral import LineIntegral
+    from numpyro_scores.densities.noise_path import NoisePathIntegral
+    from numpyro_scores.densities.segment_integral import SegmentIntegral
+    from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace
+    from numpyro_scores.diagnostics import diagnose, to_inference_data
+    from numpyro_scores.distributions import (
+        BernoulliRBM,
+        DiffusionPrior,
+        EnergyDistribution,
+        GaussianBernoulliRBM,
+        GeneratorPrior,
+        Ising,
+        PairwiseMRF,
+        Potts,
+        ProductOfExperts,
+        ScoreDistribution,
+    )
+    from numpyro_scores.guidance import ClassifierFreeGuidance
+    from numpyro_scores.infer import (
+        DAPS,
+        MALA,
+        MALT,
+        SKROCK,
+        ULA,
+        AnnealedLangevin,
+        BlockGibbs,
+        DiffusionPosteriorSampling,
+        DiscreteLangevin,
+        ExchangeKernel,
+        GibbsWithGradients,
+        InverseTemperatures,
+        LikelihoodPowers,
+        MomentMatching,
+        NoiseLevels,
+        OverdampedLangevin,
+        ReplicaExchange,
+        SplitGibbs,
+        SwendsenWang,
+        TemperedSMC,
+        TwistedDiffusionSampler,
+        UnderdampedLangevin,
+    )
+    from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
+    from numpyro_scores.normalizers import (
+        AnnealedImportanceSampling,
+        Enumeration,
+        LogNormalizer,
+        ReverseAnnealedImportanceSampling,
+        ThermodynamicIntegration,
+        TransferMatrix,
+        log_normalizer,
+    )
+    from numpyro_scores.processes import (
+        DDPM,
+        SubVariancePreserving,
+        VarianceExploding,
+        VariancePreserving,
+    )
+    from numpyro_scores.samplers import (
+        DDIM,
+        Ancestral,
+        Heun,
+        Multistep,
+        PredictorCorrector,
+        ReverseSDE,
+    )
+    from numpyro_scores.training import FitProgress, FitResult, fit, load_weights, save_weights
 
 __all__ = [
     "BAOAB",
@@ -162,5 +175,57 @@ __all__ = [
     "samplers",
     "save_weights",
     "schedules",
+    "testing",
     "to_inference_data",
 ]
+
+# A name is imported when it is first asked for (PEP 562): Flax, Optax and two hundred files of our
+# own take about as long as NumPyro itself. The imports above are for type checkers.
+_HOMES = {
+    "densities.adaptive_flow": "AdaptiveProbabilityFlow",
+    "densities.flow": "ProbabilityFlow",
+    "densities.line_integral": "LineIntegral",
+    "densities.noise_path": "NoisePathIntegral",
+    "densities.segment_integral": "SegmentIntegral",
+    "densities.traces": "ExactTrace HutchinsonTrace",
+    "diagnostics": "diagnose to_inference_data",
+    "distributions": (
+        "BernoulliRBM DiffusionPrior EnergyDistribution GaussianBernoulliRBM GeneratorPrior "
+        "Ising PairwiseMRF Potts ProductOfExperts ScoreDistribution"
+    ),
+    "guidance": "ClassifierFreeGuidance",
+    "infer": (
+        "DAPS MALA MALT SKROCK ULA AnnealedLangevin BlockGibbs DiffusionPosteriorSampling "
+        "DiscreteLangevin ExchangeKernel GibbsWithGradients InverseTemperatures "
+        "LikelihoodPowers MomentMatching NoiseLevels OverdampedLangevin ReplicaExchange "
+        "SplitGibbs SwendsenWang TemperedSMC TwistedDiffusionSampler UnderdampedLangevin"
+    ),
+    "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
+    "normalizers": (
+        "AnnealedImportanceSampling Enumeration LogNormalizer "
+        "ReverseAnnealedImportanceSampling ThermodynamicIntegration TransferMatrix "
+        "log_normalizer"
+    ),
+    "processes": "DDPM SubVariancePreserving VarianceExploding VariancePreserving",
+    "samplers": "DDIM Ancestral Heun Multistep PredictorCorrector ReverseSDE",
+    "training": "FitProgress FitResult fit load_weights save_weights",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_MODULES = set(
+    "curvature densities diagnostics distributions guidance handlers infer integrators inverse "
+    "nn normalizers objectives processes samplers schedules testing training".split()
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

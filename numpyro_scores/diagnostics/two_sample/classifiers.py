@@ -9,7 +9,6 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array, lax, random
 from jax.tree_util import Partial
 
@@ -93,6 +92,8 @@ class SmallNetwork:
         check_positive("penalty", self.penalty)
 
     def __call__(self, z, labels, weights, *, key):
+        import optax
+
         key_inner, key_bias, key_outer = random.split(key, 3)
         d, width = z.shape[1], self.width
         parameters = (

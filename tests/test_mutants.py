@@ -22,3 +22,11 @@ def test_the_fault_can_be_planted_and_its_tests_are_there(mutant):
         assert (ROOT / path).exists()
         name = name.partition("[")[0]
         assert not name or f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_slow_cases_are_there():
+    lines = (ROOT / "tests/slow_cases.txt").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        if line and not line.startswith("#"):
+            path, name = line.partition("[")[0].split("::")
+            assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), line

@@ -52,9 +52,9 @@ def check_invariance(
     neither burn-in nor autocorrelation matters, and nothing but chance can fail a right kernel.
 
     A p-value that is neither small nor large is followed by a round of four times as many chains
-    (Gandy & Scott 2021, "Unit testing for MCMC and other Monte Carlo methods", algorithm 3): a right
-    kernel fails with a probability of at most `level`, and mostly takes one round. A kernel that
-    stands still passes: see :func:`check_kernel`.
+    (Gandy & Scott 2021, "Unit testing for MCMC and other Monte Carlo methods", algorithm 3): a
+    right kernel fails with a probability of at most `level`, and mostly takes one round. A kernel
+    that stands still passes: see :func:`check_kernel`.
 
     :param kernel: the kernel, with its settings given: there is no warmup.
     :param draw: an independent exact draw of the target by a key, in the coordinates of
@@ -176,11 +176,11 @@ def _in_rounds(test, key, num_chains, level, max_rounds, name) -> Invariance:
         if p_value <= fails_at:
             raise AssertionError(
                 f"{name} does not leave its target as it is: after it, the mean of {largest[0]} is "
-                f"off by {largest[1]:.1f} standard errors among {size} exact draws; the p-values of "
-                f"the rounds are {', '.join(f'{p:.3g}' for p in p_values)}, where a right kernel "
-                f"fails with a probability of {level:g}. If a fresh run of other keys says the "
-                "same, look at the acceptance ratio (is the density of the proposal in it, both "
-                "ways?), at what a rejection keeps, and at what is adapted while it draws."
+                f"off by {largest[1]:.1f} standard errors among {size} exact draws; the p-values "
+                f"of the rounds are {', '.join(f'{p:.3g}' for p in p_values)}, where a right "
+                f"kernel fails with a probability of {level:g}. Look at the acceptance ratio (is "
+                "the density of the proposal in it, both ways?), at what a rejection keeps, and "
+                "at what is adapted while it draws."
             )
         if p_value > passes_above:
             break

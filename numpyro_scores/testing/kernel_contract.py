@@ -49,7 +49,7 @@ def check_kernel(
     :param make: makes the kernel anew: a function without arguments.
     :param args: arguments of the model; those that are arrays are traced, too.
     :param key: key of all that is random.
-    :param init_params: the start of one chain, as `MCMC.run` takes it; None if the kernel finds one.
+    :param init_params: the start of one chain, as `MCMC.run` takes it; None if the kernel has one.
     :param extra_fields: fields of the state that are compared beside the draws.
     :param chain_methods: those compared with `"vectorized"`. `"parallel"` is left out where there
         are fewer devices than chains.

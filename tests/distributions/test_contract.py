@@ -3,8 +3,6 @@
 
 """What every distribution promises as a function of a point, whatever it is made of."""
 
-import pickle
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +23,9 @@ from distributions.helpers import (
     potts,
     wiener,
 )
+from jax import random
 
+import numpyro_scores as ns
 from numpyro_scores import DiffusionPrior, EnergyDistribution, ScoreDistribution
 
 pytestmark = [
@@ -35,69 +35,12 @@ pytestmark = [
 
 
 @every
-def test_round_trip_through_its_leaves(make):
-    d = make()
-    leaves, treedef = jax.tree.flatten(d)
-    again = treedef.unflatten(leaves)
-    assert type(again) is type(d)
-    assert jax.tree.structure(again) == treedef
-    assert (again.batch_shape, again.event_shape) == ((), d.event_shape)
-    assert type(again.support) is type(d.support) and again.support == d.support
-    x = points(make)[0, 0]
-    assert log_prob(again, x) == log_prob(d, x)
-
-
-@every
-def test_an_equal_distribution_is_not_traced_again(make):
-    traces = []
-
-    @jax.jit
-    def compiled(d, x):
-        traces.append(d)
-        return d.log_prob(x)
-
-    others = [make(), jax.tree.map(lambda leaf: 1.5 * leaf, make())]
-    values = [compiled(d, points(make)[0, 0]) for d in [make(), *others]]
-    assert len(traces) == 1
-    assert values[0] == values[1]
-    # Its parameters are arguments of the compiled function, not constants in it.
-    assert (values[0] != values[2]) == bool(jax.tree.leaves(make()))
-
-
-@every
-def test_a_pickled_distribution_is_the_same(make):
-    d = make()
-    again = pickle.loads(pickle.dumps(d))
-    assert jax.tree.structure(again) == jax.tree.structure(d)
-    x = points(make)[0, 0]
-    assert log_prob(again, x) == log_prob(d, x)
-
-
-@every
-def test_batches_of_any_rank_are_mapped(make):
+def test_it_is_a_distribution_of_numpyro(make):
     d, x = make(), points(make)
-    expected = pointwise(d, x)
-    for batch, value in [(x, expected), (x[0], expected[0]), (x[0, 0], expected[0, 0])]:
-        found = log_prob(d, batch)
-        assert found.shape == value.shape
-        assert_close(found, value, **TOLERANCE)
-
-
-@every
-def test_vmap_is_a_batch(make):
-    d, x = make(), points(make)
-    found = jax.jit(jax.vmap(jax.vmap(d.log_prob)))(x)
-    assert_close(found, log_prob(d, x), **TOLERANCE)
-
-
-@every
-def test_distributions_are_mapped_over_stacked_parameters(make):
-    x = points(make)[0, :2]
-    ds = [make(), jax.tree.map(lambda leaf: 1.5 * leaf, make())]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ds)
-    axes = 0 if jax.tree.leaves(stacked) else None  # a plain energy has no parameters
-    found = jax.vmap(log_prob, (axes, 0))(stacked, x)
-    assert_close(found, [log_prob(d, x) for d, x in zip(ds, x, strict=True)], **TOLERANCE)
+    ns.testing.check_distribution(d, x[0], key=random.key(0), tolerance=TOLERANCE["rtol"])
+    again = jax.tree.unflatten(jax.tree.structure(d), jax.tree.leaves(d))
+    assert again.support == d.support
+    assert_close(log_prob(d, x), pointwise(d, x), **TOLERANCE)
 
 
 @continuous
@@ -106,13 +49,6 @@ def test_the_gradient_is_the_score(make):
     found = jax.jit(jax.vmap(jax.vmap(jax.grad(d.log_prob))))(x)
     expected = jax.jit(jax.vmap(jax.vmap(lambda x: exact_score(d, x))))(x)
     assert_close(found, expected, **TOLERANCE)
-
-
-@every
-def test_integers_are_numbers(make):
-    d = make()
-    found = jax.eval_shape(d.log_prob, np.ones((3, *d.event_shape), int))
-    assert (found.shape, found.dtype) == ((3,), jnp.result_type(float))
 
 
 @pytest.mark.parametrize("make", [*CANNOT_DRAW[:3], *CAN_DRAW, ising, potts])

@@ -1,9 +1,11 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""What every kernel promises as a kernel of `numpyro.infer.MCMC`, parametrised once."""
+"""
+What every kernel promises as one of `numpyro.infer.MCMC`: `check_kernel` of
+`numpyro_scores.testing`, and what ours say beside.
+"""
 
-import pickle
 from functools import partial
 
 import jax
@@ -13,7 +15,6 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import random
-from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
@@ -75,6 +76,15 @@ MODELS = [
     for name in KERNELS
 ]
 CASES = [*MODELS, ("MALA", "potential_fn")]
+# All methods map chains in the same way: each of them once here, all of them in `make test-slow`
+# for the kernels that are wired alike.
+CHAIN_METHODS = {
+    ("ULA", "model"): ["parallel"],
+    ("MALA", "model"): [jax.vmap],
+    ("MALA", "potential_fn"): ["sequential"],
+    ("AnnealedLangevin", "model"): [],
+}
+ALL_METHODS = ["sequential", "parallel", jax.vmap]
 
 
 # In float64 all ways to run a chain agree.
@@ -104,43 +114,28 @@ def make_kernel(case):
     return KERNELS[name](**{target: TARGETS[name][target]})
 
 
-def make(case, chain_method="vectorized", **settings):
-    settings = {"num_warmup": NUM_WARMUP, "num_samples": NUM_SAMPLES, **settings}
-    return MCMC(make_kernel(case), num_chains=NUM_CHAINS, chain_method=chain_method, **settings)
-
-
-def run(mcmc, key=None, y=Y):
-    """Run with the data or, if there is no model, with a start; the draws by chain."""
-    key = random.key(0) if key is None else key
-    if mcmc.sampler.model is not None:
-        mcmc.run(key, y, extra_fields=FIELDS)
-    else:
-        start = {"x": jnp.ones((NUM_CHAINS, 3)), "scale": jnp.zeros(NUM_CHAINS)}
-        mcmc.run(key, init_params=start, extra_fields=FIELDS)
-    return mcmc.get_samples(group_by_chain=True)
-
-
 def assert_equal(draws, expected):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), draws, expected
     )
 
 
-def ran(mcmc):
-    return mcmc, run(mcmc), mcmc.get_extra_fields(group_by_chain=True)
-
-
 @pytest.fixture(scope="module")
 def vectorized(case):
-    """Two vectorized chains, their draws and fields: what others compare with."""
-    # With a progress bar a second run of the same object does not compile again.
-    return ran(make(case, progress_bar=True))
-
-
-@pytest.fixture(scope="module")
-def sequential(case):
-    """The same two chains one by one, in a program that takes the data as arguments."""
-    return ran(make(case, "sequential", progress_bar=True, jit_model_args=True))
+    """Two vectorized chains that keep the contract, their draws and fields."""
+    of_a_model = case[1] == "model"
+    mcmc = ns.testing.check_kernel(
+        partial(make_kernel, case),
+        *([Y] if of_a_model else []),
+        key=random.key(0),
+        init_params=None if of_a_model else {"x": jnp.ones(3), "scale": jnp.zeros(())},
+        extra_fields=FIELDS,
+        chain_methods=CHAIN_METHODS.get(case, ALL_METHODS),
+        num_chains=NUM_CHAINS,
+        num_warmup=NUM_WARMUP,
+        num_samples=NUM_SAMPLES,
+    )
+    return mcmc, mcmc.get_samples(True), mcmc.get_extra_fields(True)
 
 
 def test_draws_are_constrained_and_fields_are_collected(case, vectorized):
@@ -160,70 +155,39 @@ def test_draws_are_constrained_and_fields_are_collected(case, vectorized):
     assert np.any(np.diff(draws["x"], axis=1) != 0)
 
 
-def test_chains_are_the_same_one_by_one(case, vectorized, sequential, capfd):
-    _, expected, expected_fields = vectorized
-    mcmc, draws, fields = sequential
-    assert_equal(draws, expected)
-    assert_equal(fields, expected_fields)
-    capfd.readouterr()
-    run(mcmc)
-    printed = capfd.readouterr().err
-    assert printed.count("sample: 100%") == NUM_CHAINS
-    assert ("step size" in printed) == (case[0] not in (*OF_NOISE_LEVELS, "ReplicaExchange"))
-    assert ("smallest swap prob=" in printed) == (case[0] == "ReplicaExchange")
-    assert ("acc. prob=" in printed) == (case[0] in ("MALA", "MALT"))
-
-
-@pytest.mark.parametrize("chain_method", ["parallel", jax.vmap], ids=["parallel", "vmap"])
-def test_chains_are_the_same_in_parallel_or_mapped(case, vectorized, chain_method):
-    if chain_method == "parallel" and jax.local_device_count() < NUM_CHAINS:
-        pytest.skip("needs a device for each chain")
-    _, expected, fields = vectorized
-    mcmc = make(case, chain_method, progress_bar=False)
-    assert_equal(run(mcmc), expected)
-    assert_equal(mcmc.get_extra_fields(group_by_chain=True), fields)
-
-
 @of_a_model
-def test_new_data_of_the_same_shape_compile_no_loop(case, sequential):
-    mcmc, expected, _ = sequential
+def test_new_data_of_the_same_shape_compile_no_loop(case, vectorized, capfd):
+    """And the progress bar says what the kernel does."""
+    mcmc = MCMC(
+        make_kernel(case),
+        num_warmup=NUM_WARMUP,
+        num_samples=NUM_SAMPLES,
+        num_chains=NUM_CHAINS,
+        chain_method="sequential",
+        jit_model_args=True,
+    )
+
+    def run(y):
+        mcmc.run(random.key(0), y, extra_fields=FIELDS)
+        return mcmc.get_samples(group_by_chain=True)
+
+    first = run(Y)
+    assert_equal(first, vectorized[1])
     TRACES.clear()
     mcmc.sampler.init(random.key(0), NUM_WARMUP, None, (Y,), {})
     of_init = sum(TRACES)  # anew each time: a model may read data that have changed
     TRACES.clear()
-    other = run(mcmc, y=-Y)
-    again = run(mcmc)
+    capfd.readouterr()
+    other = run(-Y)
+    printed = capfd.readouterr().err
+    again = run(Y)
     assert sum(TRACES) == 2 * NUM_CHAINS * of_init
-    assert np.any(np.abs(other["x"] - expected["x"]) > 1e-3)
-    jax.tree.map(np.testing.assert_array_equal, again, expected)
-
-
-def test_a_key_decides_the_draws(vectorized):
-    mcmc, expected, _ = vectorized
-    mcmc.post_warmup_state = None
-    jax.tree.map(np.testing.assert_array_equal, run(mcmc), expected)
-    assert np.all(run(mcmc, random.key(1))["x"] != expected["x"])
-
-
-@of_a_model
-def test_warmup_then_run_is_one_run(case, vectorized):
-    mcmc, expected, _ = vectorized
-    mcmc.warmup(random.key(0), Y, extra_fields=FIELDS)
-    assert_equal(run(mcmc, mcmc.post_warmup_state.rng_key), expected)
-
-
-@of_a_model
-def test_a_resumed_run_goes_on_where_it_stopped_and_thinning_keeps_every_second(case, vectorized):
-    mcmc, first, _ = vectorized
-    mcmc.post_warmup_state = None
-    run(mcmc)
-    mcmc.post_warmup_state = mcmc.last_state
-    TRACES.clear()
-    second = run(mcmc, mcmc.last_state.rng_key)
-    assert not any(TRACES)
-    both = jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), first, second)
-    thinned = run(make(case, num_samples=2 * NUM_SAMPLES, thinning=2, progress_bar=False))
-    assert_equal(thinned, jax.tree.map(lambda a: a[:, 1::2], both))
+    assert np.any(np.abs(other["x"] - first["x"]) > 1e-3)
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+    assert printed.count("sample: 100%") == NUM_CHAINS
+    assert ("step size" in printed) == (case[0] not in (*OF_NOISE_LEVELS, "ReplicaExchange"))
+    assert ("smallest swap prob=" in printed) == (case[0] == "ReplicaExchange")
+    assert ("acc. prob=" in printed) == (case[0] in ("MALA", "MALT"))
 
 
 @of_a_model
@@ -239,27 +203,10 @@ def test_init_params_are_where_a_chain_starts(case):
 
 
 @of_a_model
-def test_arviz_reads_it(case, vectorized):
+def test_arviz_reads_it(vectorized):
     mcmc, draws, _ = vectorized
-    mcmc.post_warmup_state = None
-    run(mcmc)
     data = ns.to_inference_data(mcmc)
     for site in ("x", "scale", "norm"):
         np.testing.assert_allclose(data["posterior"][site].values, draws[site], rtol=1e-6)
     assert {"diverging", "num_grad_evals"} <= set(data["sample_stats"].data_vars)
     np.testing.assert_array_equal(data["observed_data"]["y"].values, Y)
-
-
-@of_a_model
-def test_pickled_before_and_after_a_run(case, vectorized):
-    mcmc, _, _ = vectorized
-    fresh = pickle.loads(pickle.dumps(make_kernel(case)))
-    again = pickle.loads(pickle.dumps(mcmc))
-    draws = mcmc.get_samples(group_by_chain=True)
-    assert_equal(again.get_samples(group_by_chain=True), draws)
-    assert again.sampler._sample_fn is None  # so that a copy that resumes begins with `init`
-    starts = [
-        ravel_pytree(kernel.init(random.key(1), 0, None, (Y,), {}).z)[0]
-        for kernel in (make_kernel(case), fresh, again.sampler)
-    ]
-    np.testing.assert_array_equal(starts[1:], starts[:1] * 2)

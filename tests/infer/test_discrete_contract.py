@@ -4,7 +4,6 @@
 """What the kernels of discrete sites promise as kernels of `MCMC`, and as blocks of `Gibbs`."""
 
 import itertools
-import pickle
 from functools import partial
 
 import jax
@@ -15,7 +14,7 @@ import numpyro.distributions as dist
 import pytest
 from infer.helpers import assert_within, mean_and_error
 from jax import lax, random
-from numpyro.infer import MCMC, NUTS, Gibbs
+from numpyro.infer import NUTS, Gibbs
 
 import numpyro_scores as ns
 
@@ -50,31 +49,24 @@ def name(request):
     return request.param
 
 
-def make(name, chain_method="vectorized", **settings):
-    settings = {"num_warmup": NUM_WARMUP, "num_samples": NUM_SAMPLES, **settings}
-    kernel = KERNELS[name](model)
-    return MCMC(
-        kernel, num_chains=NUM_CHAINS, chain_method=chain_method, progress_bar=False, **settings
-    )
-
-
-def run(mcmc, key=None):
-    fields = () if isinstance(mcmc.sampler, ns.SwendsenWang) else FIELDS
-    mcmc.run(random.key(0) if key is None else key, Y, extra_fields=fields)
-    return mcmc.get_samples(group_by_chain=True)
-
-
 FIELDS = ("potential_energy", "accept_prob")
 
 
 @pytest.fixture(scope="module")
 def vectorized(name):
-    mcmc = make(name)
-    return mcmc, run(mcmc)
-
-
-def assert_equal(draws, expected):
-    jax.tree.map(np.testing.assert_array_equal, draws, expected)
+    """Two vectorized chains that keep the contract."""
+    mcmc = ns.testing.check_kernel(
+        partial(KERNELS[name], model),
+        Y,
+        key=random.key(0),
+        extra_fields=() if name == "SwendsenWang" else FIELDS,
+        # What maps the chains is the same for all.
+        chain_methods=["parallel"] if name == "DiscreteLangevin" else ["sequential"],
+        num_chains=NUM_CHAINS,
+        num_warmup=NUM_WARMUP,
+        num_samples=NUM_SAMPLES,
+    )
+    return mcmc, mcmc.get_samples(group_by_chain=True)
 
 
 def test_draws_are_states_and_fields_are_of_the_draws(name, vectorized):
@@ -91,24 +83,6 @@ def test_draws_are_states_and_fields_are_of_the_draws(name, vectorized):
         assert np.all((fields["accept_prob"] > 0) & (fields["accept_prob"] <= 1))
     data = ns.to_inference_data(mcmc)
     np.testing.assert_array_equal(data["posterior"]["x"].values, draws["x"])
-
-
-@pytest.mark.parametrize(
-    "chain_method", [pytest.param("sequential", marks=pytest.mark.slow), "parallel"]
-)
-def test_chains_are_the_same_one_by_one_and_in_parallel(name, vectorized, chain_method):
-    if chain_method == "parallel" and jax.local_device_count() < NUM_CHAINS:
-        pytest.skip("needs a device for each chain")
-    assert_equal(run(make(name, chain_method)), vectorized[1])
-
-
-def test_a_resumed_run_goes_on_where_it_stopped(name, vectorized):
-    mcmc, first = vectorized
-    again = pickle.loads(pickle.dumps(mcmc))
-    again.post_warmup_state = mcmc.last_state
-    second = run(again, mcmc.last_state.rng_key)
-    whole = run(make(name, num_samples=2 * NUM_SAMPLES))
-    assert_equal(whole, jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), first, second))
 
 
 def test_init_params_are_where_a_chain_starts(name):

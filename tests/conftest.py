@@ -12,6 +12,9 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The threads of LAPACK and those of XLA wait for each other on busy cores (docs/limits.md).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Most of the time of the tests is that in which XLA compiles small programs. Its older emitters of
+# fused loops take a third of the time of the newer ones to compile, and as long to run.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 

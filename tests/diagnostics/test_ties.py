@@ -34,7 +34,7 @@ def two_values(count, n, d):
 
 
 @pytest.mark.parametrize("test", TESTS.values(), ids=TESTS)
-@pytest.mark.parametrize("n, first, second, d", [(20, 7, 7, 1), (20, 7, 11, 6), (200, 70, 80, 1)])
+@pytest.mark.parametrize("n, first, second, d", [(20, 7, 11, 6), (200, 70, 80, 1)])
 def test_the_p_value_of_two_values_is_hypergeometric(test, n, first, second, d):
     found = test(two_values(first, n, d), two_values(second, n, d)).p_value
     total = first + second
@@ -78,7 +78,7 @@ def balls(centres, points, k):
     return cdist(points, centres) <= radii + 1e-9
 
 
-@pytest.mark.parametrize("d", [2, 9, 64])
+@pytest.mark.parametrize("d", [2, 64])
 @pytest.mark.parametrize("offset", [0.0, 0.3])
 def test_balls_of_binary_pictures(d, offset):
     rng = np.random.default_rng(d)

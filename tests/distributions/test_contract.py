@@ -37,7 +37,7 @@ pytestmark = [
 @every
 def test_it_is_a_distribution_of_numpyro(make):
     d, x = make(), points(make)
-    ns.testing.check_distribution(d, x[0], key=random.key(0), tolerance=TOLERANCE["rtol"])
+    ns.testing.check_distribution(make, x[0], key=random.key(0), tolerance=TOLERANCE["rtol"])
     again = jax.tree.unflatten(jax.tree.structure(d), jax.tree.leaves(d))
     assert again.support == d.support
     assert_close(log_prob(d, x), pointwise(d, x), **TOLERANCE)

@@ -15,8 +15,10 @@ from distributions.helpers import (
     DISCRETE,
     TOLERANCE,
     assert_close,
+    continuous,
     diffusion,
     every,
+    exact_score,
     log_prob,
     points,
 )
@@ -28,6 +30,25 @@ pytestmark = [
     pytest.mark.filterwarnings("error:Out-of-support"),
     pytest.mark.usefixtures("quick_compilation"),
 ]
+
+
+@continuous
+def test_a_mask_hides_points_and_their_gradients(make):
+    d, x = make(), points(make)[0]
+    mask = np.array([True, False, True])
+    broken = x.copy()
+    broken[1] = np.nan
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(x):
+        return d.mask(mask).log_prob(x).sum()
+
+    value, grad = total(broken)
+    assert_close(value, log_prob(d, x)[mask].sum(), **TOLERANCE)
+    expected = jax.jit(jax.vmap(lambda x: exact_score(d, x)))(x)
+    assert_close(grad[mask], expected[mask], **TOLERANCE)
+    assert not grad[~mask].any()
 
 
 @every

@@ -124,13 +124,15 @@ def of_scores():
 
 class Case(NamedTuple):
     """
-    Mean and variance of every entry of `x`, and what particles, or all, say in place of drawing.
+    Mean and variance of every entry of `x`, what particles, or all, say in place of drawing, and
+    the shape of `x`.
     """
 
     mean: float
     variance: float
     refused: str = ""
     by_chains: str = ""
+    shape: tuple[int, ...] = ()
 
 
 MODELS = {
@@ -139,9 +141,9 @@ MODELS = {
     masked_prior: Case(1.0, 1.0, "mask leaves out the density"),
     masked_likelihood: Case(0.0, 1.0),
     masked_data: Case(2 / 3, 1 / 3),
-    expanded: Case(1 / 2, 1 / 2),
-    of_events: Case(1 / 2, 1 / 2),
-    in_plates: Case(1 / 2, 1 / 2),
+    expanded: Case(1 / 2, 1 / 2, shape=(2,)),
+    of_events: Case(1 / 2, 1 / 2, shape=(2,)),
+    in_plates: Case(1 / 2, 1 / 2, shape=(2, 3)),
     subsampled: Case(np.nan, np.nan, "subsample_size", "do not support subsampling"),
     transformed: Case(1.0, 4 / 5),
     mixed: Case(1 / 2, 1 / 2),
@@ -149,8 +151,8 @@ MODELS = {
     with_key: Case(1 / 2, 1 / 2),
     with_factor: Case(1 / 2, 1 / 2),
     guided: Case(3 / 4, 1 / 4),
-    of_scores: Case(1 / 2, 1 / 2, "cannot be drawn from"),
-    of_energies: Case(1 / 2, 1 / 2),
+    of_scores: Case(1 / 2, 1 / 2, "cannot be drawn from", shape=(2, 1)),
+    of_energies: Case(1 / 2, 1 / 2, shape=(1,)),
 }
 
 
@@ -193,7 +195,34 @@ def assert_moments(x, case):
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-@pytest.mark.parametrize("kernel", [ns.MALA, slow(ns.MALT), slow(exchanged), slow(unbiased)])
+def test_a_chain_starts_with_the_potential_energy_of_the_posterior(model):
+    """And with its gradient: what a kernel does next depends on nothing else of the model."""
+    case, points = MODELS[model], np.linspace(-2.0, 3.0, 6)
+    kernel = ns.MALA(model)
+    keys = random.split(random.key(0), len(points))
+    if case.by_chains:
+        with pytest.raises(ValueError, match=case.by_chains):
+            kernel.init(keys, 0, None, (), {})
+        return
+    x = points.reshape(-1, *(1,) * len(case.shape)) * np.ones(case.shape)
+    state = kernel.init(keys, 0, {"x": jnp.asarray(x)}, (), {})
+    gradient = (x - case.mean) / case.variance
+    np.testing.assert_allclose(state.z_grad, gradient.reshape(len(x), -1), rtol=1e-4, atol=1e-5)
+    if model is not of_scores:  # whose value is not asked for
+        energy = np.sum((x - case.mean).reshape(len(x), -1) ** 2, axis=1) / (2 * case.variance)
+        found = state.potential_energy - state.potential_energy[0]
+        np.testing.assert_allclose(found, energy - energy[0], rtol=1e-4, atol=1e-4)
+
+
+CHAINS = [
+    pytest.param(kernel, model, marks=() if quick else pytest.mark.slow)
+    for kernel in (ns.MALA, ns.MALT, exchanged, unbiased)
+    for model in MODELS
+    for quick in [kernel is ns.MALA and model in (in_plates, of_scores, with_key)]
+]
+
+
+@pytest.mark.parametrize("kernel, model", CHAINS, ids=lambda f: f.__name__)
 def test_a_chain_has_the_posterior_of_the_model(kernel, model):
     case = MODELS[model]
     if case.by_chains:

@@ -47,7 +47,7 @@ class Langevin(MCMCKernel):
             z = init_params or jax.vmap(exact_draw)(rng_key)
             return State(z, jnp.zeros(len(rng_key)), rng_key)
         z = exact_draw(rng_key) if init_params is None or self.fault == "start" else init_params
-        return State(z, 0.0 if self.fault == "weak type" else jnp.zeros(()), rng_key)
+        return State(z, jnp.zeros(()), rng_key)
 
     def sample(self, state, model_args, model_kwargs):
         if self.fault == "Python sees the data" and model_args:
@@ -85,8 +85,12 @@ class Langevin(MCMCKernel):
         return State({"x": x}, accept_prob.astype(state.accept_prob.dtype), rng_key)
 
     def postprocess_fn(self, model_args, model_kwargs):
-        return (lambda z: jax.tree.map(jnp.log, z)) if self.fault == "constrained" else lambda z: z
+        return (
+            (lambda z: jax.tree.map(lambda x: jnp.log(-(x**2)), z))
+            if self.fault == "constrained"
+            else lambda z: z
+        )
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        return state | {"fault": "start"} if self.fault == "pickle" else state
+        return state | {"fault": "ignores the key"} if self.fault == "pickle" else state

@@ -3,7 +3,8 @@
 
 """Distributions of NumPyro pass the contract, and one with any fault fails it, in its words."""
 
-import jax
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -25,7 +26,7 @@ class Gaussian(dist.Distribution):
     pytree_aux_fields = ("fault", "function")
 
     def __init__(self, loc, fault=None, *, validate_args=None):
-        self.loc, self.fault, self.constant = loc, fault, loc
+        self.loc, self.fault = loc, fault
         self.function = (lambda x: x) if fault == "a lambda" else None
         super().__init__((), loc.shape, validate_args=validate_args)
 
@@ -71,41 +72,40 @@ POINTS = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    "d",
+    "make",
     [
-        Gaussian(LOC),
-        dist.Normal(LOC, 1.0),
-        dist.Dirichlet(jnp.array([[1.0, 2.0, 3.0], [2.0, 2.0, 1.0]])),
-        dist.Binomial(5, probs=jnp.array(0.3)),
+        partial(Gaussian, LOC),
+        partial(dist.LogNormal, LOC, 1.0),
+        partial(dist.BernoulliProbs, jnp.array([0.3, 0.6])),
     ],
-    ids=lambda d: type(d).__name__,
+    ids=lambda make: make.func.__name__,
 )
-def test_a_right_distribution_passes(d):
-    ns.testing.check_distribution(d, key=random.key(0))
+def test_a_right_distribution_passes(make):
+    ns.testing.check_distribution(make, key=random.key(0))
 
 
 @pytest.mark.parametrize(
-    "d, words",
+    "cls, fault, words",
     [
-        (Gaussian(LOC, "sums the batch"), r"log_prob has shape \(\), for \(3,\)"),
-        (Gaussian(LOC, "of the batch"), "log_prob of a batch, for its points"),
-        (Gaussian(LOC, "a constant"), "log_prob does not change with the leaves"),
-        (Gaussian(LOC, "a lambda"), "an equal distribution|traced anew|another structure|pickle"),
-        (Gaussian(LOC, "cannot"), "without a word"),
-        (Gaussian(LOC, "ignores the key"), "Another key gives the same draws"),
-        (Gaussian(LOC, "ignores the shape"), r"sample\(key, \(2,\)\) has shape \(2,\)"),
-        (Positive(LOC), "points .* are outside of"),
-        (Flat(LOC), "The event has 1 axes, its support 0"),
-        (Unregistered(LOC), r"From its leaves it has .*event_shape \(3,\)"),
+        (Gaussian, "sums the batch", r"log_prob has shape \(\), for \(3,\)"),
+        (Gaussian, "of the batch", "log_prob of a batch, for its points"),
+        (Gaussian, "a constant", "log_prob does not change with the leaves"),
+        (Gaussian, "a lambda", "An equal distribution is traced anew"),
+        (Gaussian, "cannot", "without a word"),
+        (Gaussian, "ignores the key", "Another key gives the same draws"),
+        (Gaussian, "ignores the shape", r"Draws of shape \(2, 2\) have shape \(2,\)"),
+        (Positive, None, "points .* are outside of"),
+        (Flat, None, "The event has 1 axes, its support 0"),
+        (Unregistered, None, r"From its leaves it has .*event_shape \(3,\)"),
     ],
-    ids=lambda d: getattr(d, "fault", None) or type(d).__name__,
 )
-def test_a_wrong_distribution_fails(d, words):
+def test_a_wrong_distribution_fails(cls, fault, words):
     with pytest.raises(AssertionError, match=words):
-        ns.testing.check_distribution(d, POINTS, key=random.key(0), pickled=False)
+        ns.testing.check_distribution(
+            partial(cls, LOC, fault), POINTS, key=random.key(0), pickled=False
+        )
 
 
 def test_points_of_another_shape_are_told():
     with pytest.raises(ValueError, match=r"\(n, \*batch_shape, \*event_shape\)"):
-        ns.testing.check_distribution(Gaussian(LOC), jnp.ones((3, 3)), key=random.key(0))
-    assert jax.tree.leaves(Gaussian(LOC))
+        ns.testing.check_distribution(partial(Gaussian, LOC), jnp.ones((3, 3)), key=random.key(0))

@@ -23,12 +23,11 @@ FAULTS = {
     "one key for all chains": "chains with chain_method 'sequential', for those vectorized",
     "stands still": "No chain moved in 4 draws",
     "another type": r"\['x'\] is float16\[2\] and was float32\[2\]",
-    "weak type": "A second step is traced anew",
     "Python sees the data": "can't take a step where the arguments of the model are traced",
     "start": "where a chain starts, for init_params",
-    "not finite": "not finite|nan|inf",
-    "constrained": "postprocess_fn gives",
-    "pickle": "where a kernel from a pickle starts",
+    "not finite": r"postprocess_fn gives .*(nan|inf)",
+    "constrained": "postprocess_fn gives .*nan",
+    "pickle": "every second draw of a run and the one resumed",
 }
 
 
@@ -49,7 +48,7 @@ def test_a_right_kernel_passes():
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_kernel_fails(fault):
     with pytest.raises(AssertionError, match=FAULTS[fault]):
-        check(fault, init_params=None) if fault == "pickle" else check(fault)
+        check(fault)
 
 
 def model(y):
@@ -59,5 +58,8 @@ def model(y):
 
 def test_a_kernel_of_numpyro_passes():
     ns.testing.check_kernel(
-        partial(HMC, model, num_steps=2), jnp.array(0.3), key=random.key(0), chain_methods=[]
+        partial(HMC, model, step_size=0.5, num_steps=2, adapt_step_size=False),
+        jnp.array(0.3),
+        key=random.key(0),
+        chain_methods=[],
     )

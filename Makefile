@@ -44,7 +44,7 @@ demo: $(READY) ## train a prior on digits, deblur one, write demo/
 	$(RUN) examples/digits_deblurring.py --output demo
 
 test: $(READY) ## the quick tests
-	$(RUN) -m pytest -n $(WORKERS) -m "not slow"
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: $(READY) ## the slow tests
 	$(RUN) -m pytest -n $(WORKERS) -m slow

@@ -39,9 +39,11 @@ def model(y):
 
 @pytest.fixture(
     scope="module",
-    # Both are wired alike.
+    # These three are wired alike.
     params=[
-        pytest.param(name, marks=pytest.mark.slow) if name == "GibbsWithGradients" else name
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("GibbsWithGradients", "unadjusted")
+        else name
         for name in KERNELS
     ],
 )

@@ -60,28 +60,31 @@ def test_with_exact_auxiliary_draws_it_is_in_detailed_balance(x64, count):
     points = [
         {"coupling": jnp.array(c), "field": jnp.array(f)} for c, f in [(-1.5, 0.1), (0.3, -0.4)]
     ]
-    constrained = [kernel.get_constrain_fn((x, shape), {})(z) for z in points]
-    log_probs = [log_density(v["coupling"][None], v["field"][None], shape)[0] for v in constrained]
     index = np.flatnonzero((states(shape) == x).all((1, 2)))[0]
-    unnormalized = [ns.Ising(shape, v["coupling"], v["field"]).log_prob(x) for v in constrained]
-    # The potential has the density without its normaliser: put the right one there.
-    log_pi = [
-        -potential(z) + count * (log_prob[index] - u)
-        for z, u, log_prob in zip(points, unnormalized, log_probs, strict=True)
-    ]
+    draws = np.array(list(itertools.product(range(16), repeat=count)))  # of all auxiliaries
+    auxiliary = jnp.asarray(states(shape))[draws]
 
-    def acceptance(a, b):
-        at = [kernel._densities(points[i], (x, shape), {}) for i in (a, b)]
-        draws = np.array(list(itertools.product(range(16), repeat=count)))  # of all auxiliaries
-        auxiliary = jnp.asarray(states(shape))[draws]
+    @jax.jit
+    def log_densities(z):
+        """Of the posterior up to a constant, and of all states."""
+        v = kernel.get_constrain_fn((x, shape), {})(z)
+        log_prob = log_density(v["coupling"][None], v["field"][None], shape)[0]
+        unnormalized = ns.Ising(shape, v["coupling"], v["field"]).log_prob(x)
+        # The potential has the density without its normaliser: put the right one there.
+        return -potential(z) + count * (log_prob[index] - unnormalized), log_prob
+
+    @jax.jit
+    def acceptance(start, end):
+        at = [kernel._densities(z, (x, shape), {}) for z in (start, end)]
         ratio = jax.vmap(lambda w: kernel._log_ratio(*at, {"x": w}))(auxiliary)
-        ratio += potential(points[a]) - potential(points[b])
-        log_prob = jnp.sum(log_probs[b][draws], axis=1)
+        ratio += potential(start) - potential(end)
+        log_prob = jnp.sum(log_densities(end)[1][draws], axis=1)
         return jnp.sum(jnp.exp(log_prob + jnp.minimum(ratio, 0.0)))
 
-    flows = [jnp.exp(log_pi[a]) * acceptance(a, b) for a, b in [(0, 1), (1, 0)]]
+    there, back = acceptance(*points), acceptance(*points[::-1])
+    flows = [jnp.exp(log_densities(z)[0]) * a for z, a in zip(points, (there, back), strict=True)]
     np.testing.assert_allclose(flows[0], flows[1], rtol=1e-12)
-    assert 0 < acceptance(0, 1) < 1
+    assert 0 < there < 1
     site = kernel._densities(points[0], (x, shape), {})["x"]
     assert kernel._auxiliary(random.key(0), site).shape == (count, *shape)
 

@@ -13,9 +13,9 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The threads of LAPACK and those of XLA wait for each other on busy cores (docs/limits.md).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Most of the time of the tests is that in which XLA compiles. Its older emitters of fused loops take
-# a third of the time of the newer ones to compile, and as long to run. XLA ends the process for a
-# flag that it does not know, as that of jaxlib 0.12.
+# Most of the time of the tests is that in which XLA compiles. Its older emitters of fused loops
+# compile in a third of the time of the newer ones, and run as fast. XLA ends the process for a flag
+# that it does not know, as that of jaxlib 0.12.
 if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 

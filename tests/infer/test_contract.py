@@ -71,7 +71,7 @@ TARGETS |= dict.fromkeys(OF_NOISE_LEVELS, {"model": partial(model_with, PRIOR)})
 # its own.
 MODELS = [
     (name, "model")
-    if name in ("ULA", "MALA", "AnnealedLangevin")
+    if name in ("ULA", "AnnealedLangevin")
     else pytest.param((name, "model"), marks=pytest.mark.slow)
     for name in KERNELS
 ]
@@ -79,8 +79,7 @@ CASES = [*MODELS, ("MALA", "potential_fn")]
 # All methods map chains in the same way: each of them once here, all of them in `make test-slow`
 # for the kernels that are wired alike.
 CHAIN_METHODS = {
-    ("ULA", "model"): ["parallel"],
-    ("MALA", "model"): [jax.vmap],
+    ("ULA", "model"): ["parallel", jax.vmap],
     ("MALA", "potential_fn"): ["sequential"],
     ("AnnealedLangevin", "model"): [],
 }

@@ -121,8 +121,7 @@ def test_conditional_distributions_are_those_of_enumeration(name):
             np.testing.assert_allclose(of_x[i], of_state / weights[others].sum(), rtol=1e-10)
 
 
-@pytest.mark.parametrize("traced", [False, True])
-@of_all
+@pytest.mark.parametrize("name, traced", [("hard core", False), *((name, True) for name in CASES)])
 def test_a_start_is_allowed(name, traced):
     d, _, _ = case(name)
     if isinstance(d, ns.distributions.BlockDistribution):

@@ -58,7 +58,7 @@ def model(y):
 
 def test_a_kernel_of_numpyro_passes():
     ns.testing.check_kernel(
-        partial(HMC, model, step_size=0.5, num_steps=2, adapt_step_size=False),
+        partial(HMC, model, step_size=0.5, trajectory_length=1.0, adapt_step_size=False),
         jnp.array(0.3),
         key=random.key(0),
         chain_methods=[],

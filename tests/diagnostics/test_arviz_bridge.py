@@ -17,10 +17,7 @@ from numpyro.infer import MCMC, NUTS, Predictive
 from numpyro_scores.diagnostics import to_inference_data
 
 # So short a warmup may leave steps that are too large.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Diverging draws"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Diverging draws")
 
 
 @pytest.fixture(scope="module")

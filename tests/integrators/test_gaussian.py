@@ -23,8 +23,6 @@ from numpyro_scores.integrators import (
     stationary_variance,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize(
     "integrator, friction, half, one",

@@ -19,6 +19,8 @@ from numpyro_scores._callables import as_pytree, as_score, check_energy, check_f
 from numpyro_scores.nn import MLPEnergy
 from numpyro_scores.training import FitResult
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SHAPE = (2, 2)
 X = np.array([[0.3, -1.2], [0.7, 2.0]], np.float32)
 

@@ -16,6 +16,8 @@ from numpyro_scores.curvature import (
     renewed,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 BLOCKS = np.array([0, 1, 0, 1, 1, 0])
 RNG = np.random.default_rng(0)
 HESSIAN = RNG.normal(size=(6, 6)) + RNG.normal(size=(6, 6)).T

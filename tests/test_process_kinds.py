@@ -19,6 +19,8 @@ from numpyro_scores.processes import (
     VariancePreserving,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 BETA_MIN, BETA_MAX = 0.3, 12.0
 VP = VariancePreserving(BETA_MIN, BETA_MAX)
 SUB_VP = SubVariancePreserving(BETA_MIN, BETA_MAX, t_min=1e-3)

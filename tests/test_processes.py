@@ -20,6 +20,8 @@ from numpyro_scores.processes import (
     X0Prediction,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PROCESS = VarianceExploding(sigma_min=0.02, sigma_max=10.0)
 
 

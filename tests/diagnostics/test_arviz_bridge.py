@@ -17,7 +17,10 @@ from numpyro.infer import MCMC, NUTS, Predictive
 from numpyro_scores.diagnostics import to_inference_data
 
 # So short a warmup may leave steps that are too large.
-pytestmark = pytest.mark.filterwarnings("ignore:Diverging draws")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Diverging draws"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,10 @@ from numpyro.contrib.control_flow import scan
 from numpyro_scores.diagnostics import to_inference_data
 
 # So short a warmup may leave steps that are too large.
-pytestmark = pytest.mark.filterwarnings("ignore:Diverging draws")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Diverging draws"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 
 def test_plates_and_event_dims_name_dimensions():

@@ -16,6 +16,8 @@ from numpyro.infer import HMC, MCMC
 import numpyro_scores as ns
 from numpyro_scores.diagnostics.report.bad_chains import bad_chains
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 
 

@@ -12,6 +12,8 @@ import pytest
 import numpyro_scores as ns
 from numpyro_scores.distributions import Spin
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FIELDS = np.zeros((4, 2))
 
 

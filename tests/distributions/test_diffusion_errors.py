@@ -18,6 +18,8 @@ from numpyro_scores import (
     VarianceExploding,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PROCESS = VarianceExploding(sigma_min=0.02, sigma_max=500.0)
 X = np.zeros((3, 1))
 

@@ -16,6 +16,8 @@ from numpyro.infer.util import log_density, potential_energy
 from numpyro_scores import EnergyDistribution
 from numpyro_scores.nn import MLPEnergy
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 X = np.array([0.3, -1.4, 2.0])
 LOG_NORMALIZER = 1.5 * np.log(2 * np.pi)
 

@@ -14,6 +14,8 @@ from scipy.special import logsumexp
 import numpyro_scores as ns
 from numpyro_scores.distributions import VisibleHidden
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 assert_close = np.testing.assert_allclose
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

@@ -11,6 +11,8 @@ from jax import random
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 assert_close = np.testing.assert_allclose
 

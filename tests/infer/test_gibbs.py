@@ -19,6 +19,8 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 Y = np.array([-1.2, -0.4, 0.3, 0.9, 1.6, 2.4])
 NOISE, SHARE = 0.7, 0.4
 

@@ -19,6 +19,8 @@ from numpyro.infer.initialization import init_to_uniform
 import numpyro_scores as ns
 from numpyro_scores.infer.model import LatentSites
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WAY_OUT = "log_normalizer"
 
 

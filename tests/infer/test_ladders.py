@@ -15,6 +15,8 @@ from numpyro.infer.util import potential_energy
 import numpyro_scores as ns
 from numpyro_scores.infer.ladders import RUNG
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 Y = np.array([0.3, -0.7, 1.1])
 SCALE = 0.5
 Z = {"x": jnp.array([0.4, -1.2, 0.9])}

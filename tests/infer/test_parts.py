@@ -22,6 +22,8 @@ from numpyro_scores.infer.parts import (
     without_priors,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 Y = np.array([0.3, -0.2, 0.5])
 POINT = {"s": np.array(0.4), "x": np.array([0.1, -0.3])}
 

@@ -14,6 +14,8 @@ from numpyro.infer import MCMC, Gibbs
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def model():
     b = numpyro.sample("b", dist.LogNormal(0.0, 0.5))

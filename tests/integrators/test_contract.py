@@ -22,6 +22,8 @@ from numpyro_scores.integrators import (
     OverdampedIntegrator,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 INTEGRATORS = [EulerMaruyama(), LeimkuhlerMatthews(), SKROCK(4), OBABO(), BAOAB(), UBU()]
 every_integrator = pytest.mark.parametrize("integrator", INTEGRATORS, ids=repr)
 

@@ -23,6 +23,8 @@ from numpyro_scores.integrators import (
     stationary_variance,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize(
     "integrator, friction, half, one",

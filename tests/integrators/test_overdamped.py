@@ -17,6 +17,8 @@ from numpyro_scores.integrators import (
     log_proposal_ratio,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 INTEGRATORS = [EulerMaruyama(), LeimkuhlerMatthews()]
 
 

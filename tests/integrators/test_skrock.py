@@ -12,6 +12,8 @@ from numpy.polynomial.chebyshev import Chebyshev
 
 from numpyro_scores.integrators import SKROCK, IntegratorState, stationary_variance
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 STAGES = [2, 5, 10, 15]
 
 

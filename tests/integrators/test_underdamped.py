@@ -21,6 +21,8 @@ from numpyro_scores.integrators import (
 )
 from numpyro_scores.integrators.underdamped import free_flow, friction_flow
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 INTEGRATORS = [OBABO(), BAOAB(), UBU()]
 
 

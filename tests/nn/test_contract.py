@@ -13,6 +13,8 @@ from flax import nnx
 
 from numpyro_scores.nn import ConvEnergy, MLPDenoiser, MLPEnergy, UNetDenoiser
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SHAPE = (2, 3)
 X = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype(np.float32)
 

@@ -14,6 +14,8 @@ from jax import random
 from numpyro_scores.nn import Preconditioned
 from numpyro_scores.objectives import DenoisingScoreMatching, KarrasWeight
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LEVELS = pytest.mark.parametrize("sigma", [0.002, 0.3, 1.7, 80.0])
 SIGMA_DATA = 0.5
 

@@ -24,6 +24,8 @@ from numpyro_scores.objectives import (
     SlicedScoreMatching,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 DIM = 3
 COVARIANCE = np.array([[1.0, 0.6, 0.1], [0.6, 2.0, -0.3], [0.1, -0.3, 0.5]])
 PRECISION = np.linalg.inv(COVARIANCE)

@@ -25,6 +25,8 @@ from numpyro_scores.distributions import BernoulliRBM
 from numpyro_scores.nn import MLPDenoiser
 from numpyro_scores.training import load_weights, save_weights, weights
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

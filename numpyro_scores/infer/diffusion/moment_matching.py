@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro_scores._validation import check_count
 from numpyro_scores.infer.diffusion.base import NoiseLevelKernel, independent
 from numpyro_scores.infer.diffusion.guided import check_steps, guided_draw
-from numpyro_scores.infer.diffusion.posteriors import Posterior, posterior_of
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.samplers import Heun, ReverseSampler
 
 
@@ -68,9 +68,9 @@ class MomentMatching(NoiseLevelKernel):
 
     _by_denoiser = True
     approximation = (
-        "it takes the clean value given a noisy one for a Gaussian, which is exact for a Gaussian "
-        "prior and a linear Gaussian likelihood alone: a noise scale that is inferred comes out "
-        "too large"
+        "MomentMatching is exact for a Gaussian prior and a linear Gaussian likelihood alone; an "
+        "inferred noise scale does not see what is left open, and comes out too large, 1.1 to 1.3 "
+        "times where that was measured"
     )
 
     def __init__(
@@ -95,8 +95,8 @@ class MomentMatching(NoiseLevelKernel):
 
         return guided_draw(
             self._guidance,
-            posterior_of(self._coordinates(), state.z, model_args, model_kwargs),
-            self._blocks(state.z),
+            self._posterior(state.z, model_args, model_kwargs),
+            self._groups(state.z),
             self._process,
             self._sampler,
             self._num_steps,
@@ -111,11 +111,11 @@ class MomentGuidance:
 
     num_iterations: int
 
-    def start(self, key, x, blocks):
+    def start(self, key, x, groups):
         return None
 
-    def denoiser(self, key, memory, posterior, blocks, x, sigma, sigma_next):
-        is_prior = blocks.index == 0
+    def denoiser(self, key, memory, posterior, groups, x, sigma, sigma_next):
+        is_prior = groups.index == 0
 
         def denoiser(x, sigma):
             denoised, gradient = matched_likelihood(
@@ -131,7 +131,7 @@ class MomentGuidance:
 
 
 def matched_likelihood(
-    posterior: Posterior, is_prior: np.ndarray, x: Array, sigma: Array, num_iterations: int
+    posterior: FlatModel, is_prior: np.ndarray, x: Array, sigma: Array, num_iterations: int
 ) -> tuple[Array, Array]:
     r"""The denoised vector, and :math:`(\nabla D)^T (I + H \Sigma)^{-1} g` where `is_prior`."""
 

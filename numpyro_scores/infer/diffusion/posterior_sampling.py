@@ -10,10 +10,15 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
-from numpyro_scores.curvature import NUM_ITERATIONS, block_directions, largest_curvature, renewed
+from numpyro_scores.curvature import (
+    NUM_ITERATIONS,
+    block_directions,
+    largest_curvature,
+    next_directions,
+)
 from numpyro_scores.infer.diffusion.base import NoiseLevelKernel, independent
 from numpyro_scores.infer.diffusion.guided import check_steps, guided_draw
-from numpyro_scores.infer.diffusion.posteriors import Posterior, posterior_of
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.samplers import Ancestral, ReverseSampler
 
 
@@ -60,8 +65,9 @@ class DiffusionPosteriorSampling(NoiseLevelKernel):
 
     _by_denoiser = True
     approximation = (
-        "it takes the clean value to be known from the noisy one, and so trusts the data too much: "
-        "draws spread too little, and a noise scale that is inferred comes out too small"
+        "DiffusionPosteriorSampling takes the denoised value for the clean one: draws spread too "
+        "little, variances came out 0.4 to 0.9 of the truth, and an inferred noise scale is too "
+        "small"
     )
 
     def __init__(
@@ -83,8 +89,8 @@ class DiffusionPosteriorSampling(NoiseLevelKernel):
 
         return guided_draw(
             PointGuidance(),
-            posterior_of(self._coordinates(), state.z, model_args, model_kwargs),
-            self._blocks(state.z),
+            self._posterior(state.z, model_args, model_kwargs),
+            self._groups(state.z),
             self._process,
             self._sampler,
             self._num_steps,
@@ -96,17 +102,17 @@ class DiffusionPosteriorSampling(NoiseLevelKernel):
 class PointGuidance:
     """The likelihood of the denoised value, as far as the step allows."""
 
-    def start(self, key, x, blocks):
-        return block_directions(random.normal(key, x.shape, x.dtype), blocks.index)[:1]
+    def start(self, key, x, groups):
+        return block_directions(random.normal(key, x.shape, x.dtype), groups.index)[:1]
 
-    def denoiser(self, key, memory, posterior, blocks, x, sigma, sigma_next):
-        is_prior = blocks.index == 0
+    def denoiser(self, key, memory, posterior, groups, x, sigma, sigma_next):
+        is_prior = groups.index == 0
 
         def gradient(x):
             return jnp.where(is_prior, denoised_likelihood(posterior, x, sigma)[1], 0)
 
-        fresh = block_directions(random.normal(key, x.shape, x.dtype), blocks.index)[:1]
-        directions = renewed(memory, fresh)
+        fresh = block_directions(random.normal(key, x.shape, x.dtype), groups.index)[:1]
+        directions = next_directions(memory, fresh)
         curvature, directions = largest_curvature(gradient, x, directions, NUM_ITERATIONS)
         weight = jnp.minimum(1.0, 1 / ((sigma**2 - sigma_next**2) * curvature[0]))
 
@@ -121,7 +127,7 @@ class PointGuidance:
         return 1 + 2 * NUM_ITERATIONS, 1
 
 
-def denoised_likelihood(posterior: Posterior, x: Array, sigma: Array) -> tuple[Array, Array]:
+def denoised_likelihood(posterior: FlatModel, x: Array, sigma: Array) -> tuple[Array, Array]:
     r"""The denoised vector, and :math:`\nabla_x \log p(y \mid D(x, \sigma))`."""
 
     def log_likelihood(x):

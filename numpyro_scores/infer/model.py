@@ -57,19 +57,17 @@ class LatentSites(NamedTuple):
         cls,
         model: Callable,
         rng_key: Array,
-        init_strategy: Callable | None,
+        init_strategy: Callable,
         model_args: tuple,
         model_kwargs: dict,
     ) -> tuple["LatentSites", dict[str, Array]]:
         """
-        Run the model once, with values by a NumPyro initialisation strategy, or those that it draws
-        itself; return the sites and these values, constrained.
+        Run the model once, with values by a NumPyro initialisation strategy; return the sites and
+        these values, constrained.
 
         :raises ValueError: if the data of an observed site are not of its shape.
         """
-        seeded = seed(model, rng_key)
-        if init_strategy is not None:
-            seeded = substitute(seeded, substitute_fn=init_strategy)
+        seeded = substitute(seed(model, rng_key), substitute_fn=init_strategy)
         model_trace = trace(seeded).get_trace(*model_args, **model_kwargs)
         check_observations(model_trace)
         latent = {
@@ -185,7 +183,7 @@ class FlatModel:
         """
         model = self.model if sigma is None else wrapped(noise_level, self.model, sigma=sigma)
         try:
-            return ravel_pytree(self._look(substitute(model, data=dict(given)), key, None))[0]
+            return ravel_pytree(self._look(model, key, lambda site: given.get(site["name"])))[0]
         except NotImplementedError as error:
             raise ValueError(
                 "Particles start from draws of the prior, and a latent site cannot be drawn from: "

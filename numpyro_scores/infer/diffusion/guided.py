@@ -3,17 +3,17 @@
 
 """The reverse process of a diffusion prior with the likelihood in its denoiser."""
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
-from numpyro_scores.infer.diffusion.base import Draw
+from numpyro_scores.infer.diffusion.base import Draw, independent
 from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin, Walk
 from numpyro_scores.infer.langevin.stiffness import FRICTION
@@ -53,31 +53,26 @@ class Guidance(Protocol):
         ...
 
 
-def guided_draw(
-    guidance: Guidance,
-    posterior: FlatModel,
-    groups: SiteGroups,
-    process: Any,
-    sampler: ReverseSampler,
-    num_steps: int,
-    start: Callable[[Array], Array],
-    key: Array,
-) -> Draw:
+@independent
+def guided_chain(kernel: Any, state: Any, model_args: tuple, model_kwargs: dict) -> Draw:
     r"""
-    One run of a sampler of the prior with the denoiser of the posterior,
+    The `_sample_chain` of a kernel with a `_guidance`, a `_sampler` of its prior, and `_num_steps`
+    Langevin steps of the other sites at each level: one run of the sampler with the denoiser of the
+    posterior,
 
     .. math:: D(x, \sigma) + \sigma^2 \nabla_x \log p_\sigma(y \mid x).
 
-    All other sites move by Langevin steps at each level, with the denoised values in the place of
-    the priors.
-
-    :param process: the noise process of the priors.
-    :param num_steps: number of Langevin steps of the other sites at each level.
-    :param start: `start(key)`, all sites, the priors at the largest level.
+    The other sites move with the denoised values in the place of the priors.
     """
-    rng_key, key_start, key_memory, key_noise, key_directions, key_levels = random.split(key, 6)
-    x, is_prior = start(key_start), groups.index == 0
-    others = OtherSites(posterior, groups, num_steps)
+    guidance, sampler, process = kernel._guidance, kernel._sampler, kernel._process
+    posterior = kernel._posterior(state.z, model_args, model_kwargs)
+    groups = kernel._groups(state.z)
+    rng_key, key_start, key_memory, key_noise, key_directions, key_levels = random.split(
+        state.rng_key, 6
+    )
+    x, _ = ravel_pytree(kernel._start(key_start, model_args, model_kwargs))
+    is_prior = groups.index == 0
+    others = OtherSites(posterior, groups, kernel._num_steps)
     levels = sampler.spacing(process, process.sigma_min, sampler.num_steps + 1).astype(x.dtype)
 
     def level(carry, inputs):

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count
-from numpyro_scores.infer.diffusion.base import NoiseLevelKernel, independent
-from numpyro_scores.infer.diffusion.guided import check_steps, guided_draw
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.diffusion.guided import check_steps, guided_chain
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.samplers import Heun, ReverseSampler
 
@@ -49,24 +48,20 @@ class MomentMatching(NoiseLevelKernel):
     levels stays in `x`: a noise scale whose posterior is 0.52 +- 0.11 came out as 0.58 +- 0.14, and
     one of 0.38 +- 0.25 beside a smooth curve as 0.61 +- 0.31.
 
-    :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process, and none may depend on another
-        latent site.
+    :param model: a NumPyro model, as :class:`~numpyro_scores.DAPS` takes it.
     :param sampler: how the reverse process is followed. With noise on the way (`churn`) the priors
         adapt to the other sites and forget errors; without other sites `Heun(25)` is enough.
     :param num_steps: number of Langevin steps of the other sites at each noise level.
     :param num_iterations: number of conjugate gradients; as many as there are entries or data are
         exact, fewer leave out the directions that the data say least about.
     :raises TypeError: if `sampler` is no sampler.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
-        several with different processes, a random subsample of its data or a discrete site, or if
-        the potential energy is not finite.
+    :raises ValueError: at `init`, as :class:`~numpyro_scores.DAPS`.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """
 
     _by_denoiser = True
+    _sample_chain = guided_chain
     approximation = (
         "MomentMatching is exact for a Gaussian prior and a linear Gaussian likelihood alone; an "
         "inferred noise scale does not see what is left open, and comes out too large, 1.1 to 1.3 "
@@ -87,22 +82,6 @@ class MomentMatching(NoiseLevelKernel):
         self._sampler = sampler
         self._num_steps = num_steps
         self._guidance = MomentGuidance(num_iterations)
-
-    @independent
-    def _sample_chain(self, state, model_args, model_kwargs):
-        def start(key):
-            return ravel_pytree(self._start(key, model_args, model_kwargs))[0]
-
-        return guided_draw(
-            self._guidance,
-            self._posterior(state.z, model_args, model_kwargs),
-            self._groups(state.z),
-            self._process,
-            self._sampler,
-            self._num_steps,
-            start,
-            state.rng_key,
-        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array, random
-from jax.flatten_util import ravel_pytree
 
 from numpyro_scores.curvature import (
     NUM_ITERATIONS,
@@ -16,8 +15,8 @@ from numpyro_scores.curvature import (
     largest_curvature,
     next_directions,
 )
-from numpyro_scores.infer.diffusion.base import NoiseLevelKernel, independent
-from numpyro_scores.infer.diffusion.guided import check_steps, guided_draw
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.diffusion.guided import check_steps, guided_chain
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.samplers import Ancestral, ReverseSampler
 
@@ -48,22 +47,18 @@ class DiffusionPosteriorSampling(NoiseLevelKernel):
     :math:`\Lambda` the largest curvature of :math:`\log p(y \mid D(x, \sigma))` in `x` by
     Hessian-vector products (in that paper by :math:`\zeta / |y - A(D(x, \sigma))|`).
 
-    :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process, and none may depend on another
-        latent site.
+    :param model: a NumPyro model, as :class:`~numpyro_scores.DAPS` takes it.
     :param sampler: how the reverse process is followed. It should have noise on the way: by the
         probability flow, draws end nearly at one point in the directions that are measured.
     :param num_steps: number of Langevin steps of the other sites at each noise level.
     :raises TypeError: if `sampler` is no sampler.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
-        several with different processes, a random subsample of its data or a discrete site, or if
-        the potential energy is not finite.
+    :raises ValueError: at `init`, as :class:`~numpyro_scores.DAPS`.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """
 
     _by_denoiser = True
+    _sample_chain = guided_chain
     approximation = (
         "DiffusionPosteriorSampling takes the denoised value for the clean one: draws spread too "
         "little, variances came out 0.4 to 0.9 of the truth, and an inferred noise scale is too "
@@ -79,24 +74,9 @@ class DiffusionPosteriorSampling(NoiseLevelKernel):
     ):
         super().__init__(model)
         check_steps(sampler, num_steps)
+        self._guidance = PointGuidance()
         self._sampler = sampler
         self._num_steps = num_steps
-
-    @independent
-    def _sample_chain(self, state, model_args, model_kwargs):
-        def start(key):
-            return ravel_pytree(self._start(key, model_args, model_kwargs))[0]
-
-        return guided_draw(
-            PointGuidance(),
-            self._posterior(state.z, model_args, model_kwargs),
-            self._groups(state.z),
-            self._process,
-            self._sampler,
-            self._num_steps,
-            start,
-            state.rng_key,
-        )
 
 
 class PointGuidance:

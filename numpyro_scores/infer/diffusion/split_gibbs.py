@@ -67,9 +67,7 @@ class SplitGibbs(NoiseLevelKernel):
     `coupling`, so that the chain finds its way between distant modes; without a warmup it is
     `coupling` from the start.
 
-    :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process, and none may depend on another
-        latent site.
+    :param model: a NumPyro model, as :class:`~numpyro_scores.DAPS` takes it.
     :param coupling: :math:`\rho` of the draws, within the noise levels of the process.
     :param sampler: of the prior step, one with the noise of the reverse process: `Ancestral`,
         `ReverseSDE` or `PredictorCorrector`. The probability flow maps a noisy value to one clean
@@ -78,10 +76,8 @@ class SplitGibbs(NoiseLevelKernel):
         there are up to 20 bursts where the data make them small, as for
         :class:`~numpyro_scores.AnnealedLangevin`.
     :raises TypeError: if `sampler` is none of these.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
-        several with different processes, a random subsample of its data or a discrete site, if
-        `coupling` is not a noise level of the process, or if the potential energy is not finite.
+    :raises ValueError: at `init`, as :class:`~numpyro_scores.DAPS`, and if `coupling` is not a
+        noise level of the process.
 
     Steps that leave the finite numbers are not made, and `diverging` says so.
     """

@@ -37,10 +37,10 @@ class UnderdampedLangevin(UnadjustedKernel):
     :param integrator: the one-step map.
     :param friction: :math:`\gamma`, per unit of time; by default 0.2 over the time step. Best is
         twice the root of the smallest curvature.
-    :param inverse_mass_matrix: :math:`M^{-1}`, ideally the covariance of the unconstrained values:
-        as of :class:`~numpyro_scores.OverdampedLangevin`.
+    :param inverse_mass_matrix: :math:`M^{-1}`, ideally the covariance of the unconstrained values,
+        sites in alphabetical order: shape `(d,)`, or `(d, d)` with `dense_mass`.
     :param adapt_mass_matrix: whether warmup learns the metric, in NumPyro's windows.
-    :param dense_mass: a full metric, or one in blocks of sites: likewise.
+    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
     :param init_strategy: NumPyro's, where a model starts.
     :raises ValueError: if the integrator is an overdamped one, if the friction is not positive, or
         for a metric that is none.

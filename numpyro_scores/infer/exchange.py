@@ -88,7 +88,7 @@ class ExchangeKernel(LangevinKernel):
     :raises ValueError: by `init`, if an unnormalised density is of a site that this kernel updates.
     """
 
-    why_not_swapped = (
+    _why_not_swapped = (
         "a swap compares densities, and their normalisers are not known. Give the distribution its "
         "log_normalizer, and wrap MALA."
     )

@@ -43,7 +43,7 @@ class ChainKernel(MCMCKernel):
     # What MCMC collects of each draw.
     _default_fields: tuple[str, ...] = ("z", "diverging")
     # Why replica exchange cannot wrap the kernel, if it cannot, and what to do.
-    why_not_swapped: str | None = None
+    _why_not_swapped: str | None = None
     _model: Callable | None
     # MCMC runs `init` again on every resume while this is None.
     _sample_fn: Callable | None = None

@@ -24,7 +24,7 @@ def model_to_wrap(kernel: Any) -> Callable:
             "drawn from by a kernel of the model that samples it: "
             "MALA(lambda: numpyro.sample('x', prior))."
         )
-    if reason := getattr(kernel, "why_not_swapped", None):
+    if reason := getattr(kernel, "_why_not_swapped", None):
         raise ValueError(f"ReplicaExchange cannot wrap {name}: {reason}")
     missing = [
         method

@@ -73,7 +73,7 @@ class NoiseLevelKernel(LangevinKernel):
     # the documentation; and whether sites beside the priors feel it too. `diagnose` says it.
     approximation: str | None = None
     biases_other_sites = True
-    why_not_swapped = (
+    _why_not_swapped = (
         "it goes through the noise levels of the priors by itself, and its draws are not of the "
         "density that a swap would compare. Use ReplicaExchange(MALA(model), NoiseLevels([...])) "
         "for the same ladder."

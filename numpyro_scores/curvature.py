@@ -54,7 +54,7 @@ def largest_curvature(
     return curvatures, directions
 
 
-def renewed(directions: Array, fresh: Array) -> Array:
+def next_directions(directions: Array, fresh: Array) -> Array:
     """
     The directions of a nearby point with something new in them, or one whose curvature has just
     outgrown the others would be found too late.

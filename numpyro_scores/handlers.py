@@ -34,15 +34,34 @@ def noise_conditional_prior(fn: dist.Distribution) -> Any:
     return base if is_noise_conditional(base) else None
 
 
+def transformed_prior(fn: dist.Distribution) -> Any:
+    """As :func:`noise_conditional_prior`, but also beneath a `TransformedDistribution`; or None."""
+    base = base_of(fn)
+    if isinstance(base, dist.TransformedDistribution):
+        return transformed_prior(base.base_dist)
+    return base if is_noise_conditional(base) else None
+
+
 def at_noise_level(fn: dist.Distribution, sigma: Any) -> dist.Distribution:
-    """`fn` with the noise-conditional distribution beneath it at noise level `sigma`."""
-    return with_base(fn, lambda prior: prior.at(sigma))
+    """
+    `fn` with the noise-conditional distribution beneath it at noise level `sigma`: a transform maps
+    what has the noise.
+    """
+
+    def at(base: Any) -> Any:
+        if isinstance(base, dist.TransformedDistribution):
+            prior = at_noise_level(base.base_dist, sigma)
+            return dist.TransformedDistribution(prior, base.transforms)
+        return base.at(sigma)
+
+    return with_base(fn, at)
 
 
 def denoised(fn: Any, x: Any) -> Any:
     r"""
     :math:`E[x_0 \mid x_\sigma = x]` by the noise-conditional distribution beneath `fn`. What is
-    masked has no density to denoise by, and stays.
+    masked has no density to denoise by, and stays. Beneath a transform it is the transform of the
+    denoised value.
     """
     if isinstance(fn, MaskedDistribution):
         mask = jnp.asarray(fn._mask)
@@ -50,6 +69,9 @@ def denoised(fn: Any, x: Any) -> Any:
         return jnp.where(mask, denoised(fn.base_dist, x), x)
     if isinstance(fn, ExpandedDistribution | Independent):
         return denoised(fn.base_dist, x)
+    if isinstance(fn, dist.TransformedDistribution):
+        transform = dist.transforms.ComposeTransform(fn.transforms)
+        return transform(denoised(fn.base_dist, transform.inv(x)))
     return fn.denoise(x)
 
 
@@ -63,7 +85,7 @@ def latent_prior(msg: dict[str, Any]) -> Any:
 class noise_level(Messenger):
     r"""
     Run a model with each latent noise-conditional prior :math:`p` at a noise level:
-    :math:`p_\sigma = p * N(0, \sigma^2 I)` in its place.
+    :math:`p_\sigma = p * N(0, \sigma^2 I)` in its place, beneath a `TransformedDistribution` too.
 
     With `denoised=True` the rest of the model sees :math:`E[x_0 \mid x_\sigma]` where it asked for
     the site, so that a likelihood is that of the denoised value (diffusion posterior sampling;
@@ -82,13 +104,18 @@ class noise_level(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if latent_prior(msg) is not None:
+        if _is_annealed(msg):
             msg["fn"] = at_noise_level(msg["fn"], self.sigma)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         # The trace, outside, has recorded the noisy value by now.
-        if self.denoised and latent_prior(msg) is not None:
+        if self.denoised and _is_annealed(msg):
             msg["value"] = denoised(msg["fn"], msg["value"])
+
+
+def _is_annealed(msg: dict[str, Any]) -> bool:
+    is_latent = msg["type"] == "sample" and not msg["is_observed"]
+    return is_latent and transformed_prior(msg["fn"]) is not None
 
 
 # NumPyro adds the Jacobian of the transform of a latent site `x` as a factor `_x_log_det`, before

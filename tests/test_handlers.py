@@ -99,6 +99,17 @@ def test_it_sees_through(x64, prior, x, mask):
     assert noise_conditional_prior(noisy).sigma == 1.5
 
 
+@pytest.mark.parametrize("denoised", [True, False])
+def test_beneath_a_transform_the_prior_has_the_noise(x64, denoised):
+    transform = dist.transforms.AffineTransform(1.0, 2.0)
+    prior = dist.TransformedDistribution(PRIOR, transform).expand((3,))
+    noisy = norm.logpdf(X[0], 0, jnp.sqrt(VARIANCE + 1.5**2)) - jnp.log(2)
+    location = transform(wiener(X[0], 1.5) if denoised else X[0]).sum()
+    rest = dist.HalfNormal(1.0).log_prob(NOISE) + norm.logpdf(Y, location, NOISE)
+    value = found(transform(X[0]), 1.5, prior, denoised)
+    np.testing.assert_allclose(value, noisy.sum() + rest, rtol=1e-6)
+
+
 def test_it_sees_through_plates(x64):
     def with_plate():
         with numpyro.plate("points", 3):

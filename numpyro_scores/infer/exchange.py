@@ -20,16 +20,12 @@ from numpyro.util import identity
 
 from numpyro_scores._validation import as_number, check_count, check_positive, is_concrete
 from numpyro_scores.distributions._short_runs import as_sampler, checked_kernel, one_draw
-from numpyro_scores.infer.discrete.base import Trace
+from numpyro_scores.infer.adaptation import Adaptation, accept_or_stay, check_target
 from numpyro_scores.infer.discrete.block_gibbs import BlockGibbs
-from numpyro_scores.infer.fields import by_position
-from numpyro_scores.infer.guards import latent_normalizers
-from numpyro_scores.infer.kernel import mean_of_phase
-from numpyro_scores.infer.langevin.adjusted import accept_or_stay
+from numpyro_scores.infer.guards import latent_normalizers, sites_at
+from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel
-from numpyro_scores.infer.langevin.blocks import check_sites, checked_blocks, flat_root
-from numpyro_scores.infer.langevin.metric import unwhiten
-from numpyro_scores.infer.langevin.warmup import metric_adapter
+from numpyro_scores.infer.langevin.metric import checked_blocks, flat_root, given_metric, unwhiten
 
 
 class ExchangeState(NamedTuple):
@@ -92,6 +88,10 @@ class ExchangeKernel(LangevinKernel):
     :raises ValueError: by `init`, if an unnormalised density is of a site that this kernel updates.
     """
 
+    _why_not_swapped = (
+        "a swap compares densities, and their normalisers are not known. Give the distribution its "
+        "log_normalizer, and wrap MALA."
+    )
     _shared_fields = ("i",)
 
     def __init__(
@@ -110,19 +110,16 @@ class ExchangeKernel(LangevinKernel):
         super().__init__(model, init_strategy=init_strategy)
         check_positive("step_size", step_size)
         check_count("num_steps", num_steps)
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"target_accept_prob must be in (0, 1), got {target_accept_prob!r}.")
+        check_target(target_accept_prob)
         default = partial(BlockGibbs, num_steps=100)
         self._make_kernel = as_sampler(default if sampler is None else sampler, "BlockGibbs")
         self._step_size = step_size
         self._num_steps = num_steps
-        self._dense_mass = checked_blocks(dense_mass, None)
-        self._adapter = partial(
-            metric_adapter,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            dense_mass=self._dense_mass,
-            target_accept_prob=target_accept_prob,
+        self._adaptation = Adaptation(
+            adapt_step_size,
+            adapt_mass_matrix,
+            checked_blocks(dense_mass, None),
+            target_accept_prob,
         )
         self._num_warmup = 0
         self._unnormalized: tuple[str, ...] = ()
@@ -144,10 +141,9 @@ class ExchangeKernel(LangevinKernel):
         for site in self._densities(z, model_args, model_kwargs).values():
             _num_counts(site)  # raises for what the kernel cannot do
         x, _, potential = self._flat(z, model_args, model_kwargs)
-        if isinstance(self._dense_mass, list):
-            check_sites(self._dense_mass, {}, z)
+        given_metric(None, self._adaptation.dense_mass, z)  # raises for sites that are none
         key_adapt, rng_key = random.split(rng_key)
-        init_adapter, _ = self._adapter(num_warmup)
+        init_adapter, _ = self._adaptation.adapter(num_warmup)
         zero = jnp.zeros((), x.dtype)
         state = ExchangeState(
             i=jnp.array(0),
@@ -164,7 +160,7 @@ class ExchangeKernel(LangevinKernel):
         """The sites of unnormalised densities, with their parameters at `z`."""
         assert self._model is not None
         values = self.get_constrain_fn(model_args, model_kwargs)(z)
-        sites = Trace(self._model, model_args, model_kwargs)(values)
+        sites = sites_at(self._model, model_args, model_kwargs, values)
         return {name: sites[name] for name in self._unnormalized}
 
     def _auxiliary(self, key: Array, site: Any) -> Array:
@@ -214,24 +210,9 @@ class ExchangeKernel(LangevinKernel):
             return x, (accept_prob, diverging)
 
         x, (accept_probs, diverging) = lax.scan(step, x, random.split(key_steps, self._num_steps))
-        z, accept_prob = unravel(x), jnp.mean(accept_probs)
-        _, update_adapter = self._adapter(self._num_warmup)
-        adapt_state = lax.cond(
-            state.i < self._num_warmup,
-            lambda: update_adapter(state.i, accept_prob, (z,), state.adapt_state),
-            lambda: state.adapt_state,
-        )
-        i = state.i + 1
-        return ExchangeState(
-            i=i,
-            z=z,
-            accept_prob=accept_prob,
-            mean_accept_prob=mean_of_phase(
-                state.mean_accept_prob, accept_prob, i, self._num_warmup
-            ),
-            diverging=jnp.any(diverging),
-            adapt_state=adapt_state,
-            rng_key=rng_key,
+        state = state._replace(z=unravel(x), diverging=jnp.any(diverging), rng_key=rng_key)
+        return self._adaptation.after_draw(
+            state, self._num_warmup, state.z, accept_prob=jnp.mean(accept_probs)
         )
 
     def refresh(self, state, model_args, model_kwargs):

@@ -50,6 +50,13 @@ def check_model(kernel: str, model: Any) -> None:
         )
 
 
+def sites_at(model: Callable, args: tuple, kwargs: dict, values: Any) -> dict[str, Any]:
+    """The trace of a model at constrained values of its latent sites, of which none is drawn."""
+    # The key is for models that ask for one.
+    seeded = substitute(seed(model, random.key(0)), data=values)
+    return trace(seeded).get_trace(*args, **kwargs)
+
+
 def check_not_empty(kernel: str, z: Any) -> None:
     """Raise if there is no number to sample."""
     if not any(jnp.size(leaf) for leaf in jax.tree.leaves(z)):
@@ -179,8 +186,7 @@ def latent_normalizers(
         kwargs = dict(model_kwargs)
         if conditioned:
             kwargs[GIBBS_SITES_KWARG] = {name: values[name] for name in conditioned}
-        seeded = substitute(seed(model, random.key(0)), data=values)
-        sites = trace(seeded).get_trace(*model_args, **kwargs)
+        sites = sites_at(model, model_args, kwargs, values)
         return {
             name: [_at_a_constant(part) for part in unnormalized_parts(site["fn"])]
             for name, site in sites.items()
@@ -207,8 +213,7 @@ def dependencies(
     """
 
     def log_probs(**values):
-        seeded = substitute(seed(model, random.key(0)), data=values)
-        sites = trace(seeded).get_trace(*model_args, **model_kwargs)
+        sites = sites_at(model, model_args, model_kwargs, values)
         return {name: jnp.sum(sites[name]["fn"].log_prob(values[name])) for name in values}
 
     found = eval_provenance(log_probs, **values)
@@ -255,9 +260,7 @@ def check_supports(
 
     def bounds(**others):
         kwargs = {**model_kwargs, GIBBS_SITES_KWARG: others}
-        sites = trace(substitute(seed(model, random.key(0)), data=values)).get_trace(
-            *model_args, **kwargs
-        )
+        sites = sites_at(model, model_args, kwargs, values)
         return {name: jax.tree.leaves(sites[name]["fn"].support) for name in values}
 
     for name, sources in eval_provenance(bounds, **conditioned).items():

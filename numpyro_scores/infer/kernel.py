@@ -18,6 +18,17 @@ from numpyro.util import is_prng_key
 from numpyro_scores._validation import is_concrete
 
 
+class of_instances(property):
+    """A property that says so where it is asked of a class: by `MCMC(MALA)`, for one."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None and owner is not None:
+            raise TypeError(
+                f"MCMC takes a kernel, {owner.__name__}(model), got its class {owner.__name__}."
+            )
+        return super().__get__(instance, owner)
+
+
 class ChainKernel(MCMCKernel):
     """
     A kernel whose state is a `NamedTuple` with `z` and `rng_key`. A subclass writes
@@ -29,6 +40,10 @@ class ChainKernel(MCMCKernel):
     # Fields of the state that all chains share, so that a condition on them is not vmapped into
     # both of its branches.
     _shared_fields: tuple[str, ...] = ()
+    # What MCMC collects of each draw.
+    _default_fields: tuple[str, ...] = ("z", "diverging")
+    # Why replica exchange cannot wrap the kernel, if it cannot, and what to do.
+    _why_not_swapped: str | None = None
     _model: Callable | None
     # MCMC runs `init` again on every resume while this is None.
     _sample_fn: Callable | None = None
@@ -49,9 +64,9 @@ class ChainKernel(MCMCKernel):
     def sample_field(self) -> str:
         return "z"
 
-    @property
+    @of_instances
     def default_fields(self) -> tuple[str, ...]:
-        return ("z", "diverging")
+        return self._default_fields
 
     @abstractmethod
     def _init_chain(
@@ -67,7 +82,7 @@ class ChainKernel(MCMCKernel):
     ) -> Any:
         """The first state, of one chain or, given a batch of keys, of as many."""
         single_chain = is_prng_key(rng_key)
-        arrays, _, merge = parted((model_args, model_kwargs))
+        arrays, _, merge = arrays_and_rest((model_args, model_kwargs))
 
         def init(rng_key, z, arrays):
             def init_chain(key, z):
@@ -108,7 +123,7 @@ class ChainKernel(MCMCKernel):
         return self.__dict__ | {"_sample_fn": None}
 
 
-def parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]:
+def arrays_and_rest(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]:
     """
     The arrays among the leaves of a tree, the rest of it, and how to put it together again with
     other arrays.
@@ -126,19 +141,13 @@ def parted(tree: Any) -> tuple[list[Array], tuple, Callable[[list[Array]], Any]]
     return arrays, (treedef, *rest), merge
 
 
-def same(settings: tuple, others: tuple) -> bool:
+def are_equal(settings: tuple, others: tuple) -> bool:
     """Whether all are equal, without the `==` of unknown objects, which need not be a bool."""
     plain = bool | int | float | str | jax.tree_util.PyTreeDef
     return len(settings) == len(others) and all(
         a is b or (isinstance(a, plain) and type(a) is type(b) and a == b)
         for a, b in zip(settings, others, strict=True)
     )
-
-
-def mean_of_phase(mean: Array, value: Array, i: Array, num_warmup: int) -> Array:
-    """The mean over the draws of warmup, or of those after it, with draw `i = 1, 2, ...` added."""
-    n = jnp.where(i <= num_warmup, i, i - num_warmup)
-    return mean + (value - mean) / n
 
 
 def check_start(arrays: tuple[Array, ...], num_axes: int) -> None:
@@ -155,3 +164,30 @@ def check_start(arrays: tuple[Array, ...], num_axes: int) -> None:
                 "elsewhere (init_params or init_strategy), or look for NaN in the data and for a "
                 "division by zero or a logarithm of a negative number in the energy."
             )
+
+
+# NumPyro's names of what HMC and NUTS report, and what comes nearest here.
+ELSEWHERE = {
+    "num_steps": "num_grad_evals counts gradients",
+    "energy": "there is no momentum at the end of a draw, only a potential_energy",
+    "mean_accept_prob": "this kernel accepts all that is finite",
+    "accept_prob": "this kernel accepts all that is finite",
+    "r": "there is no momentum at the end of a draw",
+    "trajectory_length": "there is none that is fixed",
+}
+
+
+def by_position(state: Any, index: Any) -> Any:
+    """
+    `__getitem__` of a state. NumPyro's `MCMC.run(..., extra_fields=(name,))` asks by name for what
+    is no attribute.
+
+    :raises ValueError: if `index` is a name.
+    """
+    if not isinstance(index, str):
+        return tuple.__getitem__(state, index)
+    hint = f" ({ELSEWHERE[index]})" if index in ELSEWHERE else ""
+    raise ValueError(
+        f"{type(state).__name__} has no field {index!r}{hint}. Its fields, for extra_fields, are "
+        f"{list(state._fields)}."
+    )

@@ -15,7 +15,7 @@ from jax import Array
 from numpyro.handlers import scale
 
 from numpyro_scores._validation import is_concrete
-from numpyro_scores.handlers import noise_conditional_prior, noise_level
+from numpyro_scores.handlers import noise_level, transformed_prior
 from numpyro_scores.infer.parts import has_likelihood, likelihood_to_power
 
 RUNG = "_rung"  # reserved model keyword through which the rung travels
@@ -166,7 +166,7 @@ class NoiseLevels(Ladder):
 
     def check_model(self, model_trace: Mapping[str, Any]) -> None:
         priors = {
-            name: noise_conditional_prior(site["fn"])
+            name: transformed_prior(site["fn"])
             for name, site in model_trace.items()
             if site["type"] == "sample" and not site["is_observed"]
         }

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.primitives import Messenger
 
 from numpyro_scores._validation import is_concrete
@@ -88,6 +89,16 @@ def has_likelihood(model_trace: Mapping[str, Any]) -> bool:
 def is_unscaled(scale: Any) -> bool:
     """Whether the scale of a site is known to leave its density as it is."""
     return scale is None or (is_concrete(scale) and bool(np.all(np.asarray(scale) == 1)))
+
+
+def is_masked(fn: Any) -> bool:
+    """Whether a mask may leave out the density of a distribution, or a part of it."""
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, MaskedDistribution):
+            if not (is_concrete(fn._mask) and np.all(np.asarray(fn._mask))):
+                return True
+        fn = fn.base_dist
+    return False
 
 
 class diffusion_by_score(Messenger):

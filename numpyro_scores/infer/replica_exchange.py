@@ -15,16 +15,15 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.discrete.model_trace import init_to_states
-from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_observations
-from numpyro_scores.infer.kernel import ChainKernel
+from numpyro_scores.infer.kernel import ChainKernel, by_position
 from numpyro_scores.infer.ladders import RUNG, Ladder
 from numpyro_scores.infer.swaps import UP, even_odd_partners, running_mean, swap, turn_round
 from numpyro_scores.infer.trees import take
 from numpyro_scores.infer.wrapping import model_to_wrap
 
-# Draws of the first round of warmup that tunes the ladder; each later round is twice as long.
-FIRST_ROUND = 16
+# Draws of the first window of warmup that tunes the ladder; each later one is twice as long.
+FIRST_WINDOW = 16
 
 
 class ReplicaExchangeState(NamedTuple):
@@ -94,7 +93,7 @@ class ReplicaExchange(ChainKernel):
     :param ladder: :class:`~numpyro_scores.InverseTemperatures`,
         :class:`~numpyro_scores.LikelihoodPowers` or :class:`~numpyro_scores.NoiseLevels`.
     :param adapt_ladder: whether warmup moves the rungs between first and last to equal rejection,
-        in rounds of doubling length (Syed et al. 2021, algorithm 4).
+        in windows of doubling length (Syed et al. 2021, algorithm 4).
     :raises ValueError: if the kernel cannot be wrapped; at `init`, if the ladder does not fit the
         model, or if the state of a replica is not finite at the start; and what the kernel raises.
 
@@ -175,8 +174,8 @@ class ReplicaExchange(ChainKernel):
             num_grad_evals=jnp.zeros((), int),
             rng_key=rng_key,
         )
-        gradients = [getattr(kernel_states, name, ()) for name in ("z_grad", "grad")]
-        return state, tuple(jax.tree.leaves([potential_energy, *gradients]))
+        gradients = getattr(kernel_states, "z_grad", ())
+        return state, tuple(jax.tree.leaves([potential_energy, gradients]))
 
     def _chain_axes(self, state):
         kernel_states = _replica_axes(state.kernel_states)
@@ -222,7 +221,7 @@ class ReplicaExchange(ChainKernel):
         rungs = state.rungs
         if self._adapt_ladder:
             tuned = self._ladder.tuned(rungs, 1 - swap_accept_prob)
-            rungs = jnp.where(jnp.any(state.i + 1 == self._round_ends()), tuned, rungs)
+            rungs = jnp.where(jnp.any(state.i + 1 == self._window_ends()), tuned, rungs)
         kernel_states = self._permuted(kernel_states, source)
         kernel_states = on_rungs(self._kernel.refresh, kernel_states, rungs)
         return ReplicaExchangeState(
@@ -250,16 +249,16 @@ class ReplicaExchange(ChainKernel):
         moved = {name: take(getattr(kernel_states, name), source) for name in moving}
         return kernel_states._replace(**moved)
 
-    def _round_ends(self) -> np.ndarray:
+    def _window_ends(self) -> np.ndarray:
         """Numbers of draws after which the ladder is tuned."""
-        num_rounds = int(np.log2(self._num_warmup / FIRST_ROUND + 1))
-        return FIRST_ROUND * (2 ** np.arange(1, num_rounds + 1) - 1)
+        num_rounds = int(np.log2(self._num_warmup / FIRST_WINDOW + 1))
+        return FIRST_WINDOW * (2 ** np.arange(1, num_rounds + 1) - 1)
 
     def _statistics(self, state: ReplicaExchangeState) -> tuple[Array, Array, Array, Array]:
         """Number of draws, and what is known of the swaps, before this draw of its phase."""
         starts = np.array([0, self._num_warmup])
         if self._adapt_ladder:
-            starts = np.concatenate([starts, self._round_ends()])
+            starts = np.concatenate([starts, self._window_ends()])
         num_draws = state.i - jnp.max(jnp.where(starts <= state.i, starts, 0))
         known = (state.swap_accept_prob, state.num_swaps, state.num_round_trips)
         accept_prob, num_swaps, num_trips = (jnp.where(num_draws == 0, 0, x) for x in known)

@@ -8,9 +8,6 @@ from typing import Any
 
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
-from numpyro_scores.infer.exchange import ExchangeKernel
-
 
 def model_to_wrap(kernel: Any) -> Callable:
     """
@@ -27,17 +24,8 @@ def model_to_wrap(kernel: Any) -> Callable:
             "drawn from by a kernel of the model that samples it: "
             "MALA(lambda: numpyro.sample('x', prior))."
         )
-    if isinstance(kernel, NoiseLevelKernel):
-        raise ValueError(
-            f"ReplicaExchange cannot wrap {name}: it goes through the noise levels of the priors "
-            "by itself, and its draws are not of the density that a swap would compare. "
-            "Use ReplicaExchange(MALA(model), NoiseLevels([...])) for the same ladder."
-        )
-    if isinstance(kernel, ExchangeKernel):
-        raise ValueError(
-            "ReplicaExchange cannot wrap ExchangeKernel: a swap compares densities, and their "
-            "normalisers are not known. Give the distribution its log_normalizer, and wrap MALA."
-        )
+    if reason := getattr(kernel, "_why_not_swapped", None):
+        raise ValueError(f"ReplicaExchange cannot wrap {name}: {reason}")
     missing = [
         method
         for method in ("wrap_model", "refresh", "get_potential_fn")

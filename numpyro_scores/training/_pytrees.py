@@ -16,6 +16,8 @@ from jax import Array
 from numpyro.distributions import Distribution
 from numpyro.distributions.constraints import Constraint
 
+from numpyro_scores._callables import CallablePytree
+
 Path: TypeAlias = tuple[Any, ...]
 
 
@@ -68,7 +70,7 @@ def _children_of_partial(node: functools.partial) -> tuple[list, Callable]:
 
 def is_wrapper(node: Any) -> bool:
     """Whether it is what `as_pytree` puts round a callable."""
-    return type(node).__name__ == "CallablePytree"
+    return isinstance(node, CallablePytree)
 
 
 def map_arrays(f: Callable[[Path, Any], Any], tree: Any, path: Path = ()) -> Any:

@@ -19,7 +19,6 @@ from numpyro.infer.util import log_density
 
 import numpyro_scores as ns
 from numpyro_scores.infer.discrete.model_trace import Trace, blocks_of
-from numpyro_scores.infer.discrete.updates import ElementwiseUpdate
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -117,8 +116,8 @@ MODELS = {
 def transition_matrix(update, trace_at, values):
     """Of one sweep, from the conditionals that the kernel draws from."""
     start = {"x": jnp.asarray(values[0])}
-    if isinstance(update, ElementwiseUpdate):
-        log_prob = jax.jit(update.conditional(start, trace_at).log_prob)(values)
+    if not update.has_blocks:
+        log_prob = jax.jit(update.conditional(start, trace_at)(0, ()).log_prob)(values)
         return np.tile(np.exp(np.sum(log_prob, tuple(range(1, values.ndim)))), (len(values), 1))
     d = blocks_of(jax.jit(lambda start: trace_at(start)["x"]["fn"])(start))
     choices = [enumerated(update.states, block.shape) for block in d.split(values[0])]

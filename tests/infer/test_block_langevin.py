@@ -15,8 +15,8 @@ from infer.noise_scales import noise_model, two_looks
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer.diffusion.step_sizes import Blocks
-from numpyro_scores.infer.diffusion.walk import BlockLangevin
+from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
+from numpyro_scores.infer.diffusion.walk import GroupedLangevin
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def test_the_friction_is_that_of_a_step_whatever_the_step_size(settings, frictio
 
 
 def test_a_block_that_must_not_move_has_the_friction_of_the_others():
-    blocks = Blocks(np.array([0, 1]), np.array([False, False]))
-    langevin = BlockLangevin(blocks, num_steps=1, integrator=FrictionOfAStep())
+    blocks = SiteGroups(np.array([0, 1]), np.array([False, False]))
+    langevin = GroupedLangevin(blocks, num_steps=1, integrator=FrictionOfAStep())
     x = jnp.ones(2)
     start = ns.integrators.IntegratorState(x, x, x)
     end = langevin._step(start, random.key(0), jnp.zeros_like, jnp.array([0.0, 0.02]), 0.2)
@@ -60,7 +60,7 @@ def test_a_wall_that_the_steps_were_not_chosen_for_throws_no_chain_out():
     def gradient(x):
         return x - 1e3 * jax.nn.sigmoid(-20 * (x + 1))
 
-    langevin = BlockLangevin(Blocks(np.array([0]), np.array([False])), num_steps=10)
+    langevin = GroupedLangevin(SiteGroups(np.array([0]), np.array([False])), num_steps=10)
 
     def end(key):
         key_noise, key_directions, key_steps = random.split(key, 3)
@@ -73,7 +73,7 @@ def test_a_wall_that_the_steps_were_not_chosen_for_throws_no_chain_out():
 
 def test_a_step_depends_on_the_slope_only_where_chance_does_not_explain_it():
     """Of curvature 2, four slopes have a root mean square of 3 sqrt(2) at most by chance."""
-    blocks, sigma = Blocks(np.zeros(4, int), np.array([False])), 0.1
+    blocks, sigma = SiteGroups(np.zeros(4, int), np.array([False])), 0.1
 
     def step_size(slope):
         return blocks.step_size(jnp.array([2.0]), jnp.full(4, slope), sigma, 5)
@@ -86,8 +86,8 @@ def test_a_step_depends_on_the_slope_only_where_chance_does_not_explain_it():
 
 def test_the_softest_direction_of_a_level_is_forgotten_in_one_round():
     """From three standard deviations off; with a friction of 0.2 a fifth of the way is left."""
-    langevin = BlockLangevin(
-        Blocks(np.array([0]), np.array([False])), num_steps=10, is_bounded=True
+    langevin = GroupedLangevin(
+        SiteGroups(np.array([0]), np.array([False])), num_steps=10, is_bounded=True
     )
 
     def end(key):

@@ -14,8 +14,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
-from numpyro_scores.infer.langevin.blocks import flat_root
-from numpyro_scores.infer.langevin.metric import unwhiten, whiten
+from numpyro_scores.infer.langevin.metric import flat_root, unwhiten, whiten
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

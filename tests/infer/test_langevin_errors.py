@@ -35,6 +35,12 @@ def test_what_is_no_model(kernel, what, message):
         kernel(what)
 
 
+@pytest.mark.parametrize("kernel", [ns.MALA, ns.BlockGibbs])
+def test_the_class_of_a_kernel(kernel):
+    with pytest.raises(TypeError, match=rf"takes a kernel, {kernel.__name__}\(model\), got its"):
+        MCMC(kernel, num_warmup=1, num_samples=1)
+
+
 @pytest.mark.parametrize("kernel", [ns.MALA, ns.MALT, ns.ULA])
 def test_a_model_without_a_number_to_sample(kernel):
     def observed():

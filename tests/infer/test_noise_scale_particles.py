@@ -15,10 +15,10 @@ from infer.helpers import assert_within
 from jax import lax, random
 
 import numpyro_scores as ns
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.block_moves import Block, block_step, spread_root
 from numpyro_scores.infer.smc.moves import points_at
 from numpyro_scores.infer.smc.noise_scales import information, noise_scales
-from numpyro_scores.infer.smc.particle_model import ParticleModel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -77,16 +77,17 @@ def test_a_block_leaves_the_funnel_as_it_is_and_gets_down_its_neck(step_size, de
 
     @jax.jit
     def moved(x, key):
-        model = ParticleModel(funnel, (Y, GAUSSIAN), {})
+        model = FlatModel(funnel, (Y, GAUSSIAN), {})
         target = model.tempered(power, x[0], ns.LineIntegral(num_nodes=2))
         block = Block(scales, others, precision)
         walk = spread_root(x[:, scales])
+        of_data = jax.grad(model.log_likelihood), information(model, others, dense)
 
         def step(points, key):
             keys = random.split(key, n)
             points, accept_prob, _, _ = jax.vmap(
                 lambda key, point: block_step(
-                    key, point, target, model, power, block, walk, jnp.array(step_size)
+                    key, point, target, *of_data, power, block, walk, jnp.array(step_size)
                 )
             )(keys, points)
             return points, accept_prob
@@ -123,7 +124,7 @@ OPERATOR = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
 def test_the_information_of_data_with_masks_and_scales():
     seen = jnp.array([True, True, False, True, False])
-    model = ParticleModel(regression, (jnp.ones(5), seen), {})
+    model = FlatModel(regression, (jnp.ones(5), seen), {})
     x = jnp.array([np.log(0.5), 0.3, -1.0, 2.0], jnp.float32)  # noise, slope
     np.testing.assert_array_equal(noise_scales(model, x), [0])
     found = jax.jit(information(model, np.arange(1, 4), dense=True))(x)
@@ -140,7 +141,7 @@ def many_scales(y):
 
 
 def test_a_model_without_scales_or_with_many_moves_by_mala():
-    assert noise_scales(ParticleModel(many_scales, (jnp.ones(9),), {}), jnp.zeros(9)).size == 0
+    assert noise_scales(FlatModel(many_scales, (jnp.ones(9),), {}), jnp.zeros(9)).size == 0
     covariance = jnp.array([[2.0, 0.5], [0.5, 1.0]])
     x = random.multivariate_normal(random.key(0), jnp.zeros(2), covariance, (50_000,))
     root = spread_root(x)

@@ -120,7 +120,9 @@ def test_densities_that_are_not_those_of_the_draws_are_refused(sampler, model, m
 def test_no_kernel_no_distribution_and_no_integer():
     with pytest.raises(TypeError, match="not a kernel of MCMC"):
         MCMC(ns.TemperedSMC(of_one_number), num_warmup=1, num_samples=1)
-    with pytest.raises(TypeError, match="takes a NumPyro model, .*, got Normal"):
+    with pytest.raises(
+        TypeError, match="takes a NumPyro model, .*, but got the distribution Normal"
+    ):
         ns.TemperedSMC(dist.Normal(0, 1))
     with pytest.raises(ValueError, match=r"write jax.random.key\(0\)"):
         ns.TemperedSMC(of_one_number, 10).run(0, 1.0)

@@ -14,14 +14,15 @@ from infer.helpers import assert_within
 from jax import random
 
 import numpyro_scores as ns
+from numpyro_scores.infer.langevin import mala
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.moves import fisher_root, move_particles, points_at
-from numpyro_scores.infer.smc.particle_model import ParticleModel
 from numpyro_scores.infer.smc.weights import (
     effective_sample_size,
     incremental_log_weights,
     next_power,
     principal_order,
-    selected,
+    resampled,
     systematic,
 )
 
@@ -77,7 +78,7 @@ def test_the_next_power_meets_the_effective_sample_size_and_ends_at_one():
 def test_the_variance_of_weights_is_that_of_lines_and_resampling_adds_nothing():
     log_weights = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
     x = jnp.arange(4.0)[:, None]
-    select = jax.jit(selected, static_argnums=(4, 5))
+    select = jax.jit(resampled, static_argnums=(4, 5))
     found = select(random.key(0), x, log_weights, jnp.arange(4), 4, 4)
     np.testing.assert_allclose(found.variance, 0.3 - 1 / 4, rtol=1e-5)
     np.testing.assert_allclose(found.log_increment, np.log(1 / 4), rtol=1e-5)
@@ -100,16 +101,15 @@ def _moved(prior, power, num_steps=20, n=5_000):
     variance = 1 / (1 + power / NOISE**2)
     mean = variance * power / NOISE**2 * Y
     x = mean + jnp.sqrt(variance) * random.normal(random.key(0), (n, 2))
-    kernel = ns.MALA(learned, num_steps=1)
 
     def move(key):
-        model = ParticleModel(learned, (Y, prior), {})
+        model = FlatModel(learned, (Y, prior), {})
         target = model.tempered(power, x[0], ns.LineIntegral(num_nodes=2))
         points = points_at(x, target, n)
         root = fisher_root(points.grad, dense=True)
 
         def step(key, point, step_size):
-            return kernel._move(key, point, target, step_size, root)
+            return mala.step(key, point, target, step_size, root)
 
         return move_particles(key, points, step, jnp.array(1.0), num_steps, 0.574, n)
 

@@ -18,7 +18,7 @@ from jax import random
 import numpyro_scores as ns
 from numpyro_scores.infer.diffusion.moment_matching import matched_likelihood, solve
 from numpyro_scores.infer.diffusion.posterior_sampling import denoised_likelihood
-from numpyro_scores.infer.diffusion.posteriors import posterior_of
+from numpyro_scores.infer.model import FlatModel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -73,7 +73,7 @@ def test_the_gradients_are_the_closed_forms_of_their_approximations(x64):
 
     @jax.jit
     def both(sigma):
-        said = posterior_of(scaled, z, (Y,), {})
+        said = FlatModel(scaled, (Y,), {}, like=z)
         matched = matched_likelihood(said, is_prior, vector, sigma, num_iterations=3)
         return denoised_likelihood(said, vector, sigma), matched
 

@@ -25,7 +25,7 @@ from infer.helpers import assert_within
 from jax import lax, random
 
 import numpyro_scores as ns
-from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.model import FlatModel
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -236,7 +236,7 @@ def evidences(smc, model, y, num_runs):
     """Log evidences and their reported variances, of runs that are mapped."""
 
     def one(key):
-        particles = ParticleModel(model, (y,), {})
+        particles = FlatModel(model, (y,), {})
         state = smc._start(key, particles, {})
         state = lax.while_loop(lambda s: ~s.is_done, partial(smc._round, model=particles), state)
         return state.log_evidence, state.relative_variance

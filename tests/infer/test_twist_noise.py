@@ -12,7 +12,7 @@ from infer.helpers import assert_within
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.twist_noise import informed_noise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -41,7 +41,7 @@ def measured(num=2, other=False):
 @pytest.mark.parametrize("settings", [{}, {"other": True}, {"num": 70}])
 def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings):
     n, sigma, churned, new_sigma, level = 10_000, 0.8, 1.2, 0.6, PROCESS.sigma_min
-    model = ParticleModel(measured, (), settings)
+    model = FlatModel(measured, (), settings)
     at, slope = jnp.array([np.log(0.4), 0.3, -1.0, 2.0]), jnp.array([5.0, 1.0, -2.0, 1.0])
 
     @jax.jit

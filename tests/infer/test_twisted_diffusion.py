@@ -15,7 +15,7 @@ from infer.twists import NOISE, OPERATOR, PRIOR, PROCESS, Y, denoise, given_nois
 from jax import lax, random
 
 import numpyro_scores as ns
-from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.twist import DiffusionTwist, _by_directions
 from numpyro_scores.infer.smc.twist_moves import twisted
 
@@ -59,7 +59,7 @@ LOG_EVIDENCE = float(dist.MultivariateNormal(np.zeros(2), MARGINAL).log_prob(Y))
 def test_the_twist_is_exact_for_gaussians(level, sigma):
     """It is the likelihood at the level that the prior has in the model, and below."""
     x = jnp.array([0.3, -1.0, 2.0])
-    point = unmoved(ParticleModel(linear, (Y,), {"level": level}), x, sigma)
+    point = unmoved(FlatModel(linear, (Y,), {"level": level}), x, sigma)
     level = level or PROCESS.sigma_min
     mean, variance = given_noise(x, max(sigma, level), level)
     covariance = variance * OPERATOR @ OPERATOR.T + NOISE**2 * np.eye(2)
@@ -71,7 +71,7 @@ def test_the_twist_is_exact_for_gaussians(level, sigma):
 
 def test_slopes_of_the_twist_are_those_of_differences(x64):
     """In the entries of a noise scale too, whose way goes through a covariance."""
-    model = ParticleModel(mixed, (Y,), {})
+    model = FlatModel(mixed, (Y,), {})
     at, sigma, h = np.array([np.log(0.4), 0.3, -1.0, 2.0]), 1.5, 1e-5
 
     @jax.jit
@@ -92,7 +92,7 @@ def test_many_numbers_take_few_products(num_repeats, num_products):
     """In three dimensions the four directions are all; more than 64 numbers are independent."""
     x, sigma = jnp.array([0.3, -1.0, 2.0]), 1.5
     y = jnp.linspace(-1.0, 1.0, 3 * num_repeats)
-    model = ParticleModel(wide, (y,), {})
+    model = FlatModel(wide, (y,), {})
     rows = np.tile(np.eye(3), (num_repeats, 1))
     mean, variance = given_noise(x, sigma)
     spread = variance * (rows @ rows.T if num_repeats == 8 else np.eye(len(y)))
@@ -112,7 +112,7 @@ def test_few_directions_know_all_of_a_small_rank_and_of_a_multiple_of_the_identi
 
 
 def test_other_data_see_the_mean_and_other_sites_have_no_noise():
-    model = ParticleModel(mixed, (Y,), {})
+    model = FlatModel(mixed, (Y,), {})
     twist, sigma = DiffusionTwist(model), 1.5
     at = jnp.array([np.log(0.4), 0.3, -1.0, 2.0])  # the logarithm of the noise scale, and x
     clean = at[1:] / (1 + sigma**2)
@@ -128,7 +128,7 @@ def test_other_data_see_the_mean_and_other_sites_have_no_noise():
 
 def test_moves_of_other_sites_leave_the_twisted_density_as_it_is():
     x, sigma, n = np.array([0.3, -1.0, 2.0], np.float32), 1.5, 4_000
-    model = ParticleModel(gained, (Y,), {})
+    model = FlatModel(gained, (Y,), {})
     twist = DiffusionTwist(model)
     assert twist.varies(jnp.append(1.0, x)) and twist.num_products(jnp.append(1.0, x)) == 9
     gains = np.linspace(-1.5, 3.5, 2_001)
@@ -193,7 +193,7 @@ def test_an_unknown_noise_scale_keeps_its_draws_and_the_evidence():
 
 
 def test_the_flow_carries_the_density_of_a_level_to_that_of_another():
-    twist = DiffusionTwist(ParticleModel(linear, (Y,), {}))
+    twist = DiffusionTwist(FlatModel(linear, (Y,), {}))
     x = jnp.array([0.3, -1.0, 2.0])
     # Of N(0, 1 + sigma^2) the flow keeps the quantiles; the error of a step is of fourth order.
     for ratio in (0.4, 0.6, 0.8, 0.99):
@@ -226,7 +226,7 @@ def test_the_reported_error_of_the_evidence_is_its_error(churn):
     sampler._levels = np.geomspace(50.0, 0.02, 40)
 
     def one(key):
-        model = ParticleModel(linear, (Y,), {})
+        model = FlatModel(linear, (Y,), {})
         state = sampler._start(key, model, {})
         state = lax.while_loop(lambda s: ~s.is_done, partial(sampler._round, model=model), state)
         return state.log_evidence, state.relative_variance
@@ -276,9 +276,16 @@ def improper(y):
     numpyro.sample("y", dist.Normal(x[0] + shift, 1.0), obs=y)
 
 
+def in_other_units(y):
+    x = numpyro.sample("x", dist.TransformedDistribution(PRIOR, dist.transforms.ExpTransform()))
+    u = numpyro.sample("u", PRIOR)
+    numpyro.sample("y", dist.Normal(x[0] + u[0], 1.0), obs=y)
+
+
 @pytest.mark.parametrize(
     "model, settings, message",
     [
+        (in_other_units, {}, r"\['x'\] are of a TransformedDistribution of one"),
         (
             half_line,
             {},

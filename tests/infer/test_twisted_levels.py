@@ -12,7 +12,7 @@ from infer.twists import NOISE, OPERATOR, PRIOR, Y, denoise, given_noise, unmove
 from jax import random
 
 import numpyro_scores as ns
-from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 
 # Much is compiled here, for little to be computed.
@@ -31,7 +31,7 @@ def two_priors(y):
     "sigma, levels", [(60.0, (50.0, 60.0)), (3.0, (3.0, 3.0)), (0.5, (0.5, 1.0))]
 )
 def test_each_prior_keeps_within_its_levels(sigma, levels):
-    twist = DiffusionTwist(ParticleModel(two_priors, (Y,), {}))
+    twist = DiffusionTwist(FlatModel(two_priors, (Y,), {}))
     x = jnp.array([0.3, -1.0, 2.0, 1.0, 0.0, -0.5])
     found = np.repeat(np.array(levels), 3)
     np.testing.assert_allclose(twist.levels(x, sigma), found, rtol=1e-6)
@@ -45,7 +45,7 @@ def test_each_prior_keeps_within_its_levels(sigma, levels):
     mean, variance = (a + b for a, b in zip(of_a, of_b, strict=True))
     covariance = variance * OPERATOR @ OPERATOR.T + NOISE**2 * np.eye(2)
     exact = dist.MultivariateNormal(OPERATOR @ mean, covariance).log_prob(Y)
-    energy = unmoved(ParticleModel(two_priors, (Y,), {}), x, sigma).energy
+    energy = unmoved(FlatModel(two_priors, (Y,), {}), x, sigma).energy
     np.testing.assert_allclose(-energy, exact, rtol=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_one_number_may_be_the_data_of_many():
         numpyro.sample("y", dist.Normal(OPERATOR @ numpyro.sample("x", PRIOR), NOISE), obs=y)
 
     x = jnp.array([0.3, -1.0, 2.0])
-    one, many = (unmoved(ParticleModel(model, (y,), {}), x, 1.5) for y in (0.7, jnp.full(2, 0.7)))
+    one, many = (unmoved(FlatModel(model, (y,), {}), x, 1.5) for y in (0.7, jnp.full(2, 0.7)))
     np.testing.assert_allclose(one.energy, many.energy)
 
 
@@ -100,5 +100,5 @@ def test_rounding_does_not_make_a_twist_zero():
         x = numpyro.sample("x", wide_prior)
         numpyro.sample("y", dist.Normal(jnp.repeat(x, 3), 0.01).to_event(1), obs=y)
 
-    point = unmoved(ParticleModel(model, (jnp.full(6, 100.0),), {}), jnp.ones(2), 500.0)
+    point = unmoved(FlatModel(model, (jnp.full(6, 100.0),), {}), jnp.ones(2), 500.0)
     assert np.isfinite(point.energy)

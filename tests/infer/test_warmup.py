@@ -8,7 +8,7 @@ import pytest
 from jax import lax, random
 from numpyro.infer.hmc_util import build_adaptation_schedule
 
-from numpyro_scores.infer.langevin.warmup import metric_adapter
+from numpyro_scores.infer.adaptation import metric_adapter
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

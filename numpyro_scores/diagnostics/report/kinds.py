@@ -6,49 +6,12 @@
 from numpyro.infer import HMC, SA, BarkerMH
 
 from numpyro_scores.diagnostics.report.runs import Run
-from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
 from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
-from numpyro_scores.infer.diffusion.decoupled_annealing import DAPS
-from numpyro_scores.infer.diffusion.moment_matching import MomentMatching
-from numpyro_scores.infer.diffusion.posterior_sampling import DiffusionPosteriorSampling
 from numpyro_scores.infer.diffusion.split_gibbs import SplitGibbs
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
 from numpyro_scores.infer.replica_exchange import ReplicaExchange
-
-# Kernels that draw from another density than the model's, however long they run: in which
-# direction, and whether sites beside the priors feel it too. The figures are those of the kernels'
-# documentation.
-BIASES = {
-    DAPS: (
-        "DAPS takes a clean value, given the noisy one, to be alike in all directions: values vary "
-        "too much where the prior is smooth, and an inferred noise scale comes out too large, 1.4 "
-        "to 3 times where that was measured",
-        True,
-    ),
-    DiffusionPosteriorSampling: (
-        "DiffusionPosteriorSampling takes the denoised value for the clean one: draws spread too "
-        "little, variances came out 0.4 to 0.9 of the truth, and an inferred noise scale is too "
-        "small",
-        True,
-    ),
-    MomentMatching: (
-        "MomentMatching is exact for a Gaussian prior and a linear Gaussian likelihood alone; an "
-        "inferred noise scale does not see what is left open, and comes out too large, 1.1 to 1.3 "
-        "times where that was measured",
-        True,
-    ),
-    SplitGibbs: (
-        "SplitGibbs draws from a likelihood with the noise `coupling` added: draws spread too "
-        "much, and an inferred noise scale is too small where the coupling is not small beside it",
-        True,
-    ),
-    AnnealedLangevin: (
-        "AnnealedLangevin lags behind its noise levels, more with fewer levels and steps",
-        False,
-    ),
-}
 
 
 def has_independent_draws(run: Run) -> bool:
@@ -77,11 +40,9 @@ def is_unadjusted(run: Run) -> bool:
 
 def bias_of(run: Run) -> tuple[str, bool] | None:
     """The known bias of the run's kernel in words, and whether it is of other sites too."""
-    for part in run.parts:
-        for kind, bias in BIASES.items():
-            if issubclass(part.kind, kind):
-                return bias
-    return None
+    kinds = [part.kind for part in run.parts if issubclass(part.kind, NoiseLevelKernel)]
+    found = [(kind.approximation, kind.biases_other_sites) for kind in kinds if kind.approximation]
+    return found[0] if found else None
 
 
 def how_to_draw_more(run: Run) -> str:

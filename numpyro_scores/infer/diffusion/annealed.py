@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent
-from numpyro_scores.infer.diffusion.walk import BlockLangevin
+from numpyro_scores.infer.diffusion.walk import GroupedLangevin
 from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
 
 
@@ -39,15 +39,15 @@ class AnnealedLangevin(NoiseLevelKernel):
 
     :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
         continuous.
-    :param step_size: by default the steps follow the curvature. In rounds of `num_steps` steps,
-        Hessian-vector products measure the largest curvature of each block of sites
-        (:func:`~numpyro_scores.curvature.largest_curvature`), and the block steps by half its
+    :param step_size: by default the steps follow the curvature. In bursts of `num_steps` steps,
+        Hessian-vector products measure the largest curvature of each group of sites
+        (:func:`~numpyro_scores.curvature.largest_curvature`), and the group steps by half its
         inverse, :math:`1 / \Lambda`, or half of :math:`\sigma / \sqrt\Lambda` if that is less; the
-        diffusion priors are one block, each other site is one, with :math:`\sigma = 1`. A number
+        diffusion priors are one group, each other site is one, with :math:`\sigma = 1`. A number
         is the step `h` at the smallest noise level, times :math:`\sigma^2 / \sigma_{\min}^2` at
         the others and the same for all sites (half of the :math:`\epsilon` of Song & Ermon).
     :param num_steps: number of steps at each noise level. With a momentum and no `step_size` there
-        are more where the data make the steps small: rounds of as many, up to 20, in proportion to
+        are more where the data make the steps small: bursts of as many, up to 20, in proportion to
         :math:`\sigma \sqrt\Lambda` for a curvature :math:`\Lambda`. So a small noise scale costs
         time and asks for no tuning.
     :param num_levels: number of geometric noise levels, at least 2, over the range of the priors'
@@ -64,15 +64,16 @@ class AnnealedLangevin(NoiseLevelKernel):
         random subsample of its data or a discrete site, or if the potential energy is not finite
         (data with NaN).
 
-    Steps that leave the finite numbers are not made, a round at a time, and `diverging` says so.
+    Steps that leave the finite numbers are not made, a burst at a time, and `diverging` says so.
     `init_params` are checked but do not matter: an anneal starts from the prior.
     """
 
     approximation = (
-        "its anneal lags behind the noise levels, and there the likelihood is that of a point "
+        "AnnealedLangevin lags behind its noise levels, where the likelihood is that of a point "
         "estimate: weights of far modes and rare values come out wrong first; more num_levels and "
         "num_steps lessen it"
     )
+    biases_other_sites = False
 
     def __init__(
         self,
@@ -106,8 +107,8 @@ class AnnealedLangevin(NoiseLevelKernel):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
         levels = jnp.asarray(self._levels(), x.dtype)
-        langevin = BlockLangevin(
-            self._blocks(state.z), self._num_steps, self._integrator, self._friction
+        langevin = GroupedLangevin(
+            self._groups(state.z), self._num_steps, self._integrator, self._friction
         )
 
         def level(walk, inputs):

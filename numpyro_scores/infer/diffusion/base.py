@@ -15,17 +15,17 @@ from numpyro.distributions.transforms import IdentityTransform, IndependentTrans
 from numpyro.handlers import seed, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_sample, init_to_value
-from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
+from numpyro.infer.util import constrain_fn, potential_energy
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, is_concrete
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer.diffusion.priors import mixed_priors, prior_coordinates
-from numpyro_scores.infer.diffusion.step_sizes import Blocks
-from numpyro_scores.infer.fields import by_position
+from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
 from numpyro_scores.infer.guards import check_independent_priors, check_normalizers, check_supports
+from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel
-from numpyro_scores.infer.model import LatentSites
+from numpyro_scores.infer.model import FlatModel, LatentSites
 from numpyro_scores.infer.parts import without_priors
 
 LARGEST_LEVEL = 1e30
@@ -69,8 +69,15 @@ class NoiseLevelKernel(LangevinKernel):
     :param noise_levels: the noise levels themselves.
     """
 
-    # What is approximate, whatever the number of draws, and in which direction: `diagnose` says it.
+    # What is approximate, whatever the number of draws, and in which direction, with the figures of
+    # the documentation; and whether sites beside the priors feel it too. `diagnose` says it.
     approximation: str | None = None
+    biases_other_sites = True
+    _why_not_swapped = (
+        "it goes through the noise levels of the priors by itself, and its draws are not of the "
+        "density that a swap would compare. Use ReplicaExchange(MALA(model), NoiseLevels([...])) "
+        "for the same ladder."
+    )
     # Whether the kernel asks the priors for denoised values alone: they must then have one noise
     # process, none may depend on another latent site, and none may be raised to a power.
     _by_denoiser = False
@@ -127,6 +134,10 @@ class NoiseLevelKernel(LangevinKernel):
     def _at(self, sigma: Any) -> Callable:
         return noise_level(self._coordinates(), sigma=sigma, denoised=self._denoised)
 
+    def _posterior(self, z: dict[str, Array], model_args: tuple, model_kwargs: dict) -> FlatModel:
+        """The model with its priors in coordinates of their own, as functions of one vector."""
+        return FlatModel(self._coordinates(), model_args, model_kwargs, like=z)
+
     def _look(self, key: Array, model_args: tuple, model_kwargs: dict):
         # The priors clip this level to the largest of their process, where a draw is mere noise.
         model = self._at(LARGEST_LEVEL)
@@ -134,7 +145,7 @@ class NoiseLevelKernel(LangevinKernel):
 
     def _start(self, key: Array, model_args: tuple, model_kwargs: dict) -> dict[str, Array]:
         sites, values = self._look(key, model_args, model_kwargs)
-        return transform_fn(sites.transforms, values, invert=True)
+        return sites.unconstrained(values)
 
     def _init_from_model(self, rng_key, model_args, model_kwargs):
         single_chain = is_prng_key(rng_key)
@@ -216,8 +227,8 @@ class NoiseLevelKernel(LangevinKernel):
             )
         return levels
 
-    def _blocks(self, z: dict[str, Array]) -> Blocks:
-        """The blocks of the entries: the noise-conditional priors, and each other site."""
+    def _groups(self, z: dict[str, Array]) -> SiteGroups:
+        """The groups of the entries: the noise-conditional priors, and each other site."""
         numbers, transformed = {}, [False]
         for name in sorted(z):
             numbers[name] = 0
@@ -228,7 +239,7 @@ class NoiseLevelKernel(LangevinKernel):
                     transform = transform.base_transform
                 transformed.append(not isinstance(transform, IdentityTransform))
         index = np.concatenate([np.full(np.size(z[name]), numbers[name]) for name in sorted(z)])
-        return Blocks(index, np.array(transformed))
+        return SiteGroups(index, np.array(transformed))
 
     def _energy_at_start(self, z: dict[str, Array], model_args: tuple, model_kwargs: dict) -> Array:
         """

@@ -3,21 +3,21 @@
 
 """The reverse process of a diffusion prior with the likelihood in its denoiser."""
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
-from numpyro_scores.infer.diffusion.base import Draw
-from numpyro_scores.infer.diffusion.posteriors import Posterior
-from numpyro_scores.infer.diffusion.step_sizes import Blocks
-from numpyro_scores.infer.diffusion.walk import BlockLangevin, Walk
-from numpyro_scores.infer.langevin.underdamped import FRICTION
+from numpyro_scores.infer.diffusion.base import Draw, independent
+from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
+from numpyro_scores.infer.diffusion.walk import GroupedLangevin, Walk
+from numpyro_scores.infer.langevin.stiffness import FRICTION
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.trees import all_finite
 from numpyro_scores.samplers import ReverseSampler
 
@@ -25,7 +25,7 @@ from numpyro_scores.samplers import ReverseSampler
 class Guidance(Protocol):
     r"""How the likelihood enters the denoiser of the posterior."""
 
-    def start(self, key: Array, x: Array, blocks: Blocks) -> Any:
+    def start(self, key: Array, x: Array, groups: SiteGroups) -> Any:
         """What is remembered between the levels."""
         ...
 
@@ -33,8 +33,8 @@ class Guidance(Protocol):
         self,
         key: Array,
         memory: Any,
-        posterior: Posterior,
-        blocks: Blocks,
+        posterior: FlatModel,
+        groups: SiteGroups,
         x: Array,
         sigma: Array,
         sigma_next: Array,
@@ -42,7 +42,7 @@ class Guidance(Protocol):
         """
         The denoiser of the posterior in a step from the point `x` of level `sigma`, and the memory.
 
-        It is a function of the vector of all sites; only the entries of the priors, those of block
+        It is a function of the vector of all sites; only the entries of the priors, those of group
         0, matter.
         """
         ...
@@ -53,31 +53,26 @@ class Guidance(Protocol):
         ...
 
 
-def guided_draw(
-    guidance: Guidance,
-    posterior: Posterior,
-    blocks: Blocks,
-    process: Any,
-    sampler: ReverseSampler,
-    num_steps: int,
-    start: Callable[[Array], Array],
-    key: Array,
-) -> Draw:
+@independent
+def guided_chain(kernel: Any, state: Any, model_args: tuple, model_kwargs: dict) -> Draw:
     r"""
-    One run of a sampler of the prior with the denoiser of the posterior,
+    The `_sample_chain` of a kernel with a `_guidance`, a `_sampler` of its prior, and `_num_steps`
+    Langevin steps of the other sites at each level: one run of the sampler with the denoiser of the
+    posterior,
 
     .. math:: D(x, \sigma) + \sigma^2 \nabla_x \log p_\sigma(y \mid x).
 
-    All other sites move by Langevin steps at each level, with the denoised values in the place of
-    the priors.
-
-    :param process: the noise process of the priors.
-    :param num_steps: number of Langevin steps of the other sites at each level.
-    :param start: `start(key)`, all sites, the priors at the largest level.
+    The other sites move with the denoised values in the place of the priors.
     """
-    rng_key, key_start, key_memory, key_noise, key_directions, key_levels = random.split(key, 6)
-    x, is_prior = start(key_start), blocks.index == 0
-    others = OtherSites(posterior, blocks, num_steps)
+    guidance, sampler, process = kernel._guidance, kernel._sampler, kernel._process
+    posterior = kernel._posterior(state.z, model_args, model_kwargs)
+    groups = kernel._groups(state.z)
+    rng_key, key_start, key_memory, key_noise, key_directions, key_levels = random.split(
+        state.rng_key, 6
+    )
+    x, _ = ravel_pytree(kernel._start(key_start, model_args, model_kwargs))
+    is_prior = groups.index == 0
+    others = OtherSites(posterior, groups, kernel._num_steps)
     levels = sampler.spacing(process, process.sigma_min, sampler.num_steps + 1).astype(x.dtype)
 
     def level(carry, inputs):
@@ -85,7 +80,7 @@ def guided_draw(
         sigma, sigma_next, key = inputs
         key_guidance, key_step, key_others = random.split(key, 3)
         denoiser, memory = guidance.denoiser(
-            key_guidance, memory, posterior, blocks, x, sigma, sigma_next
+            key_guidance, memory, posterior, groups, x, sigma, sigma_next
         )
         noise = random.normal(key_step, (sampler.num_noises, *x.shape), x.dtype)
 
@@ -100,7 +95,7 @@ def guided_draw(
             x, walk, num_grad_evals = others.move(key_others, walk, x, sigma_next)
         return (x, memory, walk, diverging | ~finite), num_grad_evals
 
-    memory = guidance.start(key_memory, x, blocks)
+    memory = guidance.start(key_memory, x, groups)
     walk = others.start(x, key_noise, key_directions) if others else None
     carry = (x, memory, walk, jnp.array(False))
     inputs = (levels[:-1], levels[1:], random.split(key_levels, sampler.num_steps))
@@ -128,14 +123,14 @@ def check_steps(sampler: Any, num_steps: int) -> None:
 class OtherSites:
     """The sites that are not noise-conditional priors: how they move while those stay."""
 
-    def __init__(self, posterior: Posterior, blocks: Blocks, num_steps: int):
+    def __init__(self, posterior: FlatModel, groups: SiteGroups, num_steps: int):
         self.posterior = posterior
-        self.entries = np.flatnonzero(blocks.index > 0)
-        self.langevin = BlockLangevin(
-            Blocks(blocks.index[self.entries] - 1, blocks.transformed[1:]),
+        self.entries = np.flatnonzero(groups.index > 0)
+        self.langevin = GroupedLangevin(
+            SiteGroups(groups.index[self.entries] - 1, groups.transformed[1:]),
             num_steps,
             friction=FRICTION,
-            max_rounds=1,
+            max_bursts=1,
         )
 
     def __bool__(self) -> bool:

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count
-from numpyro_scores.infer.diffusion.base import NoiseLevelKernel, independent
-from numpyro_scores.infer.diffusion.guided import check_steps, guided_draw
-from numpyro_scores.infer.diffusion.posteriors import Posterior, posterior_of
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.diffusion.guided import check_steps, guided_chain
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.samplers import Heun, ReverseSampler
 
 
@@ -49,28 +48,24 @@ class MomentMatching(NoiseLevelKernel):
     levels stays in `x`: a noise scale whose posterior is 0.52 +- 0.11 came out as 0.58 +- 0.14, and
     one of 0.38 +- 0.25 beside a smooth curve as 0.61 +- 0.31.
 
-    :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process, and none may depend on another
-        latent site.
+    :param model: a NumPyro model, as :class:`~numpyro_scores.DAPS` takes it.
     :param sampler: how the reverse process is followed. With noise on the way (`churn`) the priors
         adapt to the other sites and forget errors; without other sites `Heun(25)` is enough.
     :param num_steps: number of Langevin steps of the other sites at each noise level.
     :param num_iterations: number of conjugate gradients; as many as there are entries or data are
         exact, fewer leave out the directions that the data say least about.
     :raises TypeError: if `sampler` is no sampler.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
-        several with different processes, a random subsample of its data or a discrete site, or if
-        the potential energy is not finite.
+    :raises ValueError: at `init`, as :class:`~numpyro_scores.DAPS`.
 
     A step that leaves the finite numbers is not made, and `diverging` says so.
     """
 
     _by_denoiser = True
+    _sample_chain = guided_chain
     approximation = (
-        "it takes the clean value given a noisy one for a Gaussian, which is exact for a Gaussian "
-        "prior and a linear Gaussian likelihood alone: a noise scale that is inferred comes out "
-        "too large"
+        "MomentMatching is exact for a Gaussian prior and a linear Gaussian likelihood alone; an "
+        "inferred noise scale does not see what is left open, and comes out too large, 1.1 to 1.3 "
+        "times where that was measured"
     )
 
     def __init__(
@@ -88,22 +83,6 @@ class MomentMatching(NoiseLevelKernel):
         self._num_steps = num_steps
         self._guidance = MomentGuidance(num_iterations)
 
-    @independent
-    def _sample_chain(self, state, model_args, model_kwargs):
-        def start(key):
-            return ravel_pytree(self._start(key, model_args, model_kwargs))[0]
-
-        return guided_draw(
-            self._guidance,
-            posterior_of(self._coordinates(), state.z, model_args, model_kwargs),
-            self._blocks(state.z),
-            self._process,
-            self._sampler,
-            self._num_steps,
-            start,
-            state.rng_key,
-        )
-
 
 @dataclass(frozen=True)
 class MomentGuidance:
@@ -111,11 +90,11 @@ class MomentGuidance:
 
     num_iterations: int
 
-    def start(self, key, x, blocks):
+    def start(self, key, x, groups):
         return None
 
-    def denoiser(self, key, memory, posterior, blocks, x, sigma, sigma_next):
-        is_prior = blocks.index == 0
+    def denoiser(self, key, memory, posterior, groups, x, sigma, sigma_next):
+        is_prior = groups.index == 0
 
         def denoiser(x, sigma):
             denoised, gradient = matched_likelihood(
@@ -131,7 +110,7 @@ class MomentGuidance:
 
 
 def matched_likelihood(
-    posterior: Posterior, is_prior: np.ndarray, x: Array, sigma: Array, num_iterations: int
+    posterior: FlatModel, is_prior: np.ndarray, x: Array, sigma: Array, num_iterations: int
 ) -> tuple[Array, Array]:
     r"""The denoised vector, and :math:`(\nabla D)^T (I + H \Sigma)^{-1} g` where `is_prior`."""
 

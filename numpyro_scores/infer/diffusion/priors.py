@@ -18,7 +18,7 @@ from numpyro.distributions.distribution import (
 from numpyro.primitives import Messenger
 
 from numpyro_scores.handlers import noise_conditional_prior
-from numpyro_scores.infer.parts import is_unscaled
+from numpyro_scores.infer.parts import is_masked, is_unscaled
 
 # Transforms whose Jacobian is the same everywhere.
 AFFINE = (
@@ -95,7 +95,7 @@ class prior_coordinates(Messenger):
                 "prior to a power has another denoiser, which is not known. Scale the likelihood "
                 "alone, or take AnnealedLangevin(model), MALA(model) or NUTS(model)."
             )
-        if (not is_one or _is_masked(msg["fn"])) and not _is_affine(transform):
+        if (not is_one or is_masked(msg["fn"])) and not _is_affine(transform):
             raise ValueError(
                 f"{self.kernel} cannot scale or mask the density of site {name!r}, a "
                 f"noise-conditional prior under {transform}: the density of the transformed value "
@@ -128,14 +128,6 @@ def mixed_priors(fn: dist.Distribution) -> bool:
     """Whether a distribution is a mixture of noise-conditional priors."""
     components = getattr(fn, "component_distributions", [getattr(fn, "component_distribution", fn)])
     return any(part is not fn and noise_conditional_prior(part) is not None for part in components)
-
-
-def _is_masked(fn: Any) -> bool:
-    while not isinstance(fn, MaskedDistribution):
-        if not hasattr(fn, "base_dist"):
-            return False
-        fn = fn.base_dist
-    return True
 
 
 def _is_affine(transform: Any) -> bool:

@@ -14,9 +14,8 @@ from jax.flatten_util import ravel_pytree
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
-from numpyro_scores.infer.diffusion.posteriors import posterior_of
-from numpyro_scores.infer.diffusion.walk import BlockLangevin, Walk
-from numpyro_scores.infer.fields import by_position
+from numpyro_scores.infer.diffusion.walk import GroupedLangevin, Walk
+from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.trees import all_finite
 from numpyro_scores.samplers import Ancestral, PredictorCorrector, ReverseSampler, ReverseSDE
 
@@ -68,26 +67,29 @@ class SplitGibbs(NoiseLevelKernel):
     `coupling`, so that the chain finds its way between distant modes; without a warmup it is
     `coupling` from the start.
 
-    :param model: a NumPyro model with a noise-conditional prior; its other latent sites must be
-        continuous. Several such priors need the same noise process, and none may depend on another
-        latent site.
+    :param model: a NumPyro model, as :class:`~numpyro_scores.DAPS` takes it.
     :param coupling: :math:`\rho` of the draws, within the noise levels of the process.
     :param sampler: of the prior step, one with the noise of the reverse process: `Ancestral`,
         `ReverseSDE` or `PredictorCorrector`. The probability flow maps a noisy value to one clean
         value, and would not do.
-    :param num_steps: number of Langevin steps of a round. Their lengths follow the curvature, and
-        there are up to 20 rounds where the data make them small, as for
+    :param num_steps: number of Langevin steps of a burst. Their lengths follow the curvature, and
+        there are up to 20 bursts where the data make them small, as for
         :class:`~numpyro_scores.AnnealedLangevin`.
     :raises TypeError: if `sampler` is none of these.
-    :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
-        its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
-        several with different processes, a random subsample of its data or a discrete site, if
-        `coupling` is not a noise level of the process, or if the potential energy is not finite.
+    :raises ValueError: at `init`, as :class:`~numpyro_scores.DAPS`, and if `coupling` is not a
+        noise level of the process.
 
     Steps that leave the finite numbers are not made, and `diverging` says so.
     """
 
     _by_denoiser = True
+    approximation = (
+        "SplitGibbs draws from a likelihood with the noise `coupling` added: draws spread too much "
+        "in directions that are measured more precisely than that, and an inferred noise scale is "
+        "too small where the coupling is not small beside it; it is exact as coupling goes to "
+        "zero, but a direction of variance c takes about 1 + c / coupling^2 draws to forget its "
+        "start"
+    )
 
     def __init__(
         self,
@@ -108,12 +110,6 @@ class SplitGibbs(NoiseLevelKernel):
         self._coupling = coupling
         self._sampler = sampler
         self._num_steps = num_steps
-        self.approximation = (
-            f"its draws have the likelihood of a value with noise {coupling:.3g} (coupling) "
-            "added: they spread too much in directions that are measured more precisely than that; "
-            "it is exact as coupling goes to zero, but a direction of variance c takes about "
-            "1 + c / coupling^2 draws to forget its start, a noise scale with it"
-        )
 
     def _check_model(self, model_args, model_kwargs, values):
         super()._check_model(model_args, model_kwargs, values)
@@ -131,7 +127,7 @@ class SplitGibbs(NoiseLevelKernel):
         return largest * (self._coupling / largest) ** share
 
     def _langevin(self, z):
-        return BlockLangevin(self._blocks(z), self._num_steps, is_bounded=True)
+        return GroupedLangevin(self._groups(z), self._num_steps, is_bounded=True)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
@@ -153,8 +149,8 @@ class SplitGibbs(NoiseLevelKernel):
         x, unravel = ravel_pytree(state.z)
         rho = jnp.asarray(self._coupling_at(state.i), x.dtype)
         langevin = self._langevin(state.z)
-        is_prior = langevin.blocks.index == 0
-        posterior = posterior_of(self._coordinates(), state.z, model_args, model_kwargs)
+        is_prior = langevin.groups.index == 0
+        posterior = self._posterior(state.z, model_args, model_kwargs)
         slope = jax.grad(posterior.energy)
 
         def gradient(v):

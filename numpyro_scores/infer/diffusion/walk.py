@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Langevin steps of several blocks of sites, whose lengths follow the curvature as it changes."""
+"""Langevin steps of several groups of sites, whose lengths follow the curvature as it changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,15 @@ from numpyro_scores.curvature import (
     NUM_ITERATIONS,
     block_directions,
     largest_curvature,
-    renewed,
+    next_directions,
 )
-from numpyro_scores.infer.diffusion.step_sizes import MAX_ROUNDS, Blocks, friction_at, num_rounds
-from numpyro_scores.infer.langevin.underdamped import FRICTION
+from numpyro_scores.infer.diffusion.step_sizes import (
+    MOST_BURSTS,
+    SiteGroups,
+    friction_at,
+    num_bursts,
+)
+from numpyro_scores.infer.langevin.stiffness import FRICTION
 from numpyro_scores.infer.trees import all_finite, select
 from numpyro_scores.integrators import (
     BAOAB,
@@ -35,8 +40,8 @@ class Walk(NamedTuple):
     """
     - **x** - all entries, shape `(d,)`.
     - **memory** - what the integrator carries besides.
-    - **directions** - of the largest curvatures, shape `(num_blocks, d)`.
-    - **curvatures** - the largest of each block, shape `(num_blocks,)`.
+    - **directions** - of the largest curvatures, shape `(num_groups, d)`.
+    - **curvatures** - the largest of each group, shape `(num_groups,)`.
     - **diverging** - whether steps left the finite numbers, and so were not made.
     """
 
@@ -48,29 +53,29 @@ class Walk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BlockLangevin:
+class GroupedLangevin:
     r"""
-    Rounds of `num_steps` Langevin steps. In each, Hessian-vector products measure the largest
-    curvature of each block, and the block steps by half its inverse, :math:`1 / \Lambda`, or half
-    of :math:`\sigma / \sqrt\Lambda` if that is less, divided by the number of blocks.
+    Bursts of `num_steps` Langevin steps. In each, Hessian-vector products measure the largest
+    curvature of each group, and the group steps by half its inverse, :math:`1 / \Lambda`, or half
+    of :math:`\sigma / \sqrt\Lambda` if that is less, divided by the number of groups.
 
-    :param blocks: which entries belong together.
-    :param num_steps: number of steps of a round.
+    :param groups: which entries belong together.
+    :param num_steps: number of steps of a burst.
     :param integrator: the one-step map.
     :param friction: of an underdamped integrator, friction times time step; by default 0.2, or
         :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
-    :param is_bounded: whether no direction of the first block is softer than :math:`\sigma`. Its
+    :param is_bounded: whether no direction of the first group is softer than :math:`\sigma`. Its
         friction is then critical for those that are as soft.
-    :param max_rounds: with a momentum there are as many rounds as the condition number of the first
-        block asks for, but at most these.
+    :param max_bursts: with a momentum there are as many bursts as the condition number of the first
+        group asks for, but at most these.
     """
 
-    blocks: Blocks
+    groups: SiteGroups
     num_steps: int
     integrator: Integrator = BAOAB()
     friction: float | None = None
     is_bounded: bool = False
-    max_rounds: int = MAX_ROUNDS
+    max_bursts: int = MOST_BURSTS
 
     def start(self, x: Array, key_noise: Array, key_directions: Array) -> Walk:
         """A walk that has not yet made a step."""
@@ -79,8 +84,8 @@ class BlockLangevin:
         return Walk(
             x=x,
             memory=self.integrator.init(x, noise, jnp.zeros_like).memory,
-            directions=block_directions(directions, self.blocks.index),
-            curvatures=jnp.zeros(len(self.blocks.transformed), x.dtype),
+            directions=block_directions(directions, self.groups.index),
+            curvatures=jnp.zeros(len(self.groups.transformed), x.dtype),
             diverging=jnp.array(False),
         )
 
@@ -95,14 +100,14 @@ class BlockLangevin:
     ) -> tuple[Walk, Array]:
         """
         :param gradient: of the potential energy, of a vector.
-        :param sigma: the scale of the first block, for example the noise level.
-        :param num_iterations: Hessian-vector products of the first round.
-        :param step_size: of all entries, in place of one from the curvatures; for one round.
+        :param sigma: the scale of the first group, for example the noise level.
+        :param num_iterations: Hessian-vector products of the first burst.
+        :param step_size: of all entries, in place of one from the curvatures; for one burst.
         :return: the walk, and the number of gradients, a Hessian-vector product counted as 2.
         """
         underdamped = isinstance(self.integrator, UnderdampedIntegrator)
 
-        def one_round(carry):
+        def one_burst(carry):
             i, walk = carry
             x, memory, directions, curvatures, diverging = walk
             key_probe, key_steps = random.split(random.fold_in(key, i))
@@ -112,27 +117,29 @@ class BlockLangevin:
                 friction = self.friction or FRICTION
             else:
                 if underdamped:
-                    memory = self.blocks.limited(memory)
+                    memory = self.groups.limited_momentum(memory)
                 fresh = random.normal(key_probe, x.shape, x.dtype)
                 measured, directions = largest_curvature(
                     gradient,
                     x,
-                    renewed(directions, block_directions(fresh, self.blocks.index)),
+                    next_directions(directions, block_directions(fresh, self.groups.index)),
                     jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
                 )
                 curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
-                steps = self.blocks.step_size(curvatures, current.grad, sigma, self.num_steps)
+                steps = self.groups.step_size(curvatures, current.grad, sigma, self.num_steps)
                 friction = self.friction or friction_at(curvatures[0], sigma)
                 if self.is_bounded:
                     critical = 2 * time_steps(steps) / sigma
-                    friction = jnp.where(self.blocks.index == 0, critical, friction)
+                    friction = jnp.where(self.groups.index == 0, critical, friction)
 
-            def tamed(x):
+            def limited_gradient(x):
                 grad = gradient(x)
-                return grad if step_size is not None else self.blocks.tamed(grad, steps, sigma)
+                if step_size is not None:
+                    return grad
+                return self.groups.tamed_gradient(grad, steps, sigma)
 
             def step(current, key):
-                return self._step(current, key, tamed, steps, friction), None
+                return self._step(current, key, limited_gradient, steps, friction), None
 
             keys = random.split(key_steps, self.num_steps)
             current, _ = lax.scan(step, current._replace(memory=memory), keys)
@@ -142,17 +149,17 @@ class BlockLangevin:
 
         def unfinished(carry):
             i, walk = carry
-            return i < jnp.minimum(num_rounds(walk.curvatures[0], sigma), self.max_rounds)
+            return i < jnp.minimum(num_bursts(walk.curvatures[0], sigma), self.max_bursts)
 
         carry = (0, walk)
-        if step_size is None and underdamped and self.max_rounds > 1:
-            rounds, walk = lax.while_loop(unfinished, one_round, carry)
+        if step_size is None and underdamped and self.max_bursts > 1:
+            bursts, walk = lax.while_loop(unfinished, one_burst, carry)
         else:
-            rounds, walk = one_round(carry)
-        num_grad_evals = rounds * (self.num_steps * self.integrator.num_grad_evals + 1)
+            bursts, walk = one_burst(carry)
+        num_grad_evals = bursts * (self.num_steps * self.integrator.num_grad_evals + 1)
         if step_size is None:
-            num_products = num_iterations + NUM_ITERATIONS * (rounds - 1)
-            num_grad_evals += 2 * len(self.blocks.transformed) * num_products
+            num_products = num_iterations + NUM_ITERATIONS * (bursts - 1)
+            num_grad_evals += 2 * len(self.groups.transformed) * num_products
         return walk, jnp.asarray(num_grad_evals)
 
     def _step(self, current, key, gradient, step_size, friction):
@@ -166,5 +173,5 @@ class BlockLangevin:
 
 def time_steps(step_size: Array) -> Array:
     """The time of an underdamped step that is as long as an overdamped one."""
-    # A block whose step is zero does not move, and its momentum is forgotten all the same.
+    # A group whose step is zero does not move, and its momentum is forgotten all the same.
     return jnp.sqrt(2 * jnp.maximum(step_size, jnp.finfo(jnp.result_type(step_size)).tiny))

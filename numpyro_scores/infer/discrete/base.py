@@ -19,9 +19,8 @@ from numpyro.util import identity, is_prng_key
 from numpyro_scores._validation import check_count, is_concrete
 from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
 from numpyro_scores.infer.discrete.model_trace import Trace, Values
-from numpyro_scores.infer.fields import by_position
 from numpyro_scores.infer.guards import check_normalizers
-from numpyro_scores.infer.kernel import ChainKernel, parted, same
+from numpyro_scores.infer.kernel import ChainKernel, are_equal, arrays_and_rest, by_position
 
 # With so many elements a chain keeps a CPU busy and its cache full: 64 chains of 64 x 64 spins take
 # 1.4 times as long side by side as one after the other.
@@ -64,6 +63,8 @@ class DiscreteKernel(ChainKernel):
     and writes one chain, `_sample_chain`.
     """
 
+    _default_fields = ("z",)
+
     def __init__(self, model: Callable, num_steps: int):
         if not callable(model):
             raise ValueError(f"{type(self).__name__} needs a model, got {model!r}.")
@@ -100,10 +101,6 @@ class DiscreteKernel(ChainKernel):
         if not discrete:
             raise ValueError(f"{type(self).__name__} found no discrete latent site in the model.")
         return discrete
-
-    @property
-    def default_fields(self) -> tuple[str, ...]:
-        return ("z",)
 
     def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
         """
@@ -154,12 +151,12 @@ class DiscreteKernel(ChainKernel):
         # Values of the sites of other blocks of Gibbs may be tracers here: draw them anew.
         kwargs = {k: v for k, v in model_kwargs.items() if k != GIBBS_SITES_KWARG}
         conditioned = set(model_kwargs.get(GIBBS_SITES_KWARG, {}))
-        arrays, rest, _ = parted((model_args, kwargs, sorted(conditioned)))
+        arrays, rest, _ = arrays_and_rest((model_args, kwargs, sorted(conditioned)))
         dtypes = [jax.dtypes.canonicalize_dtype(x.dtype, True) for x in arrays]  # keys, too
         settings = (*rest, *(f"{d}{x.shape}" for d, x in zip(dtypes, arrays, strict=True)))
         if all(map(is_concrete, arrays)):
             self._planned = self._find(model_args, kwargs, conditioned, settings)
-        elif self._planned is None or not same(self._planned.settings, settings):
+        elif self._planned is None or not are_equal(self._planned.settings, settings):
             try:
                 self._planned = self._find(model_args, kwargs, conditioned, settings)
             except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError) as error:

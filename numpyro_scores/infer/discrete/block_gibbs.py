@@ -13,10 +13,8 @@ from jax import lax, random
 from numpyro_scores.infer.discrete.base import DiscreteKernel, DiscreteState
 from numpyro_scores.infer.discrete.model_trace import Trace, Values, blocks_of
 from numpyro_scores.infer.discrete.updates import (
-    BlockUpdate,
-    ConditionalUpdate,
-    ElementwiseUpdate,
-    Update,
+    GivenConditional,
+    SiteUpdate,
     check_elementwise,
 )
 
@@ -85,10 +83,11 @@ class BlockGibbs(DiscreteKernel):
         )
         return named
 
-    def _plan(self, fns: dict[str, Any], values: Values, trace_at: Trace) -> tuple[Update, ...]:
-        def found(name: str) -> Update:
-            kind = ElementwiseUpdate if blocks_of(fns[name]) is None else BlockUpdate
-            update = kind.of(name, fns[name], values, trace_at)
+    def _plan(
+        self, fns: dict[str, Any], values: Values, trace_at: Trace
+    ) -> tuple[SiteUpdate | GivenConditional, ...]:
+        def found(name: str) -> SiteUpdate:
+            update = SiteUpdate.of(name, fns[name], blocks_of(fns[name]), values, trace_at)
             way_out = (
                 "use DiscreteLangevin or GibbsWithGradients, or give the full conditional, "
                 f"blocks=[([{name!r}], conditional)]"
@@ -96,17 +95,17 @@ class BlockGibbs(DiscreteKernel):
             check_elementwise("BlockGibbs", update, values[name].shape, way_out)
             return update
 
-        updates: list[Update] = []
+        updates: list[SiteUpdate | GivenConditional] = []
         for block, conditional in self._blocks or ((tuple(fns), None),):
             if conditional is None:
                 updates.extend(map(found, block))
             else:
-                updates.append(ConditionalUpdate(block, conditional))
+                updates.append(GivenConditional(block, conditional))
         return tuple(updates)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         trace_at = self._trace_at(model_args, model_kwargs)
-        updates = self._found.plan
+        updates = [update for update in self._found.plan if isinstance(update, SiteUpdate)]
         log_weights = [update.log_weights(z, trace_at) for update in updates]
         # NaN in the data, or an element whose states are all impossible.
         best = [jnp.max(x, axis=0) for x in jax.tree.leaves(log_weights)]

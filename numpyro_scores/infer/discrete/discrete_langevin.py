@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, random
 from numpyro.infer.hmc_util import dual_averaging
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.distributions.boltzmann.states import from_logits
+from numpyro_scores.infer.adaptation import check_target
 from numpyro_scores.infer.discrete.informed import InformedKernel, InformedState
-from numpyro_scores.infer.discrete.local_differences import LocalSite, Point
+from numpyro_scores.infer.discrete.local_differences import Neighbourhood
 from numpyro_scores.infer.discrete.model_trace import Values
+from numpyro_scores.infer.discrete.updates import SiteUpdate
 
 FIRST_STEP_SIZE = 0.25
 UNADJUSTED_STEP_SIZE = 0.05
@@ -89,18 +91,19 @@ class DiscreteLangevin(InformedKernel):
         if step_size is None:
             step_size = FIRST_STEP_SIZE if adjusted else UNADJUSTED_STEP_SIZE
         check_positive("step_size", step_size)
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"target_accept_prob must be in (0, 1), got {target_accept_prob!r}.")
+        check_target(target_accept_prob)
         self._step_size = step_size
         self._adjusted = adjusted
         self._adapt_step_size = adapt_step_size and adjusted
         self._target_accept_prob = target_accept_prob
 
-    def _log_probs(self, site: LocalSite, point: Point, adapt_state: StepSizeState) -> Array:
+    def _log_probs(
+        self, site: SiteUpdate, point: Neighbourhood, adapt_state: StepSizeState
+    ) -> Array:
         """Of each state of each element, `(num_states, *shape)`."""
         value = point.z[site.name]
         is_at = site.is_at(value)
-        if site.update.joint:
+        if site.joint:
             number = jnp.reshape(jnp.arange(len(site.states)), (-1, *[1] * value.ndim))
             distance = number - jnp.sum(jnp.where(is_at, number, 0), axis=0, keepdims=True)
         else:
@@ -108,7 +111,7 @@ class DiscreteLangevin(InformedKernel):
         logits = point.differences[site.name] / 2 - distance**2 / (4 * adapt_state.step_size)
         return jax.nn.log_softmax(logits, axis=0)
 
-    def _draw(self, key: Array, point: Point, adapt_state: StepSizeState) -> Values:
+    def _draw(self, key: Array, point: Neighbourhood, adapt_state: StepSizeState) -> Values:
         z = dict(point.z)
         sites = self._found.plan
         for site, key_site in zip(sites, random.split(key, len(sites)), strict=True):
@@ -117,7 +120,7 @@ class DiscreteLangevin(InformedKernel):
             z[site.name] = jnp.array(site.states, z[site.name].dtype)[number]
         return z
 
-    def _log_proposal(self, z: Values, point: Point, adapt_state: StepSizeState) -> Array:
+    def _log_proposal(self, z: Values, point: Neighbourhood, adapt_state: StepSizeState) -> Array:
         total = jnp.zeros(())
         for site in self._found.plan:
             log_probs = self._log_probs(site, point, adapt_state)
@@ -133,17 +136,13 @@ class DiscreteLangevin(InformedKernel):
     def _adapt(self, state: InformedState, accept_prob: Array) -> StepSizeState:
         if not self._adapt_step_size:
             return state.adapt_state
-
-        def adapted() -> StepSizeState:
-            _, update = dual_averaging()
-            error = self._target_accept_prob - accept_prob
-            averaging = update(error, state.adapt_state.averaging)
-            log_step, log_average, *_ = averaging
-            is_last = state.i == self._num_warmup - 1
-            step_size = jnp.exp(jnp.where(is_last, log_average, log_step))
-            return StepSizeState(jnp.clip(step_size, *STEP_SIZES), averaging)
-
-        return lax.cond(state.i < self._num_warmup, adapted, lambda: state.adapt_state)
+        _, update = dual_averaging()
+        error = self._target_accept_prob - accept_prob
+        averaging = update(error, state.adapt_state.averaging)
+        log_step, log_average, *_ = averaging
+        is_last = state.i == self._num_warmup - 1
+        step_size = jnp.exp(jnp.where(is_last, log_average, log_step))
+        return StepSizeState(jnp.clip(step_size, *STEP_SIZES), averaging)
 
     def get_diagnostics_str(self, state):
         step_size = state.adapt_state.step_size

@@ -12,7 +12,7 @@ from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
 from numpyro_scores.infer.discrete.informed import InformedKernel
-from numpyro_scores.infer.discrete.local_differences import Point
+from numpyro_scores.infer.discrete.local_differences import Neighbourhood
 from numpyro_scores.infer.discrete.model_trace import Values
 
 
@@ -50,7 +50,7 @@ class GibbsWithGradients(InformedKernel):
     def __init__(self, model: Callable, *, num_steps: int = 100):
         super().__init__(model, num_steps)
 
-    def _log_probs(self, point: Point) -> Values:
+    def _log_probs(self, point: Neighbourhood) -> Values:
         """Of each other state of each element; where an element is, -inf."""
         logits = {
             site.name: jnp.where(
@@ -61,7 +61,7 @@ class GibbsWithGradients(InformedKernel):
         flat, unravel = ravel_pytree(logits)
         return unravel(jax.nn.log_softmax(flat))
 
-    def _draw(self, key: Array, point: Point, adapt_state: Any) -> Values:
+    def _draw(self, key: Array, point: Neighbourhood, adapt_state: Any) -> Values:
         flat, unravel = ravel_pytree(self._log_probs(point))
         number = random.categorical(key, flat)
         chosen = unravel(jnp.zeros_like(flat).at[number].set(1.0))
@@ -72,7 +72,7 @@ class GibbsWithGradients(InformedKernel):
             z[site.name] = jnp.where(jnp.any(change, axis=0), new, z[site.name])
         return z
 
-    def _log_proposal(self, z: Values, point: Point, adapt_state: Any) -> Array:
+    def _log_proposal(self, z: Values, point: Neighbourhood, adapt_state: Any) -> Array:
         log_probs = self._log_probs(point)
         total = jnp.zeros(())
         for site in self._found.plan:

@@ -5,16 +5,22 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax, random
 
+from numpyro_scores.infer.adaptation import accept_or_stay, after_draw
 from numpyro_scores.infer.discrete.base import DiscreteKernel
-from numpyro_scores.infer.discrete.local_differences import LocalSite, Point, local_points
+from numpyro_scores.infer.discrete.local_differences import (
+    Neighbourhood,
+    local_points,
+    local_update,
+)
 from numpyro_scores.infer.discrete.model_trace import Trace, Values
-from numpyro_scores.infer.fields import by_position
-from numpyro_scores.infer.kernel import mean_of_phase
+from numpyro_scores.infer.discrete.updates import SiteUpdate
+from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.trees import select
 
 
@@ -52,24 +58,25 @@ class InformedKernel(DiscreteKernel):
     _num_warmup = 0
 
     @abstractmethod
-    def _draw(self, key: Array, point: Point, adapt_state: Any) -> Values:
+    def _draw(self, key: Array, point: Neighbourhood, adapt_state: Any) -> Values:
         """Values proposed at a point."""
 
     @abstractmethod
-    def _log_proposal(self, z: Values, point: Point, adapt_state: Any) -> Array:
+    def _log_proposal(self, z: Values, point: Neighbourhood, adapt_state: Any) -> Array:
         """The log probability of proposing `z` at a point."""
 
     def _first_adapt_state(self) -> Any:
         return ()
 
     def _adapt(self, state: InformedState, accept_prob: Array) -> Any:
-        return ()
+        """The `adapt_state` after a draw of warmup."""
+        return state.adapt_state
 
-    def _plan(self, fns, values, trace_at) -> tuple[LocalSite, ...]:
+    def _plan(self, fns, values, trace_at) -> tuple[SiteUpdate, ...]:
         kernel = type(self).__name__
-        return tuple(LocalSite.of(kernel, name, fn, values, trace_at) for name, fn in fns.items())
+        return tuple(local_update(kernel, name, fn, values, trace_at) for name, fn in fns.items())
 
-    def _points(self, z: Values, trace_at: Trace) -> Callable[[Values], Point]:
+    def _points(self, z: Values, trace_at: Trace) -> Callable[[Values], Neighbourhood]:
         return local_points(self._found.plan, z, trace_at)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
@@ -87,7 +94,9 @@ class InformedKernel(DiscreteKernel):
         )
         return state, (energy,)
 
-    def _log_ratio(self, current: Point, proposal: Point, adapt_state: Any) -> Array:
+    def _log_ratio(
+        self, current: Neighbourhood, proposal: Neighbourhood, adapt_state: Any
+    ) -> Array:
         r"""The log of :math:`p(y) q(x | y) / (p(x) q(y | x))`."""
         return (
             current.potential_energy
@@ -101,36 +110,25 @@ class InformedKernel(DiscreteKernel):
         # Gibbs may move.
         points = self._points(state.z, self._trace_at(model_args, model_kwargs))
 
-        def step(current: Point, key: Array) -> tuple[Point, Array]:
+        def step(current: Neighbourhood, key: Array) -> tuple[Neighbourhood, Array]:
             key_proposal, key_accept = random.split(key)
             proposal = points(self._draw(key_proposal, current, state.adapt_state))
             log_ratio = self._log_ratio(current, proposal, state.adapt_state)
-            # Not finite: a state of probability zero, which is left out without the test, too.
-            possible = jnp.isfinite(log_ratio)
-            accept_prob = jnp.where(possible, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-            if self._adjusted:
-                accept = random.uniform(key_accept, dtype=accept_prob.dtype) < accept_prob
-            else:
-                accept = possible
-            current = select(accept, proposal, current)
-            return current, accept_prob
+            uniform = random.uniform(key_accept, dtype=log_ratio.dtype)
+            after, accept_prob, is_impossible = accept_or_stay(
+                uniform, log_ratio, proposal, current
+            )
+            if not self._adjusted:  # a state of probability zero is left out all the same
+                after = select(is_impossible, current, proposal)
+            return after, accept_prob
 
         rng_key, key_steps = random.split(state.rng_key)
         keys = random.split(key_steps, self._num_steps)
         end, accept_probs = lax.scan(step, points(state.z), keys)
         accept_prob = jnp.mean(accept_probs)
-        i = state.i + 1
-        return InformedState(
-            i=i,
-            z=end.z,
-            potential_energy=end.potential_energy,
-            accept_prob=accept_prob,
-            mean_accept_prob=mean_of_phase(
-                state.mean_accept_prob, accept_prob, i, self._num_warmup
-            ),
-            adapt_state=self._adapt(state, accept_prob),
-            rng_key=rng_key,
-        )
+        adapt = partial(self._adapt, state, accept_prob)
+        state = state._replace(z=end.z, potential_energy=end.potential_energy, rng_key=rng_key)
+        return after_draw(state, self._num_warmup, adapt, accept_prob=accept_prob)
 
     def get_diagnostics_str(self, state):
         return f"acc. prob={state.mean_accept_prob:.2f}"

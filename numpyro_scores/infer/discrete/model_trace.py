@@ -54,18 +54,17 @@ class Trace:
         self.args = args
         self.kwargs = {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
         self.conditioned: Values = kwargs.get(GIBBS_SITES_KWARG, {})
-        self._run = partial(trace(model).get_trace, *args, **kwargs)
+        self._run = partial(model, *args, **kwargs)
 
     def __call__(self, values: Values) -> Any:
         # Nothing is drawn: the key is for models that ask for one.
-        with substitute(data=values), seed(rng_seed=random.key(0)):
-            return self._run()
+        return trace(substitute(seed(self._run, random.key(0)), data=values)).get_trace()
 
     def start(self, rng_key: Array, allowed: bool = True) -> Any:
         """At values to start a chain from; `allowed` ones are looked for if a state may not be."""
         init = partial(init_to_states, allowed=allowed)
-        with substitute(substitute_fn=init), seed(rng_seed=rng_key):
-            return self._run()
+        started = substitute(seed(self._run, rng_key), substitute_fn=init)
+        return trace(started).get_trace()
 
     def latent(self, rng_key: Array, kernel: str) -> dict[str, Latent]:
         """

@@ -14,11 +14,11 @@ from jax import Array, lax, random
 
 from numpyro_scores.distributions import Ising, PairwiseMRF, Potts
 from numpyro_scores.distributions._wrapped import base_of, copies_of, power_of
-from numpyro_scores.distributions.boltzmann.states import finite_states, from_logits
+from numpyro_scores.distributions.boltzmann.states import from_logits
 from numpyro_scores.infer.discrete.base import DiscreteKernel, DiscreteState
 from numpyro_scores.infer.discrete.clusters import Ends, connected_components
 from numpyro_scores.infer.discrete.model_trace import Trace, Values
-from numpyro_scores.infer.discrete.updates import BlockUpdate, check_elementwise
+from numpyro_scores.infer.discrete.updates import SiteUpdate, check_elementwise
 
 
 class SwendsenWang(DiscreteKernel):
@@ -98,8 +98,7 @@ class ClusterSite:
     """A site of the model that is updated by clusters, with its states and its likelihood."""
 
     event_shape: tuple[int, ...]
-    states: tuple[int, ...]
-    update: BlockUpdate
+    update: SiteUpdate
 
     @classmethod
     def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "ClusterSite":
@@ -117,14 +116,18 @@ class ClusterSite:
                 f"{(len(d.edges),)}, but those of site {name!r} are tables, of shape "
                 f"{d.couplings.shape}. Draw it with BlockGibbs."
             )
-        update = BlockUpdate.of(name, fn, values, trace_at)
+        update = SiteUpdate.of(name, fn, d, values, trace_at)
         way_out = "use DiscreteLangevin or GibbsWithGradients"
         check_elementwise("SwendsenWang", update, values[name].shape, way_out)
-        return cls(d.event_shape, finite_states(d.support), update)
+        return cls(d.event_shape, update)
 
     @property
     def name(self) -> str:
         return self.update.name
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        return self.update.states
 
     def random_field(self, values: Values, trace_at: Trace) -> RandomField:
         site = trace_at(values)[self.name]

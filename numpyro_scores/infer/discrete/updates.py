@@ -3,7 +3,6 @@
 
 """How a site is drawn given everything else, for Gibbs sampling."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,58 +32,63 @@ from numpyro_scores.infer.discrete.model_trace import (
 )
 
 
-class Update:
-    """How some sites are drawn given all others. It holds names and shapes, no arrays."""
+class Whole:
+    """The split of a site whose distribution has no blocks: one, of all its elements."""
 
-    @abstractmethod
-    def draw(self, key: Array, values: Values, trace_at: Trace, num_sweeps: int) -> Values:
-        """New values of these sites, after some sweeps over their blocks."""
-
-    def log_weights(self, values: Values, trace_at: Trace) -> tuple[Array | None, ...]:
-        """
-        For each block what each state of each element adds to the log density, as far as the
-        site's own distribution does not know: the states on the first axis. None where nothing.
-        """
-        return ()
-
-    def own_log_prob(self, values: Values, trace_at: Trace) -> Array | None:
-        """The log density of the site alone, if it must be finite for the first draw; or None."""
-        return None
+    split = staticmethod(lambda x: (x,))
+    join = staticmethod(lambda blocks: blocks[0])
 
 
 @dataclass(frozen=True)
-class BlockUpdate(Update):
+class SiteUpdate:
     """
-    A site whose distribution has blocks, one by one.
+    How a site is drawn given everything else: as a tuple of blocks, one by one, each of elements
+    that are independent. It holds names and shapes, no arrays.
 
+    - **has_blocks** - whether its distribution has blocks and knows their conditionals. Without,
+      the site is one block, and its own log density one of the terms.
     - **discrete** - for each block, whether it is discrete.
     - **states** - of the elements of these.
-    - **terms** - the log densities that depend on the site, besides its own.
+    - **terms** - the log densities that depend on the site, besides what its distribution knows.
     - **joint** - the sites whose log density depends on it, but is not a sum over its elements.
     """
 
     name: str
+    has_blocks: bool
     discrete: tuple[bool, ...]
     states: tuple[int, ...]
     terms: tuple[Term, ...]
     joint: tuple[str, ...]
 
     @classmethod
-    def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "BlockUpdate":
-        d = blocks_of(fn)
-        copies = copies_of(fn, values[name])
+    def of(cls, name: str, fn: Any, d: Any, values: Values, trace_at: Trace) -> "SiteUpdate":
+        """
+        :param d: the distribution beneath `fn` if it has blocks, or None.
+        """
+        x = values[name]
+        dependents = _dependents(name, values, trace_at)
+        if d is None:
+            states = _states_of_elements(name, fn, values, trace_at)
+            layout = Layout(
+                x.shape,
+                Whole.split,
+                Whole.join,
+                lambda key: random.choice(key, jnp.array(states), x.shape),
+            )
+            terms = _terms(name, dependents, values, trace_at, layout)
+            return cls(name, False, (True,), states, *terms)
         conditionals = jax.eval_shape(
-            lambda x: [d._conditional(k, tuple(d.split(x))) for k in range(d.num_blocks)],
-            values[name],
+            lambda x: [d._conditional(k, tuple(d.split(x))) for k in range(d.num_blocks)], x
         )
+        copies = copies_of(fn, x)
         layout = Layout(
-            values[name].shape,
+            x.shape,
             lambda x: tuple(d.split(x)),
             d.join,
             lambda key: d.random_point(key, copies),
         )
-        dependents = [n for n in _dependents(name, values, trace_at) if n != name]
-        terms, joint = _terms(name, dependents, values, trace_at, layout)
+        others = [site for site in dependents if site != name]
+        terms, joint = _terms(name, others, values, trace_at, layout)
         discrete = tuple(c.is_discrete for c in conditionals)
         for k, is_discrete in enumerate(discrete):
             if not is_discrete and any(term.block in (None, k) for term in terms):
@@ -95,13 +99,29 @@ class BlockUpdate(Update):
                     "v = sample('v', rbm), h = sample('h', rbm.conditional(visible=v).to_event(1))."
                 )
         states = next(_states(c) for c in conditionals if c.is_discrete)
-        return cls(name, discrete, states, terms, joint)
+        return cls(name, True, discrete, states, terms, joint)
 
-    def log_weights(self, values, trace_at):
-        if not self.terms:
+    def column(self, ndim: int) -> Array:
+        """The states, on the first axis of an array of one more axis than `ndim`."""
+        return jnp.reshape(jnp.array(self.states), (-1, *[1] * ndim))
+
+    def is_at(self, value: Array) -> Array:
+        """Whether each element is in each state, `(num_states, *shape)`."""
+        return value[None] == self.column(value.ndim)
+
+    def pick(self, chosen: Array, dtype: Any) -> Array:
+        """The state of each element at which `chosen`, of shape `(num_states, *shape)`, is true."""
+        return jnp.sum(jnp.where(chosen, self.column(chosen.ndim - 1), 0), axis=0).astype(dtype)
+
+    def log_weights(self, values: Values, trace_at: Trace) -> tuple[Any, ...]:
+        """
+        For each block what each state of each element adds to the log density, as far as the
+        site's own distribution does not know: the states on the first axis. None where nothing.
+        """
+        if self.has_blocks and not self.terms:
             return (None,) * len(self.discrete)
         value = values[self.name]
-        d = blocks_of(trace_at(values)[self.name]["fn"])
+        d = blocks_of(trace_at(values)[self.name]["fn"]) if self.has_blocks else Whole
         whole = [term for term in self.terms if term.block is None]
 
         def of_state(state: Array) -> tuple[Array, ...]:
@@ -118,7 +138,13 @@ class BlockUpdate(Update):
         return jax.vmap(of_state)(jnp.array(self.states))
 
     def conditional(self, values: Values, trace_at: Trace) -> Callable[..., dist.Distribution]:
-        """The distribution of block `k` given all others, as a function of `k` and the blocks."""
+        """
+        The distribution of block `k` given all others, as a function of `k` and the blocks; without
+        blocks that of the number of each element's state.
+        """
+        log_weights = self.log_weights(values, trace_at)
+        if not self.has_blocks:
+            return lambda k, blocks: from_logits(jnp.moveaxis(log_weights[0], 0, -1))
         site = trace_at(values)[self.name]
         d = blocks_of(site["fn"])
         power = power_of(site)
@@ -132,7 +158,6 @@ class BlockUpdate(Update):
                 "replica) or masked, which BlockGibbs can do for Ising, Potts, PairwiseMRF and the "
                 "joint() of a BernoulliRBM."
             )
-        log_weights = self.log_weights(values, trace_at)
 
         def conditional(k: int, blocks: tuple[Array, ...]) -> dist.Distribution:
             of_prior = d._conditional(k, blocks)
@@ -143,86 +168,33 @@ class BlockUpdate(Update):
         return conditional
 
     def own_log_prob(self, values: Values, trace_at: Trace) -> Array | None:
+        """The log density of the site alone, if it must be finite for the first draw; or None."""
+        if not self.has_blocks:
+            return None
         return jnp.sum(unsummed_log_prob(trace_at(values)[self.name], 0))
 
-    def draw(self, key, values, trace_at, num_sweeps):
+    def draw(self, key: Array, values: Values, trace_at: Trace, num_sweeps: int) -> Values:
+        """New values of the site, after some sweeps over its blocks."""
+        value, conditional = values[self.name], self.conditional(values, trace_at)
+        if not self.has_blocks:
+            # All but the last of several draws from the same distribution would be forgotten.
+            number = conditional(0, ()).sample(key)
+            return {self.name: jnp.array(self.states, value.dtype)[number]}
         d = blocks_of(trace_at(values)[self.name]["fn"])
-        value = values[self.name]
         # Conversions of small integers in each sweep would take longer than the sums.
-        blocks = tuple(d.split(value.astype(float)))
-        blocks = gibbs_sweeps(self.conditional(values, trace_at), key, blocks, num_sweeps)
+        blocks = gibbs_sweeps(conditional, key, tuple(d.split(value.astype(float))), num_sweeps)
         return {self.name: d.join(blocks).astype(value.dtype)}
 
 
 @dataclass(frozen=True)
-class ElementwiseUpdate(Update):
-    """
-    A site whose elements are independent given everything else, all at once.
-
-    - **joint** - the sites whose log density is not a sum over its elements, which then are not
-      independent.
-    """
-
-    name: str
-    states: tuple[int, ...]
-    terms: tuple[Term, ...]
-    joint: tuple[str, ...]
-
-    @classmethod
-    def of(cls, name: str, fn: Any, values: Values, trace_at: Trace) -> "ElementwiseUpdate":
-        states = finite_states(fn.support)
-        sources = support_sources(name, values, trace_at)
-        if states and sources:
-            raise ValueError(
-                f"Elements are drawn whose states stay the same, but those of site {name!r} depend "
-                f"on {sources}. Give it all states that it may have, and those that are not "
-                "possible the probability zero, by a Categorical."
-            )
-        if not states:
-            raise ValueError(
-                "Elements are drawn that all have the same finitely many states, but site "
-                f"{name!r} is of {type(base_of(fn)).__name__}. Give BlockGibbs its full "
-                f"conditional, blocks=[([{name!r}], conditional), ...]."
-            )
-        shape = values[name].shape
-        layout = Layout(
-            shape,
-            lambda x: (x,),
-            lambda blocks: blocks[0],
-            lambda key: random.choice(key, jnp.array(states), shape),
-        )
-        dependents = _dependents(name, values, trace_at)
-        return cls(name, states, *_terms(name, dependents, values, trace_at, layout))
-
-    def log_weights(self, values, trace_at):
-        value = values[self.name]
-
-        def of_state(state: Array) -> Array:
-            sites = trace_at(values | {self.name: jnp.full(value.shape, state)})
-            terms = [sum_to(_log_prob(sites, term), value.shape) for term in self.terms]
-            return sum(terms, jnp.zeros(value.shape))
-
-        return (jax.vmap(of_state)(jnp.array(self.states)),)
-
-    def conditional(self, values: Values, trace_at: Trace) -> dist.Distribution:
-        """The distribution of the number of each element's state."""
-        (log_weights,) = self.log_weights(values, trace_at)
-        return from_logits(jnp.moveaxis(log_weights, 0, -1))
-
-    def draw(self, key, values, trace_at, num_sweeps):
-        # All but the last of several draws, each from the same distribution, would be forgotten.
-        index = self.conditional(values, trace_at).sample(key)
-        return {self.name: jnp.array(self.states, values[self.name].dtype)[index]}
-
-
-@dataclass(frozen=True)
-class ConditionalUpdate(Update):
+class GivenConditional:
     """Sites with a full conditional of the user's."""
 
     names: tuple[str, ...]
     conditional: Callable
 
-    def draw(self, key, values, trace_at, num_sweeps):
+    def draw(self, key: Array, values: Values, trace_at: Trace, num_sweeps: int) -> Values:
+        """New values of these sites."""
         latent = trace_at.conditioned | values
         given = self.conditional(latent, *trace_at.args, **trace_at.kwargs)
         if isinstance(given, dist.Distribution) and len(self.names) == 1:
@@ -242,6 +214,24 @@ class ConditionalUpdate(Update):
                 )
             new[name] = jnp.asarray(given[name].sample(key_site), values[name].dtype)
         return new
+
+
+def _states_of_elements(name: str, fn: Any, values: Values, trace_at: Trace) -> tuple[int, ...]:
+    states = finite_states(fn.support)
+    sources = support_sources(name, values, trace_at)
+    if states and sources:
+        raise ValueError(
+            f"Elements are drawn whose states stay the same, but those of site {name!r} depend "
+            f"on {sources}. Give it all states that it may have, and those that are not "
+            "possible the probability zero, by a Categorical."
+        )
+    if not states:
+        raise ValueError(
+            "Elements are drawn that all have the same finitely many states, but site "
+            f"{name!r} is of {type(base_of(fn)).__name__}. Give BlockGibbs its full "
+            f"conditional, blocks=[([{name!r}], conditional), ...]."
+        )
+    return states
 
 
 def _states(d: dist.Distribution) -> tuple[int, ...]:

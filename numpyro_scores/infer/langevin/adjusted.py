@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""What Metropolis-adjusted kernels share: adaptation in warmup, acceptance, bookkeeping."""
+"""What Metropolis-adjusted kernels share: the start, one draw, the refusal of what is no score."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, random
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc_util import HMCAdaptState
 from numpyro.infer.initialization import init_to_uniform
@@ -21,19 +21,26 @@ from numpyro_scores._validation import check_count, check_positive, is_concrete
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.fields import by_position
-from numpyro_scores.infer.kernel import mean_of_phase
+from numpyro_scores.infer.adaptation import Adaptation, check_target
+from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.asymmetry import proposals, warn_unless_gradient
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
-from numpyro_scores.infer.langevin.blocks import checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import (
+    Root,
     check_inverse_mass_matrix,
+    checked_blocks,
     coordinates,
+    flat_root,
     given_metric,
 )
-from numpyro_scores.infer.langevin.segments import Point, Target, score_sites, target_of
-from numpyro_scores.infer.langevin.warmup import metric_adapter
-from numpyro_scores.infer.trees import select
+from numpyro_scores.infer.langevin.segments import (
+    Point,
+    Target,
+    Transition,
+    check_rule,
+    score_sites,
+    target_of,
+)
 
 # Share of the proposals above which the progress bar tells it.
 MANY_UNRESOLVED = 0.02
@@ -78,46 +85,10 @@ class AdjustedState(NamedTuple):
         return self.adapt_state.step_size
 
 
-class Transition(NamedTuple):
-    """
-    One draw.
-
-    - **point** - where the chain is then.
-    - **accept_prob** - mean acceptance probability of the proposals.
-    - **diverging** - whether a proposal was not finite.
-    - **unresolved** - share of the proposals that were refused because of the error of an integral.
-    """
-
-    point: Point
-    accept_prob: Array
-    diverging: Array
-    unresolved: Array
-
-
-def accept_or_stay(
-    uniform: Array,
-    log_ratio: Array,
-    proposal: Any,
-    current: Any,
-    is_known: Array | bool = True,
-) -> tuple[Any, Array, Array]:
-    """
-    The next point by a number that is uniform in [0, 1), the acceptance probability, and whether
-    the proposal was not finite.
-
-    :param is_known: whether the ratio can be relied on; the same of the way back.
-    """
-    # Not finite: the proposal left the support or the finite numbers, in its potential energy or
-    # its gradient. Reject, an energy of -inf too: it would never be left.
-    finite = jnp.isfinite(log_ratio)
-    accept_prob = jnp.where(finite & is_known, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-    return select(uniform < accept_prob, proposal, current), accept_prob, ~finite
-
-
 class AdjustedKernel(LangevinKernel):
     """
     A Metropolis-adjusted kernel. Step size and metric are adapted during warmup by NumPyro's own
-    scheme; a subclass writes one draw, `_move`.
+    scheme; a subclass writes one draw, `_step`.
     """
 
     _shared_fields = ("i",)  # or the adaptation would be computed after warmup too
@@ -127,35 +98,29 @@ class AdjustedKernel(LangevinKernel):
         model: Callable | None = None,
         potential_fn: PotentialFn | None = None,
         *,
-        step_size: float | None,
-        num_steps: int,
-        adapt_step_size: bool,
-        adapt_mass_matrix: bool,
-        dense_mass: bool | list,
-        inverse_mass_matrix: Any,
-        target_accept_prob: float,
-        segment_integral: SegmentIntegral | LineIntegral,
+        step_size: float | None = None,
+        num_steps: int = 10,
+        adapt_step_size: bool = True,
+        adapt_mass_matrix: bool = True,
+        dense_mass: bool | list = False,
+        inverse_mass_matrix: Any = None,
+        target_accept_prob: float = 0.574,
+        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=7),
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)
         if step_size is not None:
             check_positive("step_size", step_size)
         check_count("num_steps", num_steps)
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"target_accept_prob must be in (0, 1), got {target_accept_prob!r}.")
-        if not isinstance(segment_integral, SegmentIntegral | LineIntegral):
-            raise ValueError(
-                "segment_integral must be a SegmentIntegral, such as SegmentIntegral(num_nodes=7), "
-                "or a LineIntegral, of any number of nodes and without a measure of its error; got "
-                f"{segment_integral!r}."
-            )
+        check_target(target_accept_prob)
+        check_rule(segment_integral)
         self._step_size = step_size
         self._num_steps = num_steps
-        self._adapt_step_size = adapt_step_size
-        self._adapt_mass_matrix = adapt_mass_matrix
-        self._dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
-        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
-        self._target_accept_prob = target_accept_prob
+        dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
+        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, dense_mass)
+        self._adaptation = Adaptation(
+            adapt_step_size, adapt_mass_matrix, dense_mass, target_accept_prob
+        )
         self._segment_integral = segment_integral
         self._num_warmup = 0
 
@@ -193,31 +158,24 @@ class AdjustedKernel(LangevinKernel):
         """The step size that is right for a Gaussian of this curvature, in `size` dimensions."""
 
     @abstractmethod
-    def _move(
-        self, key: Array, start: Point, target: Target, step_size: Array, root: Array
+    def _step(
+        self, key: Array, start: Point, target: Target, step_size: Array, root: Root
     ) -> Transition:
         """
         One draw.
 
-        :param root: of the inverse metric, see `_metric`.
+        :param root: of the inverse metric, see `metric`.
         """
-
-    def _adapter(self, num_warmup: int) -> tuple[Callable, Callable]:
-        return metric_adapter(
-            num_warmup,
-            self._dense_mass,
-            adapt_step_size=self._adapt_step_size,
-            adapt_mass_matrix=self._adapt_mass_matrix,
-            target_accept_prob=self._target_accept_prob,
-        )
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
         x, _, potential = self._flat(z, model_args, model_kwargs)
         potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, rng_key = random.split(rng_key, 3)
-        inverse_mass_matrix = given_metric(self._inverse_mass_matrix, self._dense_mass, z)
-        init_adapter, _ = self._adapter(num_warmup)
+        inverse_mass_matrix = given_metric(
+            self._inverse_mass_matrix, self._adaptation.dense_mass, z
+        )
+        init_adapter, _ = self._adaptation.adapter(num_warmup)
         adapt = partial(init_adapter, (z,), key_adapt, inverse_mass_matrix=inverse_mass_matrix)
         step_size = self._step_size
         if step_size is None:
@@ -253,38 +211,21 @@ class AdjustedKernel(LangevinKernel):
         if target.force is not None:
             energy, force = target.energy(x), target.force(x)
         start = Point(x, energy, state.z_grad, state.potential_energy - energy, force)
-        adapt_state = state.adapt_state
-        end, accept_prob, diverging, unresolved = self._move(
-            key_move,
-            start,
-            target,
-            adapt_state.step_size,
-            flat_root(adapt_state.mass_matrix_sqrt_inv, state.z),
+        root = flat_root(state.adapt_state.mass_matrix_sqrt_inv, state.z)
+        end, accept_prob, diverging, unresolved = self._step(
+            key_move, start, target, state.adapt_state.step_size, root
         )
         num_evals = self._num_steps * (1 + target.num_score_evals) + (force is not None)
-        z = unravel(end.x)
-        _, update_adapter = self._adapter(self._num_warmup)
-        adapt_state = lax.cond(
-            state.i < self._num_warmup,
-            lambda: update_adapter(state.i, accept_prob, (z,), state.adapt_state),
-            lambda: state.adapt_state,
-        )
-        i = state.i + 1
-        return state._replace(
-            i=i,
-            z=z,
+        state = state._replace(
+            z=unravel(end.x),
             z_grad=end.grad,
             potential_energy=end.energy + end.integral,
-            accept_prob=accept_prob,
-            mean_accept_prob=mean_of_phase(
-                state.mean_accept_prob, accept_prob, i, self._num_warmup
-            ),
             diverging=diverging,
-            unresolved=unresolved,
-            mean_unresolved=mean_of_phase(state.mean_unresolved, unresolved, i, self._num_warmup),
             num_grad_evals=jnp.array(num_evals),
-            adapt_state=adapt_state,
             rng_key=rng_key,
+        )
+        return self._adaptation.after_draw(
+            state, self._num_warmup, state.z, accept_prob=accept_prob, unresolved=unresolved
         )
 
     def refresh(self, state, model_args, model_kwargs):

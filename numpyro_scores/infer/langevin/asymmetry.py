@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
-from numpyro.handlers import seed, substitute, trace
 
 from numpyro_scores._callables import Score, as_pytree
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.densities.conservativeness import jacobian_asymmetry
-from numpyro_scores.infer.langevin.blocks import flat_root
-from numpyro_scores.infer.langevin.metric import unwhiten
+from numpyro_scores.infer.guards import sites_at
+from numpyro_scores.infer.langevin.metric import flat_root, unwhiten
 from numpyro_scores.infer.langevin.segments import score_distribution
 
 # What diagnostics of draws calls large: exact scores measure below 1e-5 in float32, learned ones
@@ -73,8 +72,7 @@ def warn_unless_gradient(
     :param values: constrained values of the latent sites of one chain.
     :param corners: the start of all chains, and two proposals from there, with any leading axes.
     """
-    seeded = substitute(seed(model, random.key(0)), data=values)
-    model_trace = trace(seeded).get_trace(*model_args, **model_kwargs)
+    model_trace = sites_at(model, model_args, model_kwargs, values)
     for name in sites:
         fn = score_distribution(model_trace[name]["fn"])
         assert fn is not None

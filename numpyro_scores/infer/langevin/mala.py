@@ -3,20 +3,58 @@
 
 """The Metropolis-adjusted Langevin algorithm."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
-from jax import random
-from numpyro.infer.initialization import init_to_uniform
+from jax import Array, random
 
-from numpyro_scores.densities.line_integral import LineIntegral
-from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.langevin.adjusted import AdjustedKernel, Transition, accept_or_stay
-from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.metric import unwhiten, whiten
-from numpyro_scores.infer.langevin.random_steps import scan_random
+from numpyro_scores.infer.adaptation import accept_or_stay
+from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
+from numpyro_scores.infer.langevin.metric import Root, unwhiten, whiten
+from numpyro_scores.infer.langevin.segments import Point, Target, Transition
+from numpyro_scores.infer.trees import scan_random
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
+
+
+def step(
+    key: Array,
+    state: Point,
+    target: Target,
+    step_size: Array,
+    root: Root = None,
+    num_steps: int = 1,
+) -> Transition:
+    """
+    Steps from a point of :func:`~numpyro_scores.infer.langevin.segments.init` that leave the target
+    as it is.
+
+    :param root: of the inverse metric, by which steps are scaled.
+    """
+
+    def draw(key, shape):
+        key_proposal, key_accept = random.split(key)
+        noise = random.normal(key_proposal, (*shape, *state.x.shape), state.x.dtype)
+        return noise, random.uniform(key_accept, shape, state.energy.dtype)
+
+    def propose(current, numbers):
+        noise, uniform = numbers
+        force = whiten(root, current.grad)
+        jump = euler_maruyama(jnp.zeros_like(noise), force, step_size, noise)
+        proposal = target.at(current.x + unwhiten(root, jump), current.integral)
+        rise, error = target.rise(current, proposal)
+        is_known = target.is_known(error)
+        back = whiten(root, proposal.grad)
+        log_ratio = log_proposal_ratio(force, back, step_size, noise)
+        log_ratio = log_ratio + current.energy - proposal.energy - rise
+        proposal = proposal._replace(integral=proposal.integral + rise)
+        current, accept_prob, diverging = accept_or_stay(
+            uniform, log_ratio, proposal, current, is_known
+        )
+        return current, (accept_prob, diverging, ~is_known & ~diverging)
+
+    end, (accept_prob, diverging, unresolved) = scan_random(propose, draw, state, key, num_steps)
+    accept_prob, unresolved = (
+        jnp.mean(share, dtype=state.energy.dtype) for share in (accept_prob, unresolved)
+    )
+    return Transition(end, accept_prob, jnp.any(diverging), unresolved)
 
 
 class MALA(AdjustedKernel):
@@ -59,35 +97,6 @@ class MALA(AdjustedKernel):
         another size than the model.
     """
 
-    def __init__(
-        self,
-        model: Callable | None = None,
-        potential_fn: PotentialFn | None = None,
-        *,
-        step_size: float | None = None,
-        num_steps: int = 10,
-        adapt_step_size: bool = True,
-        adapt_mass_matrix: bool = True,
-        dense_mass: bool | list = False,
-        inverse_mass_matrix: Any = None,
-        target_accept_prob: float = 0.574,
-        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=7),
-        init_strategy: Callable = init_to_uniform,
-    ):
-        super().__init__(
-            model,
-            potential_fn,
-            step_size=step_size,
-            num_steps=num_steps,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            dense_mass=dense_mass,
-            inverse_mass_matrix=inverse_mass_matrix,
-            target_accept_prob=target_accept_prob,
-            segment_integral=segment_integral,
-            init_strategy=init_strategy,
-        )
-
     def _first_step_size(self, curvature, size):
         # Half the squared step 1.65^2 d^(-1/3) that is optimal on a Gaussian of this curvature.
         return 1.36 * size ** (-1 / 3) / curvature
@@ -95,32 +104,5 @@ class MALA(AdjustedKernel):
     def _noise_scale(self, step_size):
         return jnp.sqrt(2 * step_size)
 
-    def _move(self, key, start, target, step_size, root):
-        def draw(key, shape):
-            key_proposal, key_accept = random.split(key)
-            noise = random.normal(key_proposal, (*shape, *start.x.shape), start.x.dtype)
-            return noise, random.uniform(key_accept, shape, start.energy.dtype)
-
-        def step(current, numbers):
-            noise, uniform = numbers
-            force = whiten(root, current.grad)
-            jump = euler_maruyama(jnp.zeros_like(noise), force, step_size, noise)
-            proposal = target.at(current.x + unwhiten(root, jump), current.integral)
-            rise, error = target.rise(current, proposal)
-            is_known = target.is_known(error)
-            back = whiten(root, proposal.grad)
-            log_ratio = log_proposal_ratio(force, back, step_size, noise)
-            log_ratio = log_ratio + current.energy - proposal.energy - rise
-            proposal = proposal._replace(integral=proposal.integral + rise)
-            current, accept_prob, diverging = accept_or_stay(
-                uniform, log_ratio, proposal, current, is_known
-            )
-            return current, (accept_prob, diverging, ~is_known & ~diverging)
-
-        end, (accept_prob, diverging, unresolved) = scan_random(
-            step, draw, start, key, self._num_steps
-        )
-        accept_prob, unresolved = (
-            jnp.mean(share, dtype=start.energy.dtype) for share in (accept_prob, unresolved)
-        )
-        return Transition(end, accept_prob, jnp.any(diverging), unresolved)
+    def _step(self, key, start, target, step_size, root):
+        return step(key, start, target, step_size, root, self._num_steps)

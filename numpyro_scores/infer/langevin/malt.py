@@ -7,17 +7,67 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jax import random
+from jax import Array, random
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.langevin.adjusted import AdjustedKernel, Transition, accept_or_stay
+from numpyro_scores.infer.adaptation import accept_or_stay
+from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.metric import unwhiten, whiten
-from numpyro_scores.infer.langevin.random_steps import scan_random
+from numpyro_scores.infer.langevin.metric import Root, unwhiten, whiten
+from numpyro_scores.infer.langevin.segments import Point, Target, Transition
+from numpyro_scores.infer.trees import scan_random
 from numpyro_scores.integrators.underdamped import friction_flow
+
+
+def step(
+    key: Array,
+    state: Point,
+    target: Target,
+    step_size: Array,
+    root: Root = None,
+    num_steps: int = 10,
+    friction: float = 1.0,
+) -> Transition:
+    """
+    One trajectory from a point of :func:`~numpyro_scores.infer.langevin.segments.init`: leaves the
+    target as it is.
+
+    :param root: of the inverse metric, by which steps are scaled.
+    """
+    key_momentum, key_steps, key_accept = random.split(key, 3)
+
+    def draw(key, shape):
+        return random.normal(key, (*shape, *state.x.shape), state.x.dtype)
+
+    def move(carry, noise):
+        point, momentum, work, error = carry
+        momentum = friction_flow(momentum, noise, step_size, friction)
+        momentum = momentum - step_size / 2 * whiten(root, point.grad)
+        jump = step_size * unwhiten(root, momentum)
+        new = target.moved(point, jump)
+        momentum = momentum - step_size / 2 * whiten(root, new.grad)
+        work = work + jnp.vdot(jump, point.grad + new.grad) / 2
+        rise, new_error = target.rise(point, new)
+        new = new._replace(integral=new.integral + rise)
+        return (new, momentum, work, error + new_error), None
+
+    zero = jnp.zeros_like(state.energy)
+    carry = (state, draw(key_momentum, ()), zero, zero)
+    (end, _, work, integral_error), _ = scan_random(move, draw, carry, key_steps, num_steps)
+    end = end._replace(energy=target.energy(end.x))
+    # The kinetic energy that a leapfrog step gains is (|g'|^2 - |g|^2) delta^2 / 8, which is a
+    # telescope, less the work against the gradients g by the trapezoidal rule.
+    squares = [jnp.sum(whiten(root, point.grad) ** 2) for point in (state, end)]
+    error = end.energy - state.energy + (end.integral - state.integral) - work
+    error = error + step_size**2 / 8 * (squares[1] - squares[0])
+    uniform = random.uniform(key_accept, dtype=error.dtype)
+    is_known = target.is_known(integral_error)
+    point, accept_prob, diverging = accept_or_stay(uniform, -error, end, state, is_known)
+    unresolved = (~is_known & ~diverging).astype(error.dtype)
+    return Transition(point, accept_prob, diverging, unresolved)
 
 
 class MALT(AdjustedKernel):
@@ -48,14 +98,8 @@ class MALT(AdjustedKernel):
         nothing up to that width moves slower than it must.
     :param adapt_step_size: whether warmup adapts the step size.
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
-    :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
-        covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
-        many entries do not forbid a direction. `[("a", "b")]` is one of the sites `a` and `b`
-        together, with a diagonal for all others, as in NumPyro's `HMC`.
-    :param inverse_mass_matrix: :math:`M^{-1}`, the covariance of the unconstrained values as far as
-        it is known: a vector of shape `(d,)`, or with `dense_mass` a matrix `(d, d)`, sites in
-        alphabetical order; or a dict of these by block, `{("a", "b"): matrix}`. Where the
-        adaptation starts; by default the identity.
+    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
+    :param inverse_mass_matrix: :math:`M^{-1}`, where the adaptation starts: likewise.
     :param target_accept_prob: what warmup adapts the step size to: by default that of NumPyro's
         `HMC`. 0.651, optimal on a Gaussian in high dimensions (section 3), makes the most of a
         gradient there, but its steps are too long for tails that are steeper than the middle.
@@ -109,37 +153,5 @@ class MALT(AdjustedKernel):
     def _noise_scale(self, step_size):
         return step_size
 
-    def _move(self, key, start, target, step_size, root):
-        key_momentum, key_steps, key_accept = random.split(key, 3)
-
-        def draw(key, shape):
-            return random.normal(key, (*shape, *start.x.shape), start.x.dtype)
-
-        def step(carry, noise):
-            point, momentum, work, error = carry
-            momentum = friction_flow(momentum, noise, step_size, self._friction)
-            momentum = momentum - step_size / 2 * whiten(root, point.grad)
-            move = step_size * unwhiten(root, momentum)
-            new = target.moved(point, move)
-            momentum = momentum - step_size / 2 * whiten(root, new.grad)
-            work = work + jnp.vdot(move, point.grad + new.grad) / 2
-            rise, new_error = target.rise(point, new)
-            new = new._replace(integral=new.integral + rise)
-            return (new, momentum, work, error + new_error), None
-
-        zero = jnp.zeros_like(start.energy)
-        carry = (start, draw(key_momentum, ()), zero, zero)
-        (end, _, work, integral_error), _ = scan_random(
-            step, draw, carry, key_steps, self._num_steps
-        )
-        end = end._replace(energy=target.energy(end.x))
-        # The kinetic energy that a leapfrog step gains is (|g'|^2 - |g|^2) delta^2 / 8, which is a
-        # telescope, less the work against the gradients g by the trapezoidal rule.
-        squares = [jnp.sum(whiten(root, point.grad) ** 2) for point in (start, end)]
-        error = end.energy - start.energy + (end.integral - start.integral) - work
-        error = error + step_size**2 / 8 * (squares[1] - squares[0])
-        uniform = random.uniform(key_accept, dtype=error.dtype)
-        is_known = target.is_known(integral_error)
-        point, accept_prob, diverging = accept_or_stay(uniform, -error, end, start, is_known)
-        unresolved = (~is_known & ~diverging).astype(error.dtype)
-        return Transition(point, accept_prob, diverging, unresolved)
+    def _step(self, key, start, target, step_size, root):
+        return step(key, start, target, step_size, root, self._num_steps, self._friction)

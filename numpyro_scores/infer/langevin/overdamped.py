@@ -32,10 +32,7 @@ class OverdampedLangevin(UnadjustedKernel):
     :param inverse_mass_matrix: :math:`M^{-1}`, ideally the covariance of the unconstrained values,
         sites in alphabetical order: shape `(d,)`, or `(d, d)` with `dense_mass`.
     :param adapt_mass_matrix: whether warmup learns the metric, in NumPyro's windows.
-    :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
-        covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
-        many entries do not forbid a direction. `[("a", "b")]` is one of the sites `a` and `b`
-        together, with a diagonal for all others, as in NumPyro's `HMC`.
+    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
     :param init_strategy: NumPyro's, where a model starts.
     :raises ValueError: if the integrator is an underdamped one, or for a metric that is none.
 

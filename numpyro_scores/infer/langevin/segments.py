@@ -47,6 +47,22 @@ class Point(NamedTuple):
     force: Array | None = None
 
 
+class Transition(NamedTuple):
+    """
+    One draw of a chain.
+
+    - **point** - where the chain is then.
+    - **accept_prob** - mean acceptance probability of the proposals.
+    - **diverging** - whether a proposal was not finite.
+    - **unresolved** - share of the proposals that were refused because of the error of an integral.
+    """
+
+    point: Point
+    accept_prob: Array
+    diverging: Array
+    unresolved: Array
+
+
 class Target(NamedTuple):
     """
     A potential energy of vectors.
@@ -60,10 +76,10 @@ class Target(NamedTuple):
     force: Callable[[Array], Array] | None = None
     rule: SegmentIntegral | LineIntegral = SegmentIntegral()
 
-    def at(self, x: Array, integral: Array) -> Point:
+    def at(self, x: Array, integral: Array | float = 0.0) -> Point:
         """The point at `x`."""
         energy, grad = jax.value_and_grad(self.energy)(x)
-        return self._with_force(Point(x, energy, grad, integral))
+        return self._with_force(Point(x, energy, grad, jnp.asarray(integral, x.dtype)))
 
     def moved(self, point: Point, move: Array) -> Point:
         """A point further on, of which the energy is not asked: that may cost far more."""
@@ -97,6 +113,20 @@ class Target(NamedTuple):
     def num_score_evals(self) -> int:
         """Scores of one rise, besides those at its ends."""
         return 0 if self.force is None else self.rule.num_score_evals
+
+
+def init(position: Array, target: Target) -> Point:
+    """Where a chain starts, for the functions `step` of the kernels."""
+    return target.at(position)
+
+
+def check_rule(rule: Any) -> None:
+    if not isinstance(rule, SegmentIntegral | LineIntegral):
+        raise ValueError(
+            "segment_integral must be a SegmentIntegral, such as SegmentIntegral(num_nodes=7), "
+            "or a LineIntegral, of any number of nodes and without a measure of its error; got "
+            f"{rule!r}."
+        )
 
 
 def target_of(potential: Potential, x: Array, rule: SegmentIntegral | LineIntegral) -> Target:

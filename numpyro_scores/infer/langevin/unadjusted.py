@@ -15,25 +15,25 @@ from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_ITERATIONS
-from numpyro_scores.infer.fields import by_position
+from numpyro_scores.infer.adaptation import metric_adapter
+from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
-from numpyro_scores.infer.langevin.blocks import checked_blocks, flat_root
 from numpyro_scores.infer.langevin.metric import (
     check_inverse_mass_matrix,
+    checked_blocks,
     coordinates,
+    flat_root,
     given_metric,
     whiten,
 )
-from numpyro_scores.infer.langevin.random_steps import scan_random
 from numpyro_scores.infer.langevin.stiffness import (
     Stiffness,
     safe_step,
     stiffness_at,
     stiffness_with,
 )
-from numpyro_scores.infer.langevin.warmup import metric_adapter
-from numpyro_scores.infer.trees import all_finite, select
-from numpyro_scores.integrators import Integrator, IntegratorState
+from numpyro_scores.infer.trees import all_finite, scan_random, select
+from numpyro_scores.integrators import Gradient, Integrator, IntegratorState
 
 # By how much the gradient may grow in a draw of warmup.
 LARGEST_RISE = 10.0
@@ -43,7 +43,7 @@ class UnadjustedState(NamedTuple):
     """
     - **i** - number of draws so far, warmup included.
     - **z** - unconstrained values, a pytree.
-    - **grad** - gradient of the potential energy at `z`, flat, in the coordinates of the metric,
+    - **z_grad** - gradient of the potential energy at `z`, flat, in the coordinates of the metric,
       shape `(d,)`.
     - **memory** - what the integrator carries besides, there too: a momentum, a noise, or None.
     - **step_size** - the step size, shape `()`.
@@ -59,7 +59,7 @@ class UnadjustedState(NamedTuple):
 
     i: Array
     z: Any
-    grad: Array
+    z_grad: Array
     memory: Any
     step_size: Array
     variance_error: Array | None
@@ -70,6 +70,35 @@ class UnadjustedState(NamedTuple):
     rng_key: Array
 
     __getitem__ = by_position
+
+    @property
+    def grad(self) -> Array:
+        """The name of `z_grad` before."""
+        return self.z_grad
+
+
+def step(
+    key: Array,
+    state: IntegratorState,
+    gradient: Gradient,
+    integrator: Any,
+    step_size: Array,
+    num_steps: int = 1,
+    **dynamics: Any,
+) -> IntegratorState:
+    """
+    Steps of an integrator, from a state of its `init`.
+
+    :param dynamics: other arguments of its step, such as a friction.
+    """
+
+    def draw(key, shape):
+        return random.normal(key, (*shape, integrator.num_noises, *state.x.shape), state.x.dtype)
+
+    def one(current, noise):
+        return integrator.step(current, noise, gradient, step_size, **dynamics), None
+
+    return scan_random(one, draw, state, key, num_steps)[0]
 
 
 class UnadjustedKernel(LangevinKernel):
@@ -141,7 +170,7 @@ class UnadjustedKernel(LangevinKernel):
         state = UnadjustedState(
             i=jnp.array(0),
             z=z,
-            grad=start.grad,
+            z_grad=start.grad,
             memory=start.memory,
             step_size=jnp.asarray(self._step_size or 1.0, x.dtype),
             variance_error=None,
@@ -156,7 +185,7 @@ class UnadjustedKernel(LangevinKernel):
         return state, (potential(x), start.grad)
 
     def _with_safe_step(self, state, stiffness):
-        step_size, error = safe_step(self._integrator, stiffness, state.grad, self._dynamics)
+        step_size, error = safe_step(self._integrator, stiffness, state.z_grad, self._dynamics)
         return state._replace(step_size=step_size, variance_error=error, stiffness=stiffness)
 
     def _sample_chain(self, state, model_args, model_kwargs):
@@ -164,24 +193,23 @@ class UnadjustedKernel(LangevinKernel):
             state.z, state.adapt_state, model_args, model_kwargs
         )
         rng_key, key_steps, key_curvature = random.split(state.rng_key, 3)
-        dynamics = self._dynamics(state.step_size)
-
-        def draw(key, shape):
-            return random.normal(key, (*shape, self._integrator.num_noises, *v.shape), v.dtype)
-
-        def step(current, noise):
-            new = self._integrator.step(current, noise, gradient, state.step_size, **dynamics)
-            return new, None
-
-        start = IntegratorState(v, state.grad, state.memory)
-        final, _ = scan_random(step, draw, start, key_steps, self._num_steps)
+        start = IntegratorState(v, state.z_grad, state.memory)
+        final = step(
+            key_steps,
+            start,
+            gradient,
+            self._integrator,
+            state.step_size,
+            self._num_steps,
+            **self._dynamics(state.step_size),
+        )
         # What is not finite once stays so: one look at the end sees every step.
         finite = all_finite(final)
         if self._num_warmup and self._step_size is None:
             # In warmup the step may be far too long still: nor is such a draw made that ends on a
             # slope which neither the start nor chance, at the curvature that is known, explains.
             usual = jnp.sqrt(v.size * state.stiffness.curvature)
-            usual = jnp.maximum(usual, jnp.linalg.norm(state.grad))
+            usual = jnp.maximum(usual, jnp.linalg.norm(state.z_grad))
             is_steep = jnp.linalg.norm(final.grad) > LARGEST_RISE * usual
             finite = finite & ((state.i >= self._num_warmup) | ~is_steep)
         # What may have led astray, a huge momentum, is not to be tried again.
@@ -190,7 +218,7 @@ class UnadjustedKernel(LangevinKernel):
         state = state._replace(
             i=state.i + 1,
             z=position(final.x),
-            grad=final.grad,
+            z_grad=final.grad,
             memory=final.memory,
             diverging=~finite,
             num_grad_evals=jnp.array(self._num_steps * self._integrator.num_grad_evals),
@@ -244,7 +272,7 @@ class UnadjustedKernel(LangevinKernel):
     def refresh(self, state, model_args, model_kwargs):
         """The gradient at the current point for other arguments of the model, or another metric."""
         v, gradient, _ = self._in_coordinates(state.z, state.adapt_state, model_args, model_kwargs)
-        return state._replace(grad=gradient(v))
+        return state._replace(z_grad=gradient(v))
 
     def get_diagnostics_str(self, state):
         text = f"step size {state.step_size:.2e}"

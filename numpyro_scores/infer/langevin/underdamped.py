@@ -10,12 +10,9 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.infer.langevin.base import PotentialFn
+from numpyro_scores.infer.langevin.stiffness import FRICTION
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
 from numpyro_scores.integrators import BAOAB, UnderdampedIntegrator
-
-# Friction times time step. With the default step this is critical for a direction whose curvature
-# is 1/40 of the largest, and such as are stiffer still oscillate a few times at most.
-FRICTION = 0.2
 
 
 class UnderdampedLangevin(UnadjustedKernel):
@@ -43,10 +40,7 @@ class UnderdampedLangevin(UnadjustedKernel):
     :param inverse_mass_matrix: :math:`M^{-1}`, ideally the covariance of the unconstrained values,
         sites in alphabetical order: shape `(d,)`, or `(d, d)` with `dense_mass`.
     :param adapt_mass_matrix: whether warmup learns the metric, in NumPyro's windows.
-    :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
-        covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
-        many entries do not forbid a direction. `[("a", "b")]` is one of the sites `a` and `b`
-        together, with a diagonal for all others, as in NumPyro's `HMC`.
+    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
     :param init_strategy: NumPyro's, where a model starts.
     :raises ValueError: if the integrator is an overdamped one, if the friction is not positive, or
         for a metric that is none.

@@ -21,18 +21,16 @@ MALA to first order in `h`; if all is Gaussian given :math:`\theta`, `x` leaves 
 acceptance, which is that of a walk on the posterior of :math:`\theta` alone, however small it is.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.langevin.adjusted import Transition, accept_or_stay
-from numpyro_scores.infer.langevin.segments import Point, Target
-from numpyro_scores.infer.smc.noise_scales import information
-from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.adaptation import accept_or_stay
+from numpyro_scores.infer.langevin.segments import Point, Target, Transition
 
 
 class Block(NamedTuple):
@@ -92,22 +90,23 @@ def block_step(
     key: Array,
     point: Point,
     target: Target,
-    model: ParticleModel,
+    likelihood_grad: Callable[[Array], Array],
+    informed: Callable[[Array], Array],
     power: Array,
     block: Block,
     walk: Array,
     step_size: Array,
 ) -> Transition:
-    """
+    r"""
     A Metropolis step of scales and all else.
 
+    :param likelihood_grad: gradient of the log likelihood.
+    :param informed: :math:`J^\top \Lambda J` at a position, see `noise_scales.information`.
     :param walk: `R`.
     :param step_size: `h`, at most 1.
     """
     key_scales, key_others, key_accept = random.split(key, 3)
     x, (scales, others) = point.x, block[:2]
-    likelihood_grad = jax.grad(model.log_likelihood)
-    informed = information(model, others, dense=block.precision.ndim == 2)
 
     def local(x, grad):
         precision = block.precision + power * informed(x)

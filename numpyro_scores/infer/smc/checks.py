@@ -4,22 +4,16 @@
 """Whether a model has a prior that particles can be drawn from, and data."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
-from numpyro.distributions.distribution import (
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-)
-from numpyro.handlers import seed, substitute, trace
+from numpyro.handlers import seed
 from numpyro.infer.util import log_density
 
 from numpyro_scores._validation import is_concrete
-from numpyro_scores.infer.parts import has_likelihood, is_unscaled
+from numpyro_scores.infer.guards import sites_at
+from numpyro_scores.infer.parts import has_likelihood, is_masked, is_unscaled
 
 
 def check_sampled(
@@ -32,8 +26,7 @@ def check_sampled(
     :param name: of the sampler.
     :param values: constrained values of the latent sites.
     """
-    seeded = substitute(seed(model, random.key(0)), data=values)
-    sites = trace(seeded).get_trace(*args, **kwargs)
+    sites = sites_at(model, args, kwargs, values)
     if not has_likelihood(sites):
         raise ValueError(
             f"{name} needs an observed site or a factor, but the model has only {list(sites)}: "
@@ -51,7 +44,7 @@ def check_sampled(
                 "distribution that is meant, Normal(0, sd / sqrt(scale)) for a Normal, or sample "
                 "with MCMC, which needs no draws of the prior."
             )
-        if _has_mask(entries["fn"]):
+        if is_masked(entries["fn"]):
             raise ValueError(
                 f"{name} starts from draws of the prior, but a mask leaves out the density of the "
                 f"latent site {site!r}, or of a part of it: what is left is flat there, no proper "
@@ -59,17 +52,6 @@ def check_sampled(
                 "prior."
             )
     _check_deterministic(name, model, args, kwargs, values)
-
-
-def _has_mask(fn: Any) -> bool:
-    """Whether a mask may leave anything out."""
-    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
-        if isinstance(fn, MaskedDistribution):
-            mask = fn._mask
-            if not is_concrete(mask) or not np.all(np.asarray(mask)):
-                return True
-        fn = fn.base_dist
-    return False
 
 
 def _check_deterministic(name, model, args, kwargs, values):

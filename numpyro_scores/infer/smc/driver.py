@@ -11,25 +11,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.distributions import Distribution
 from numpyro.infer.initialization import init_to_uniform
 from tqdm import tqdm
 
 from numpyro_scores._validation import check_count, check_key, is_concrete
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.guards import check_normalizers
-from numpyro_scores.infer.kernel import parted, same
-from numpyro_scores.infer.langevin.mala import MALA
-from numpyro_scores.infer.model import LatentSites
+from numpyro_scores.infer.guards import check_model, check_normalizers
+from numpyro_scores.infer.kernel import are_equal, arrays_and_rest
+from numpyro_scores.infer.model import FlatModel, LatentSites
 from numpyro_scores.infer.parts import diffusion_by_score, wrapped
 from numpyro_scores.infer.smc.checks import check_sampled
 from numpyro_scores.infer.smc.mutation import Mutation
-from numpyro_scores.infer.smc.particle_model import ParticleModel
 from numpyro_scores.infer.smc.population import MAX_ROUNDS, Population
 from numpyro_scores.infer.smc.programs import agree, fingerprint
 from numpyro_scores.infer.smc.results import ParticleResults
-from numpyro_scores.infer.trees import mapped, take
+from numpyro_scores.infer.trees import map_rows, take
 
 FEWEST_PARTICLES = 10
 LARGEST_STUCK = 0.02  # of all particles
@@ -39,6 +36,8 @@ class ParticleSampler(ParticleResults, ABC):
     """
     A sampler of equally weighted particles. A subclass writes `_start` and `_round`, pure
     functions of a :class:`Population`.
+
+    :param step: of one particle, see :class:`Mutation`.
     """
 
     _rung_name = "power"
@@ -47,6 +46,7 @@ class ParticleSampler(ParticleResults, ABC):
     def __init__(
         self,
         model: Callable,
+        step: Callable,
         *,
         num_particles: int,
         num_steps: int,
@@ -56,37 +56,27 @@ class ParticleSampler(ParticleResults, ABC):
         batch_size: int | None,
         progress_bar: bool,
     ):
-        if not callable(model) or isinstance(model, Distribution):
-            raise TypeError(
-                f"{type(self).__name__} takes a NumPyro model, a function with numpyro.sample "
-                f"statements, got {type(model).__name__}. A distribution is a prior within one: "
-                'numpyro.sample("x", prior).'
-            )
+        check_model(type(self).__name__, model)
         check_count("num_particles", num_particles)
         super().__init__(num_prior_draws=num_particles)
-        if batch_size is not None:
-            check_count("batch_size", batch_size)
-        self._kernel = MALA(
-            model,
-            num_steps=1,
-            target_accept_prob=target_accept_prob,
-            segment_integral=segment_integral,
-        )
-        check_count("num_steps", num_steps)
+        self._model = model
         self._num_particles = num_particles
-        self._batch_size = batch_size or num_particles
-        self._move = Mutation(self._kernel, num_steps, dense_mass, self._batch_size)
+        self._batch_size = num_particles if batch_size is None else batch_size
+        self._move = Mutation(
+            step, segment_integral, target_accept_prob, num_steps, dense_mass, self._batch_size
+        )
+        self._move.check()
         self._progress_bar = progress_bar
         self._programs: tuple[tuple, Any, tuple[Callable, ...]] | None = None
         self._args: tuple = ()
         self._kwargs: dict[str, Any] = {}
 
     @abstractmethod
-    def _start(self, key: Array, model: ParticleModel, given: Mapping[str, Array]) -> Population:
+    def _start(self, key: Array, model: FlatModel, given: Mapping[str, Array]) -> Population:
         """The particles of the first round."""
 
     @abstractmethod
-    def _round(self, state: Population, model: ParticleModel) -> Population:
+    def _round(self, state: Population, model: FlatModel) -> Population:
         """One round more."""
 
     def _check_sites(self, sites: LatentSites, values: dict, args: tuple, kwargs: dict) -> None:
@@ -96,7 +86,7 @@ class ParticleSampler(ParticleResults, ABC):
     def _run(self, rng_key: Array, args: tuple, kwargs: dict, given: Mapping[str, Array]) -> None:
         check_key(f"{type(self).__name__}.run", rng_key)
         self._look(args, kwargs, given)
-        arrays, rest, merge = parted((args, kwargs, given))
+        arrays, rest, merge = arrays_and_rest((args, kwargs, given))
         is_traced = not all(is_concrete(value) for value in (rng_key, *arrays))
         programs = self._compiled(merge) if is_traced else self._compiled_once(arrays, rest, merge)
         try:
@@ -170,8 +160,8 @@ class ParticleSampler(ParticleResults, ABC):
 
         def everything(key, x, arrays):
             args, kwargs, given = merge(arrays)
-            model = ParticleModel(self.model, args, kwargs)
-            target = model.tempered(1.0, x, self._kernel._segment_integral)
+            model = FlatModel(self.model, args, kwargs)
+            target = model.tempered(1.0, x, self._move.rule)
             return (
                 model.draw(key, take(given, 0)),
                 jax.value_and_grad(target.energy)(x),
@@ -181,26 +171,23 @@ class ParticleSampler(ParticleResults, ABC):
 
         try:
             args, kwargs, _ = merge(arrays)
-            like = jax.eval_shape(ParticleModel(self.model, args, kwargs).flat)
+            like = jax.eval_shape(FlatModel(self.model, args, kwargs).flat)
             found = fingerprint(everything, random.key(0), like, arrays)
         except jax.errors.JAXTypeError:
             return self._compiled(merge)
-        is_known = self._programs is not None and same(rest, self._programs[0])
+        is_known = self._programs is not None and are_equal(rest, self._programs[0])
         if not (is_known and agree(found, self._programs[1])):
             self._programs = (rest, found, self._compiled(merge))
         return self._programs[2]
 
     def _compiled(self, merge: Callable) -> tuple[Callable, ...]:
-        model = self._kernel.model
-        assert model is not None
-
         def start(key, arrays):
             args, kwargs, given = merge(arrays)
-            return self._start(key, ParticleModel(model, args, kwargs), given)
+            return self._start(key, FlatModel(self.model, args, kwargs), given)
 
         def advance(state, until, arrays):
             args, kwargs, _ = merge(arrays)
-            particles = ParticleModel(model, args, kwargs)
+            particles = FlatModel(self.model, args, kwargs)
             return lax.while_loop(
                 lambda state: ~state.is_done & (state.i < until),
                 lambda state: self._round(state, particles),
@@ -209,15 +196,14 @@ class ParticleSampler(ParticleResults, ABC):
 
         def constrain(x, arrays):
             args, kwargs, _ = merge(arrays)
-            particles = ParticleModel(model, args, kwargs)
-            return mapped(particles.constrained, x, self._batch_size)
+            particles = FlatModel(self.model, args, kwargs)
+            return map_rows(particles.constrained, x, self._batch_size)
 
         return jax.jit(start), jax.jit(advance), jax.jit(constrain)
 
     def _look(self, args: tuple, kwargs: dict, given: Mapping[str, Array]) -> None:
         """Raise if the model is none for this sampler."""
-        name, model = type(self).__name__, self._kernel.model
-        assert model is not None
+        name, model = type(self).__name__, self._model
         sites, values = LatentSites.of(model, random.key(0), init_to_uniform, args, kwargs)
         if discrete := sites.discrete + sites.enumerated:
             raise ValueError(
@@ -262,8 +248,7 @@ class ParticleSampler(ParticleResults, ABC):
     @property
     def model(self) -> Callable:
         """The NumPyro model."""
-        assert self._kernel.model is not None
-        return self._kernel.model
+        return self._model
 
     @property
     def sample_field(self) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 from jax import Array, lax, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.langevin.adjusted import Transition
-from numpyro_scores.infer.langevin.segments import Point, Target
-from numpyro_scores.infer.trees import mapped
+from numpyro_scores.infer.adaptation import corrected_step_size
+from numpyro_scores.infer.langevin.segments import Point, Target, Transition, init
+from numpyro_scores.infer.trees import map_rows
 
-ADAPTATION_RATE = 2.0  # of the logarithm of the step size; the acceptance falls by 0.3 a unit of it
 MOST_REPEATS = 10
+SMALLEST_ACCEPT_PROB = 0.01  # at a mean of 0.574 one proposal of MALA in 5,000 has less
 
 
 class Moved(NamedTuple):
@@ -37,6 +37,16 @@ class Moved(NamedTuple):
     unresolved: Array
     best_accept_prob: Array
     num_steps: Array
+
+    def figures(self) -> dict[str, Array]:
+        """What is kept of them in `Rounds`."""
+        return {
+            "accept_prob": self.accept_prob,
+            "step_size": self.step_size,
+            "num_diverging": self.num_diverging,
+            "unresolved": self.unresolved,
+            "num_stuck": jnp.sum(self.best_accept_prob < SMALLEST_ACCEPT_PROB),
+        }
 
 
 def fisher_root(grads: Array, dense: bool) -> Array:
@@ -101,13 +111,13 @@ def move_particles(
 
     def all_step(carry, key):
         points, step_size = carry
-        points, accept_prob, diverging, unresolved = mapped(
+        points, accept_prob, diverging, unresolved = map_rows(
             lambda particle: step(*particle, step_size),
             (random.split(key, len(points.x)), points),
             batch_size,
         )
-        change = ADAPTATION_RATE * (jnp.mean(accept_prob) - target_accept_prob)
-        step_size = jnp.minimum(step_size * jnp.exp(change), largest_step_size)
+        step_size = corrected_step_size(step_size, jnp.mean(accept_prob), target_accept_prob)
+        step_size = jnp.minimum(step_size, largest_step_size)
         return (points, step_size), (accept_prob, jnp.sum(diverging), jnp.mean(unresolved))
 
     def again(i, points, step_size):
@@ -155,8 +165,7 @@ def correlation(x: Array, y: Array) -> Array:
 
 def points_at(x: Array, target: Target, batch_size: int) -> Point:
     """The particles `x`, shape `(n, d)`, with energy, gradient and force."""
-    integral = jnp.zeros((), x.dtype)
-    return mapped(lambda x: target.at(x, integral), x, batch_size)
+    return map_rows(lambda x: init(x, target), x, batch_size)
 
 
 def first_step_size(x: Array) -> Array:

@@ -3,6 +3,7 @@
 
 """How the particles of a model move: by MALA or, with noise scales, in blocks."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,8 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from numpyro_scores.infer.langevin.mala import MALA
-from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores._validation import check_count
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.infer.adaptation import check_target
+from numpyro_scores.infer.langevin.segments import Point, Transition, check_rule
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.block_moves import Block, block_step, spread_root
 from numpyro_scores.infer.smc.moves import (
     Moved,
@@ -20,9 +25,8 @@ from numpyro_scores.infer.smc.moves import (
     fisher_root,
     move_particles,
 )
-from numpyro_scores.infer.smc.noise_scales import noise_scales
-from numpyro_scores.infer.smc.particle_model import ParticleModel
-from numpyro_scores.infer.trees import mapped
+from numpyro_scores.infer.smc.noise_scales import information, noise_scales
+from numpyro_scores.infer.trees import map_rows
 
 LARGEST_DENSE = 64
 BLOCK_ACCEPT_PROB = 0.44  # optimal for a walk in one dimension
@@ -32,23 +36,34 @@ LARGEST_CORRELATION, LAST_CORRELATION = 0.25, 0.05
 
 class Mutation(NamedTuple):
     """
-    - **kernel** - with the settings of a step.
+    - **step** - of one particle, without noise scales: `step` of the module of a kernel.
+    - **rule** - of the integral of a score (`segment_integral`).
+    - **target_accept_prob** - what the step size aims at.
     - **num_steps** - number of steps a round.
     - **dense_mass** - whether a metric is a matrix, None for the default.
     - **batch_size** - how many particles the model sees at once.
     """
 
-    kernel: MALA
+    step: Callable[..., Transition]
+    rule: SegmentIntegral | LineIntegral
+    target_accept_prob: float
     num_steps: int
     dense_mass: bool | None
     batch_size: int
+
+    def check(self) -> None:
+        """Raise if a setting is out of its range."""
+        check_target(self.target_accept_prob)
+        check_rule(self.rule)
+        check_count("num_steps", self.num_steps)
+        check_count("batch_size", self.batch_size)
 
     def is_dense(self, num_particles: int, d: int) -> bool:
         if self.dense_mass is not None:
             return self.dense_mass
         return d <= min(LARGEST_DENSE, num_particles // 10)
 
-    def prior_precision(self, points: Point, power: Any, model: ParticleModel) -> Array:
+    def prior_precision(self, points: Point, power: Any, model: FlatModel) -> Array:
         """
         That of all entries but noise scales, by the gradients of the prior at particles; of size 0
         without such scales.
@@ -58,7 +73,7 @@ class Mutation(NamedTuple):
         x = points.x
         if not (scales := noise_scales(model, x[0])).size:
             return jnp.zeros(0, x.dtype)
-        grads = points.grad + power * mapped(jax.grad(model.log_likelihood), x, self.batch_size)
+        grads = points.grad + power * map_rows(jax.grad(model.log_likelihood), x, self.batch_size)
         others = np.delete(np.arange(x.shape[1]), scales)
         return fisher_information(grads[:, others], self.is_dense(len(x), len(others)))
 
@@ -66,7 +81,7 @@ class Mutation(NamedTuple):
         self,
         key: Array,
         points: Point,
-        model: ParticleModel,
+        model: FlatModel,
         power: Any,
         step_size: Array,
         prior_precision: Array,
@@ -76,7 +91,7 @@ class Mutation(NamedTuple):
         how many gradients and scores each has cost.
         """
         x = points.x
-        target = model.tempered(power, x[0], self.kernel._segment_integral)
+        target = model.tempered(power, x[0], self.rule)
         move = partial(
             move_particles,
             key,
@@ -85,20 +100,20 @@ class Mutation(NamedTuple):
             num_steps=self.num_steps,
             batch_size=self.batch_size,
         )
-        aim = self.kernel._target_accept_prob
         if (scales := noise_scales(model, x[0])).size:
             others = np.delete(np.arange(x.shape[1]), scales)
             step = partial(
                 block_step,
                 target=target,
-                model=model,
+                likelihood_grad=jax.grad(model.log_likelihood),
+                informed=information(model, others, dense=prior_precision.ndim == 2),
                 power=power,
                 block=Block(scales, others, prior_precision),
                 walk=spread_root(x[:, scales]),
             )
             moved = move(
                 lambda key, point, h: step(key, point, step_size=h),
-                target_accept_prob=min(aim, BLOCK_ACCEPT_PROB),
+                target_accept_prob=min(self.target_accept_prob, BLOCK_ACCEPT_PROB),
                 largest_step_size=1,
                 slow=scales,
                 largest_correlation=jnp.where(power == 1, LAST_CORRELATION, LARGEST_CORRELATION),
@@ -106,7 +121,7 @@ class Mutation(NamedTuple):
         else:
             root = fisher_root(points.grad, self.is_dense(*x.shape))
             moved = move(
-                lambda key, point, h: self.kernel._move(key, point, target, h, root),
-                target_accept_prob=aim,
+                lambda key, point, h: self.step(key, point, target, h, root),
+                target_accept_prob=self.target_accept_prob,
             )
         return moved, moved.num_steps * (1 + target.num_score_evals)

@@ -16,8 +16,8 @@ from numpyro.primitives import Messenger
 
 from numpyro_scores.distributions._wrapped import base_of, with_base
 from numpyro_scores.handlers import is_likelihood
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import wrapped
-from numpyro_scores.infer.smc.particle_model import ParticleModel
 
 MOST_SCALES = 8  # that a random walk can move at once
 NUM_PROBES = 4  # for the lengths of the rows of a matrix
@@ -34,7 +34,7 @@ _FAMILIES = (
 )
 
 
-def noise_scales(model: ParticleModel, like: Array) -> np.ndarray:
+def noise_scales(model: FlatModel, like: Array) -> np.ndarray:
     """
     The entries of `x` on which the scales of observed sites depend, integers; none if they are too
     many to be moved at once, or all there are.
@@ -88,7 +88,7 @@ class _quadratic(Messenger):
         )
 
 
-def information(model: ParticleModel, others: np.ndarray, dense: bool) -> Callable[[Array], Array]:
+def information(model: FlatModel, others: np.ndarray, dense: bool) -> Callable[[Array], Array]:
     r"""
     What the data with a scale say of the entries `others` at a point, :math:`J^\top \Lambda J` with
     the Jacobian `J` of their locations and their precisions :math:`\Lambda`: positive semidefinite

@@ -9,11 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from numpyro_scores.infer.langevin.segments import Point
-from numpyro_scores.infer.smc.moves import Moved
-from numpyro_scores.infer.smc.weights import Selection
 
 MAX_ROUNDS = 1_000
-SMALLEST_ACCEPT_PROB = 0.01  # at a mean of 0.574 one proposal of MALA in 5,000 has less
 
 
 class Rounds(NamedTuple):
@@ -82,23 +79,7 @@ def no_rounds(dtype: jnp.dtype) -> Rounds:
     return Rounds(*(jnp.zeros(MAX_ROUNDS, dtype) for _ in Rounds._fields))
 
 
-def noted(rounds: Rounds, i: Any, **values: Any) -> Rounds:
+def rounds_with(rounds: Rounds, i: Any, **values: Any) -> Rounds:
     """`rounds` with some figures of round `i` written in."""
     rows = {name: getattr(rounds, name).at[i].set(value) for name, value in values.items()}
     return rounds._replace(**rows)
-
-
-def of_weights(selection: Selection) -> dict[str, Array]:
-    """What is noted of a selection."""
-    return {"ess": selection.ess, "log_increment": selection.log_increment}
-
-
-def of_moves(moved: Moved) -> dict[str, Array]:
-    """What is noted of moves."""
-    return {
-        "accept_prob": moved.accept_prob,
-        "step_size": moved.step_size,
-        "num_diverging": moved.num_diverging,
-        "unresolved": moved.unresolved,
-        "num_stuck": jnp.sum(moved.best_accept_prob < SMALLEST_ACCEPT_PROB),
-    }

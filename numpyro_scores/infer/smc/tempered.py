@@ -13,12 +13,13 @@ from jax import Array, random
 from numpyro_scores._validation import check_count
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.langevin.segments import Point
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.moves import first_step_size, points_at
-from numpyro_scores.infer.smc.population import Population, no_rounds, noted, of_moves, of_weights
-from numpyro_scores.infer.smc.weights import incremental_log_weights, next_power, selected
-from numpyro_scores.infer.trees import mapped, take
+from numpyro_scores.infer.smc.population import Population, no_rounds, rounds_with
+from numpyro_scores.infer.smc.weights import incremental_log_weights, next_power, resampled
+from numpyro_scores.infer.trees import map_rows, take
 
 
 class TemperedSMC(ParticleSampler):
@@ -90,6 +91,7 @@ class TemperedSMC(ParticleSampler):
     ):
         super().__init__(
             model,
+            mala.step,
             num_particles=num_particles,
             num_steps=num_steps,
             dense_mass=dense_mass,
@@ -142,15 +144,15 @@ class TemperedSMC(ParticleSampler):
         key_draws, key_resample, rng_key = random.split(key, 3)
         n, m = self._num_particles, self._num_prior_draws
         keys = random.split(key_draws, m)
-        x = mapped(lambda draw: model.draw(*draw), (keys, given), self._batch_size)
-        log_likelihood = mapped(model.log_likelihood, x, self._batch_size)
+        x = map_rows(lambda draw: model.draw(*draw), (keys, given), self._batch_size)
+        log_likelihood = map_rows(model.log_likelihood, x, self._batch_size)
         # More draws than particles can afford to lose more of them.
         ess = min(n, self._ess_fraction * m)
         power = next_power(log_likelihood, jnp.zeros((), x.dtype), ess)
         log_weights = incremental_log_weights(log_likelihood, jnp.zeros_like(power), power)
-        selection = selected(key_resample, x, log_weights, jnp.arange(m), m, n)
+        selection = resampled(key_resample, x, log_weights, jnp.arange(m), m, n)
         rows = selection.rows
-        target = model.tempered(power, x[0], self._kernel._segment_integral)
+        target = model.tempered(power, x[0], self._move.rule)
         points = points_at(x[rows], target, self._batch_size)
         return Population(
             i=jnp.array(0),
@@ -164,7 +166,7 @@ class TemperedSMC(ParticleSampler):
             relative_variance=selection.variance,
             num_dead=jnp.sum(~jnp.isfinite(log_likelihood)),
             is_done=jnp.array(False),
-            rounds=noted(no_rounds(x.dtype), 0, rung=power, **of_weights(selection)),
+            rounds=rounds_with(no_rounds(x.dtype), 0, rung=power, **selection.figures()),
             rng_key=rng_key,
         )
 
@@ -176,15 +178,15 @@ class TemperedSMC(ParticleSampler):
             key_moves, state.points, model, state.rung, state.step_size, state.prior_precision
         )
         points = moved.points
-        log_likelihood = mapped(model.log_likelihood, points.x, self._batch_size)
+        log_likelihood = map_rows(model.log_likelihood, points.x, self._batch_size)
         power = next_power(log_likelihood, state.rung, self._ess_fraction * n)
         log_weights = incremental_log_weights(log_likelihood, state.rung, power)
-        selection = selected(key_resample, points.x, log_weights, state.ancestor, m, n)
+        selection = resampled(key_resample, points.x, log_weights, state.ancestor, m, n)
         rows = selection.rows
         i = state.i + 1
         # The first round has also evaluated its particles where they began.
-        rounds = noted(
-            state.rounds, state.i, num_grad_evals=cost + (state.i == 0), **of_moves(moved)
+        rounds = rounds_with(
+            state.rounds, state.i, num_grad_evals=cost + (state.i == 0), **moved.figures()
         )
         return state._replace(
             i=i,
@@ -196,7 +198,7 @@ class TemperedSMC(ParticleSampler):
             log_evidence=state.log_evidence + selection.log_increment,
             relative_variance=state.relative_variance + selection.variance,
             is_done=state.rung == 1,
-            rounds=noted(rounds, i, rung=power, **of_weights(selection)),
+            rounds=rounds_with(rounds, i, rung=power, **selection.figures()),
             rng_key=rng_key,
         )
 
@@ -209,4 +211,4 @@ class TemperedSMC(ParticleSampler):
                 energy=point.energy - increment * value, grad=point.grad - increment * grad
             )
 
-        return mapped(at_power, points, self._batch_size)
+        return map_rows(at_power, points, self._batch_size)

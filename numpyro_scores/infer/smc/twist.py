@@ -41,7 +41,7 @@ from numpyro.distributions.distribution import ExpandedDistribution, Independent
 from numpyro.ops.provenance import eval_provenance
 
 from numpyro_scores.handlers import is_likelihood, noise_conditional_prior
-from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.model import FlatModel
 
 LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
 LARGEST_DENSE = 64  # numbers with a full covariance
@@ -69,7 +69,7 @@ class DiffusionTwist:
     :param model: the model, with its arguments.
     """
 
-    def __init__(self, model: ParticleModel):
+    def __init__(self, model: FlatModel):
         self._model = model
 
     def levels(self, x: Array, sigma: Any = None) -> Array:

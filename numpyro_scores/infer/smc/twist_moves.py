@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 
-from numpyro_scores.infer.langevin.adjusted import Point, accept_or_stay
+from numpyro_scores.infer.adaptation import accept_or_stay
+from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import others_alone
-from numpyro_scores.infer.smc.particle_model import ParticleModel
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 
 
@@ -33,7 +34,7 @@ class Twisted(NamedTuple):
 
 
 def twisted(
-    key: Array, x: Array, model: ParticleModel, sigma: Array, scale: Array, num_moves: int
+    key: Array, x: Array, model: FlatModel, sigma: Array, scale: Array, num_moves: int
 ) -> Twisted:
     r"""
     A particle :math:`(x_\sigma, \theta)` at a noise level, after Metropolis steps of :math:`\theta`

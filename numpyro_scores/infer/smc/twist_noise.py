@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.twist import DiffusionTwist, with_noise
 
 
@@ -18,7 +18,7 @@ def informed_noise(
     key: Array,
     x: Array,
     slope: Array,
-    model: ParticleModel,
+    model: FlatModel,
     sigma: Array,
     churned: Array,
     new_sigma: Array,

@@ -14,29 +14,29 @@ from jax import Array, lax, random
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.handlers import transformed_prior
+from numpyro_scores.infer.adaptation import corrected_step_size
 from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
-from numpyro_scores.infer.guards import check_independent_priors
+from numpyro_scores.infer.guards import check_independent_priors, sites_at
+from numpyro_scores.infer.langevin import mala
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.moves import (
-    ADAPTATION_RATE,
     first_step_size,
     fisher_root,
     points_at,
 )
-from numpyro_scores.infer.smc.particle_model import ParticleModel
 from numpyro_scores.infer.smc.population import (
     MAX_ROUNDS,
     Population,
     no_rounds,
-    noted,
-    of_moves,
-    of_weights,
+    rounds_with,
 )
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_moves import Twisted, twisted
 from numpyro_scores.infer.smc.twist_noise import informed_noise
-from numpyro_scores.infer.smc.weights import selected
-from numpyro_scores.infer.trees import mapped, take
+from numpyro_scores.infer.smc.weights import resampled
+from numpyro_scores.infer.trees import map_rows, take
 
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
@@ -106,6 +106,7 @@ class TwistedDiffusionSampler(ParticleSampler):
     ):
         super().__init__(
             model,
+            mala.step,
             num_particles=num_particles,
             num_steps=num_steps,
             dense_mass=dense_mass,
@@ -136,6 +137,18 @@ class TwistedDiffusionSampler(ParticleSampler):
         self._run(rng_key, args, kwargs, {})
 
     def _check_sites(self, sites, values, args, kwargs):
+        traced = sites_at(self.model, args, kwargs, values)
+        hidden = [
+            name
+            for name in values
+            if name not in sites.processes and transformed_prior(traced[name]["fn"]) is not None
+        ]
+        if hidden:
+            raise ValueError(
+                f"TwistedDiffusionSampler adds noise to a prior itself, but {hidden} are of a "
+                "TransformedDistribution of one. Sample the prior and transform its value, or use "
+                "AnnealedLangevin or TemperedSMC."
+            )
         if not sites.processes:
             raise ValueError(
                 f"TwistedDiffusionSampler follows a noise-conditional prior, but the latent sites "
@@ -164,7 +177,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         key_draws, key_resample, rng_key = random.split(key, 3)
         n = self._num_particles
         # The priors clip this level to the largest of their process, where a draw is mere noise.
-        x = jax.vmap(lambda key: model.noisy_draw(key, LARGEST_LEVEL))(random.split(key_draws, n))
+        x = jax.vmap(lambda key: model.draw(key, {}, LARGEST_LEVEL))(random.split(key_draws, n))
         sigma = jnp.asarray(self._levels[0], x.dtype)
         # No moves yet, the sites beside being exact draws: the key stays unused.
         points = self._twisted(key_draws, x, model, sigma, jnp.zeros_like(x[0]), 0).point
@@ -189,7 +202,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         self,
         key: Array,
         x: Array,
-        model: ParticleModel,
+        model: FlatModel,
         sigma: Array,
         scale: Array,
         num_moves: int = NUM_MOVES,
@@ -199,13 +212,13 @@ class TwistedDiffusionSampler(ParticleSampler):
         def one(particle):
             return twisted(*particle, model, sigma, scale, num_moves)
 
-        return mapped(one, (random.split(key, len(x)), x), self._batch_size)
+        return map_rows(one, (random.split(key, len(x)), x), self._batch_size)
 
     def _resampled(self, key, state, log_weights, num_scores) -> Population:
         """The state after a round that ends with these weights."""
         n = self._num_particles
-        selection = selected(key, state.points.x, log_weights, state.ancestor, n, n)
-        figures = {"rung": state.rung, "num_grad_evals": num_scores, **of_weights(selection)}
+        selection = resampled(key, state.points.x, log_weights, state.ancestor, n, n)
+        figures = {"rung": state.rung, "num_grad_evals": num_scores, **selection.figures()}
         return state._replace(
             i=state.i + 1,
             points=take(state.points, selection.rows),
@@ -213,7 +226,7 @@ class TwistedDiffusionSampler(ParticleSampler):
             ancestor=state.ancestor[selection.rows],
             log_evidence=state.log_evidence + selection.log_increment,
             relative_variance=state.relative_variance + selection.variance,
-            rounds=noted(state.rounds, state.i, **figures),
+            rounds=rounds_with(state.rounds, state.i, **figures),
         )
 
     def _round(self, state, model):
@@ -223,38 +236,37 @@ class TwistedDiffusionSampler(ParticleSampler):
             lambda: self._level(state, model),
         )
 
-    def _level(self, state: Population, model: ParticleModel) -> Population:
+    def _level(self, state: Population, model: FlatModel) -> Population:
         """From one noise level to the next."""
         key_noise, key_moves, key_resample, rng_key = random.split(state.rng_key, 4)
         twist, x = DiffusionTwist(model), state.points.x
         levels = jnp.asarray(self._levels, x.dtype)
         sigma, new_sigma = state.rung, levels[state.i]
         churned = sigma * (sigma / new_sigma) ** self._churn  # within the levels of each prior
-        risen, log_ratio = mapped(
+        risen, log_ratio = map_rows(
             lambda particle: informed_noise(*particle, model, sigma, churned, new_sigma),
             (random.split(key_noise, len(x)), x, -state.points.grad),
             self._batch_size,
         )
-        x = mapped(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
+        x = map_rows(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
         scale = state.step_size * fisher_root(state.points.grad, dense=False)
         particles = self._twisted(key_moves, x, model, new_sigma, scale)
         log_weights = log_ratio + state.points.energy + particles.log_twist
         accept_prob = jnp.mean(particles.accept_prob)
-        change = ADAPTATION_RATE * (accept_prob - MOVES_ACCEPT_PROB)
         state = state._replace(
             points=particles.point,
             log_likelihood=-particles.point.energy,
             rung=new_sigma,
-            step_size=state.step_size * jnp.exp(change),
+            step_size=corrected_step_size(state.step_size, accept_prob, MOVES_ACCEPT_PROB),
             rng_key=rng_key,
         )
         return self._resampled(key_resample, state, log_weights, _num_scores(twist, x[0]))
 
-    def _last_round(self, state: Population, model: ParticleModel) -> Population:
+    def _last_round(self, state: Population, model: FlatModel) -> Population:
         """Moves: at the last level the twist was the likelihood."""
         key_moves, rng_key = random.split(state.rng_key)
         x = state.points.x
-        target = model.tempered(1.0, x[0], self._kernel._segment_integral)
+        target = model.tempered(1.0, x[0], self._move.rule)
         points = points_at(x, target, self._batch_size)
         precision = self._move.prior_precision(points, 1.0, model)
         moved, cost = self._move(key_moves, points, model, 1.0, first_step_size(x), precision)
@@ -263,10 +275,10 @@ class TwistedDiffusionSampler(ParticleSampler):
         return state._replace(
             i=state.i + 1,
             points=moved.points._replace(force=None),  # the other branch has none
-            log_likelihood=mapped(model.log_likelihood, x, self._batch_size),
+            log_likelihood=map_rows(model.log_likelihood, x, self._batch_size),
             step_size=moved.step_size,
             is_done=jnp.array(True),
-            rounds=noted(state.rounds, state.i, **figures, **of_moves(moved)),
+            rounds=rounds_with(state.rounds, state.i, **figures, **moved.figures()),
             rng_key=rng_key,
         )
 

@@ -94,8 +94,12 @@ class Selection(NamedTuple):
     ess: Array
     variance: Array
 
+    def figures(self) -> dict[str, Array]:
+        """What is kept of it in `Rounds`."""
+        return {"ess": self.ess, "log_increment": self.log_increment}
 
-def selected(
+
+def resampled(
     key: Array, x: Array, log_weights: Array, ancestor: Array, num_ancestors: int, num: int
 ) -> Selection:
     r"""

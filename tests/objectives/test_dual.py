@@ -12,11 +12,11 @@ import numpy as np
 import optax
 import pytest
 from jax import random
+from objectives.four_points import DIRECTIONS, POINTS, PROCESS, expectation, log_density
 
 from numpyro_scores import DiffusionPrior, fit
 from numpyro_scores.objectives import DenoisingScoreMatching, DualScoreMatching, KarrasWeight
 from numpyro_scores.processes import VarianceExploding
-from tests.objectives.test_denoising import DIRECTIONS, POINTS, PROCESS, expectation, log_density
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

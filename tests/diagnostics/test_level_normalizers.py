@@ -34,7 +34,7 @@ def test_it_finds_the_normaliser_of_a_mixture_at_every_level():
     prior = DiffusionPrior(energy, PROCESS, 3)
     found = level_normalizers(prior, random.key(0), num_levels=40, num_particles=200, num_moves=1)
     assert found.sigma.shape == (40,)
-    np.testing.assert_allclose(found.sigma[[0, -1]], [20.0, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(found.sigma)[[0, -1]], [20.0, 0.1], rtol=1e-5)
     exact = -offset(found.sigma)
     for value, error in [
         (found.log_normalizer, found.standard_error),

@@ -281,8 +281,9 @@ class DiffusionPrior(PointwiseDistribution):
         return level
 
     def _log_density(self, x: Array) -> Array:
-        if self.has_energy:
-            value = -self.energy(x, jax.lax.convert_element_type(self.sigma, x.dtype))
+        energy = self.energy
+        if energy is not None and self.has_energy:
+            value = -energy(x, jax.lax.convert_element_type(self.sigma, x.dtype))
             return value if self.log_normalizer is None else value - self.log_normalizer
         value = partial(log_density_by, self.log_density, self.process.sigma_max)
         return density_with_score(value, score_by, (self.denoiser, self.sigma), x)

@@ -103,7 +103,7 @@ def mixture(num_steps: int, seed: int) -> None:
     )
     print(f"five modes in 8-d, seed {seed}: training {seconds:.0f} s and {seconds_denoiser:.0f} s")
     priors = [ns.DiffusionPrior(f, process, dim) for f in (energy, denoiser)]
-    found = level_normalizers(priors[0], random.key(seed))
+    found = level_normalizers(priors[0], random.key(seed), num_levels=60, num_particles=64)
     print(found)
     x, modes = draws(20_000)
     for sigma in (0.05, 0.5, 5.0):
@@ -267,7 +267,7 @@ def digits(num_steps: int, seed: int) -> None:
         f"{difference.std():.1f} nats"
     )
     cost_of_values(modules["energy"], modules["denoiser"], process, pictures[:1_000])
-    print(level_normalizers(prior, random.key(seed), num_levels=150))
+    print(level_normalizers(prior, random.key(seed), num_particles=64))
 
 
 def main():

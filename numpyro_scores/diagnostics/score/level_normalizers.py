@@ -76,8 +76,8 @@ def level_normalizers(
     key: Array,
     *,
     num_levels: int = 100,
-    num_particles: int = 256,
-    num_moves: int = 4,
+    num_particles: int = 128,
+    num_moves: int = 2,
 ) -> LevelNormalizers:
     r"""
     :math:`\log Z(\sigma) = \log \int e^{-U(x, \sigma)} dx` of the energy of a prior at every noise

@@ -34,7 +34,8 @@ class LevelNormalizers(NamedTuple):
 
     - **sigma** - the noise levels, from large to small.
     - **log_normalizer** - :math:`\log Z`, by the run with more moves.
-    - **standard_error** - of that, from the spread of independent populations.
+    - **standard_error** - of that, from the spread of four populations: itself known to a factor
+      of two.
     - **fewer_moves** - :math:`\log Z` by the run with a quarter of the moves.
     - **fewer_moves_error** - of that.
     - **accept_prob** - mean acceptance probability of the moves.

@@ -21,6 +21,7 @@ from numpyro_scores.infer.guards import check_independent_priors, sites_at
 from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.driver import ParticleSampler
+from numpyro_scores.infer.smc.level_moves import LevelMoves
 from numpyro_scores.infer.smc.moves import (
     first_step_size,
     fisher_root,
@@ -64,7 +65,9 @@ class TwistedDiffusionSampler(ParticleSampler):
     diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional sampling in
     diffusion models"). Then all other sites :math:`\theta`, a noise scale for example, make three
     Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)` as it is
-    and share one evaluation of the denoiser. At the end steps of MALA leave the posterior as it is.
+    and share one evaluation of the denoiser. Where every noise-conditional prior is made of an
+    energy, :math:`p_{\sigma_k}` is known, and steps of MALA of `x` and :math:`\theta` together
+    leave :math:`\pi_k` as it is. At the end such steps leave the posterior as it is.
 
     Exact as the numbers of particles and of levels grow.
 
@@ -77,6 +80,7 @@ class TwistedDiffusionSampler(ParticleSampler):
     :param churn: :math:`c`, how far the noise rises at each level, over how far it falls in all.
         At 1 the path is that of the reverse diffusion; with few levels less noise is better.
     :param num_steps: number of steps of MALA at the end.
+    :param num_level_steps: the same at each level, where the priors are made of energies; or 0.
     :param dense_mass: as of :class:`~numpyro_scores.TemperedSMC`, and so all that follow.
     :raises ValueError: if an argument is out of its range, or at `run` if the model has no
         noise-conditional prior, or one that depends on another latent site or another on it.
@@ -98,6 +102,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         num_levels: int = 24,
         churn: float = 0.5,
         num_steps: int = 10,
+        num_level_steps: int = 2,
         dense_mass: bool | None = None,
         target_accept_prob: float = 0.574,
         segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=5),
@@ -119,6 +124,9 @@ class TwistedDiffusionSampler(ParticleSampler):
         if not 2 <= num_levels < MAX_ROUNDS:
             raise ValueError(f"num_levels must be from 2 to {MAX_ROUNDS - 1}, got {num_levels}.")
         check_positive("churn", churn)
+        if num_level_steps != 0:
+            check_count("num_level_steps", num_level_steps)
+        self._move_at_level = LevelMoves(self._kernel, num_level_steps, self._batch_size)
         self._num_levels = num_levels
         self._churn = churn
         self._levels: np.ndarray = np.zeros(num_levels)
@@ -260,7 +268,8 @@ class TwistedDiffusionSampler(ParticleSampler):
             step_size=corrected_step_size(state.step_size, accept_prob, MOVES_ACCEPT_PROB),
             rng_key=rng_key,
         )
-        return self._resampled(key_resample, state, log_weights, _num_scores(twist, x[0]))
+        state = self._resampled(key_resample, state, log_weights, _num_scores(twist, x[0]))
+        return self._move_at_level(random.fold_in(key_moves, 1), state, model)
 
     def _last_round(self, state: Population, model: FlatModel) -> Population:
         """Moves: at the last level the twist was the likelihood."""

@@ -1,0 +1,111 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Moves of particles at a noise level whose density is known, by the energy of the prior."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+
+from numpyro_scores.handlers import noise_conditional_prior, noise_level
+from numpyro_scores.infer.langevin.mala import MALA
+from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores.infer.parts import others_alone, parts, wrapped
+from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
+from numpyro_scores.infer.smc.particle_model import ParticleModel
+from numpyro_scores.infer.smc.population import Population, noted, of_moves
+from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.smc.twist_moves import twisted
+from numpyro_scores.infer.trees import mapped
+
+
+def has_energies(model: ParticleModel, x: Array) -> bool:
+    """Whether every noise-conditional prior of a model is made of an energy."""
+    priors = [noise_conditional_prior(site["fn"]) for site in model.sites(x).values()]
+    return all(getattr(prior, "has_energy", False) for prior in priors if prior is not None)
+
+
+class LevelTarget(NamedTuple):
+    r"""
+    :math:`p_\sigma(x)\, p(\theta)\, g_\sigma(x, \theta)`, the posterior at a noise level, with the
+    face of a :class:`~numpyro_scores.infer.langevin.segments.Target`. The gradient leaves out how
+    the covariance of the twist varies with the point; a Metropolis test makes up for that.
+
+    - **model** - whose noise-conditional priors are of energies.
+    - **sigma** - the noise level.
+    """
+
+    model: ParticleModel
+    sigma: Array
+
+    def at(self, x: Array, integral: Array) -> Point:
+        """The point at `x`."""
+        priors = wrapped(parts, self.model.model, likelihood=0, others=0, jacobians=0)
+        noisy = self.model.potential(wrapped(noise_level, priors, sigma=self.sigma))
+        others = self.model.potential(others_alone(self.model.model))
+        energy, grad = jax.value_and_grad(noisy)(x)
+        twist = self.twist(x)
+        # The gradient of the twist has that of the other sites' density, and its value has not.
+        energy += others(x) + twist.energy
+        return Point(x, energy, grad + twist.grad, integral)
+
+    def twist(self, x: Array) -> Point:
+        """The point at `x` with the log twist alone, as particles go from level to level."""
+        unmoved = jnp.zeros_like(x)
+        return twisted(random.key(0), x, self.model, self.sigma, unmoved, num_moves=0).point
+
+    def rise(self, start: Point, end: Point) -> tuple[Array, Array]:
+        """There is no part that is known by its score alone."""
+        zero = jnp.zeros_like(start.energy)
+        return zero, zero
+
+    def is_known(self, error: Array) -> Array:
+        return jnp.ones_like(error, bool)
+
+
+class LevelMoves(NamedTuple):
+    """
+    - **kernel** - with the settings of a step.
+    - **num_steps** - number of steps at a level.
+    - **batch_size** - how many particles the model sees at once.
+    """
+
+    kernel: MALA
+    num_steps: int
+    batch_size: int
+
+    def __call__(self, key: Array, state: Population, model: ParticleModel) -> Population:
+        """
+        The particles after steps that leave the posterior at their noise level as it is; where the
+        density of a prior is not known there, as they are.
+
+        :param state: particles of equal weight, with their twists.
+        """
+        x, sigma = state.points.x, state.rung
+        if not (self.num_steps and has_energies(model, x[0])):
+            return state
+        target = LevelTarget(model, sigma)
+        points = mapped(lambda x: target.at(x, jnp.zeros((), x.dtype)), x, self.batch_size)
+        root = fisher_root(points.grad, dense=False)
+        move: Callable = self.kernel._move
+        moved = move_particles(
+            key,
+            points,
+            lambda key, point, h: move(key, point, target, h, root),
+            step_size=first_step_size(x),
+            num_steps=self.num_steps,
+            target_accept_prob=self.kernel._target_accept_prob,
+            batch_size=self.batch_size,
+        )
+        points = mapped(target.twist, moved.points.x, self.batch_size)
+        i = state.i - 1
+        products = 3 + DiffusionTwist(model).num_products(x[0])
+        spent = state.rounds.num_grad_evals[i] + (self.num_steps + 2) * products
+        return state._replace(
+            points=points,
+            log_likelihood=-points.energy,
+            rounds=noted(state.rounds, i, **of_moves(moved), num_grad_evals=spent),
+        )

@@ -246,3 +246,19 @@ def test_the_weights_of_a_closure_are_let_go():
     gc.collect()
     assert [w() is not None for w in weights] == [False] * 4 + [True]
     assert _compile._program.cache_info().currsize == kept
+
+
+def test_a_function_that_holds_weights_is_let_go():
+    weights = []
+    for _ in range(3):
+        weight = jnp.ones(1)
+        weights.append(weakref.ref(weight))
+        ns.ScoreDistribution(functools.partial(lambda w, x: w - x, weight), 1).log_prob(jnp.ones(1))
+        ns.ScoreDistribution(closed_over_array(weight), 1).log_prob(jnp.ones(1))
+        del weight
+    gc.collect()
+    assert [w() is None for w in weights] == [True] * 3
+
+
+def closed_over_array(weight):
+    return lambda x: weight - x

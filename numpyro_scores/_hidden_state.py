@@ -228,7 +228,10 @@ def _lasting_parts(treedef: jax.tree_util.PyTreeDef) -> tuple:
 
 def _holds_nothing(part: Any) -> bool:
     if isinstance(part, types.FunctionType):
-        return not (part.__closure__ or part.__defaults__ or part.__kwdefaults__)
+        defaults = (
+            None if _is_library(part.__module__) else part.__defaults__ or part.__kwdefaults__
+        )
+        return not (part.__closure__ or defaults)
     return _is_value(part) and _is_library(type(part).__module__)
 
 

@@ -4,6 +4,7 @@
 """Energies, scores and denoisers are *any callable*: what they return, and a distribution's."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
@@ -17,6 +18,7 @@ __all__ = ["CallablePytree", "as_pytree", "name_of", "unwrapped"]
 Energy: TypeAlias = Callable[[Array], Array]
 Score: TypeAlias = Callable[[Array], Array]
 Denoiser: TypeAlias = Callable[[Array, Any], Array]
+NoiseEnergy: TypeAlias = Callable[[Array, Any], Array]
 
 
 def is_density(f: Any) -> bool:
@@ -64,7 +66,51 @@ def _score_of_distribution(distribution: Any, x: Array) -> Score:
     return score if callable(score) else jax.grad(distribution.log_prob)
 
 
-def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> None:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class DenoiserOfEnergy:
+    r"""
+    The denoiser :math:`D(x, \sigma) = x - \sigma^2 \nabla_x U(x, \sigma)` of an energy of every
+    noise level, :math:`U(x, \sigma) = -\log p_\sigma(x)`.
+
+    :param energy: `energy(x, sigma) -> ()` of one unbatched point.
+    """
+
+    energy: Any
+
+    @property
+    def sigma_data(self) -> Any:
+        """The standard deviation of the data that the energy was made for, or None."""
+        return getattr(self.energy, "sigma_data", None)
+
+    def __call__(self, x: Array, sigma: Any, *args: Any, **kwargs: Any) -> Array:
+        force = jax.grad(self.energy)(x, sigma, *args, **kwargs)
+        return x - jax.lax.convert_element_type(sigma, force.dtype) ** 2 * force
+
+
+def as_denoiser(name: str, f: Any, x: Array, sigma: Any) -> Denoiser:
+    r"""
+    The denoiser that a function of a point and its noise level is or has, told by the shape of
+    `f(x, sigma)`: that of `x` is the denoiser itself, `()` an energy :math:`U`, whose denoiser is
+    :math:`x - \sigma^2 \nabla U`.
+
+    :param x: a point, only its shape and dtype matter.
+    :raises ValueError: if `f(x, sigma)` has another shape.
+    """
+    if getattr(_output_shape(name, f, x, sigma), "shape", None) == ():
+        return DenoiserOfEnergy(f)
+    check_field(name, f, x, sigma, otherwise=" Or to shape (): then it is an energy.")
+    return f
+
+
+def energy_of(denoiser: Any) -> Any:
+    """The energy that a denoiser is of, or None."""
+    return denoiser.energy if isinstance(denoiser, DenoiserOfEnergy) else None
+
+
+def check_field(
+    name: str, f: Callable[..., Array], x: Array, *args: Array, otherwise: str = ""
+) -> None:
     """Raise unless the vector field `f(x, *args)` has the shape of `x` (nothing is computed)."""
     found = _output_shape(name, f, x, *args)
     if not isinstance(found, jax.ShapeDtypeStruct):
@@ -75,7 +121,7 @@ def check_field(name: str, f: Callable[..., Array], x: Array, *args: Array) -> N
     if found.shape != jnp.shape(x):
         raise ValueError(
             f"{name} must map one point to the same shape: it got shape {jnp.shape(x)} and "
-            f"returned shape {found.shape}."
+            f"returned shape {found.shape}.{otherwise}"
         )
 
 

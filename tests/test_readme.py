@@ -28,6 +28,7 @@ SLOW = {
     "diagnosis.md",
     "extending.md",
     "first_energy.md",
+    "noise_energies.md",
     "objectives.md",
     "smc.md",
     "training.md",

@@ -47,6 +47,10 @@ from numpyro_scores.diagnostics.score.kernel_stein import (
     KernelSteinDiscrepancy,
     kernel_stein_discrepancy,
 )
+from numpyro_scores.diagnostics.score.level_normalizers import (
+    LevelNormalizers,
+    level_normalizers,
+)
 from numpyro_scores.diagnostics.score.noise_levels import ScoreByLevel, score_by_level
 from numpyro_scores.diagnostics.score.stein_thinning import SteinThinning, stein_thinning
 from numpyro_scores.diagnostics.two_sample.classifier_test import (
@@ -83,6 +87,7 @@ __all__ = [
     "InceptionScore",
     "KernelDensity",
     "KernelSteinDiscrepancy",
+    "LevelNormalizers",
     "Line",
     "LogisticRegression",
     "MMDTest",
@@ -112,6 +117,7 @@ __all__ = [
     "kernel_density_log_likelihood",
     "kernel_distance",
     "kernel_stein_discrepancy",
+    "level_normalizers",
     "linear_mmd_test",
     "log_mean_weight",
     "mean_test",

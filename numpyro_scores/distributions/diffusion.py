@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""A prior that is known by a denoiser at every noise level: a diffusion model."""
+"""A prior that is known at every noise level, by a denoiser or by an energy: a diffusion model."""
 
 import copy
 import math
@@ -16,15 +16,29 @@ import numpy as np
 from jax import Array, random
 from jax.typing import ArrayLike
 
-from numpyro_scores._callables import Denoiser, as_pytree, check_field
+from numpyro_scores._callables import (
+    Denoiser,
+    NoiseEnergy,
+    as_denoiser,
+    as_pytree,
+    energy_of,
+)
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import check_count, check_key, check_positive, is_concrete
+from numpyro_scores._validation import check_key, check_positive, is_concrete
 from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
 from numpyro_scores.densities.noise_path import NoisePathIntegral, default_trace, mean_at_sigma_max
 from numpyro_scores.densities.traces import HutchinsonTrace
 from numpyro_scores.densities.with_score import density_with_score
 from numpyro_scores.distributions._base import PointwiseDistribution
+from numpyro_scores.distributions._diffusion_rules import (
+    checked_normalizer,
+    checked_rule,
+    checked_sampler,
+    log_density_by,
+    score_by,
+)
+from numpyro_scores.distributions._mapped import check_batch_size, map_with_keys
 from numpyro_scores.processes import TimedProcess
 from numpyro_scores.processes._base import check_process
 from numpyro_scores.samplers import Multistep, PriorSampler
@@ -43,54 +57,91 @@ class LogLikelihood(NamedTuple):
 class DiffusionPrior(PointwiseDistribution):
     r"""
     The density :math:`p_\sigma = p * N(0, \sigma^2 I)` of data with noise, for every noise level
-    :math:`\sigma` of a process, from one denoiser :math:`D(x, \sigma) = E[x_0 \mid x_0 + \sigma z
-    = x]`. Its score is :math:`(D(x, \sigma) - x) / \sigma^2` (Tweedie's formula; Robbins 1956).
+    :math:`\sigma` of a process, from one function of a point and its noise level:
+
+    * a denoiser :math:`D(x, \sigma) = E[x_0 \mid x_0 + \sigma z = x]`, told by its output of the
+      shape of `x`. The score is :math:`(D(x, \sigma) - x) / \sigma^2` (Tweedie's formula; Robbins
+      1956); `log_prob` is **normalised**, its value comes from an integral, `log_density`, of many
+      evaluations, and its gradient is the score;
+    * an energy :math:`U(x, \sigma) = -\log p_\sigma(x)`, told by its output of shape `()`.
+      `log_prob` is :math:`-U`, **one evaluation**, and its exact gradient the score; the denoiser
+      is :math:`x - \sigma^2 \nabla U`. It is normalised as far as the energy is, which nobody
+      knows of a learned one: it counts as known up to a constant, unless `log_normalizer` is given.
 
     As a distribution it is the density at `sigma`, by default the smallest level of the process,
     where the noise does not matter; `prior.at(sigma)` is that of another level.
 
-    `log_prob` is **normalised**; its value comes from `log_density` and its gradient is the score.
-
-    :param denoiser: `denoiser(x, sigma) -> x.shape` for one unbatched point: a plain function or
-        any callable pytree, such as a Flax module.
-    :param process: the noise process that the denoiser was trained for.
+    :param denoiser: `denoiser(x, sigma) -> x.shape`, or `energy(x, sigma) -> ()`, for one unbatched
+        point: a plain function or any callable pytree, such as a Flax module.
+    :param process: the noise process that it was trained for.
     :param event_shape: shape of one point.
-    :param log_density: how `log_prob` finds its value: :class:`~numpyro_scores.NoisePathIntegral`
-        (a batch of noise levels, right everywhere if the denoiser is) or
+    :param log_density: how `log_prob` finds its value: :class:`~numpyro_scores.NoisePathIntegral`,
+        the default of a denoiser (a batch of noise levels, right everywhere if the denoiser is), or
         :class:`~numpyro_scores.ProbabilityFlow` (step by step, through points that the network was
-        trained on).
+        trained on). None for an energy, unless its density is to be that of an integral, too.
     :param sigma: the noise level of this density, clipped to the levels of the process.
     :param sampler: how :meth:`sample` draws; by default along the probability flow, with 40
         evaluations of the denoiser.
-    :raises ValueError: if the denoiser does not map a point to its own shape.
+    :param log_normalizer: :math:`\log Z` of an energy, subtracted from :math:`-U`: a number, that
+        of all levels, or a callable pytree `log_normalizer(sigma) -> ()`, such as what
+        :func:`~numpyro_scores.diagnostics.level_normalizers` returns.
+    :raises ValueError: if the function maps a point neither to its own shape nor to a number, or
+        `log_normalizer` is given and the density is that of an integral.
     :raises TypeError: if `process`, `log_density` or `sampler` is none.
     """
 
-    pytree_data_fields = ("denoiser", "sigma")
+    pytree_data_fields = ("denoiser", "sigma", "_log_normalizer")
     pytree_aux_fields = ("process", "log_density", "sampler")
-    untrained_fields = ("sigma",)
+    untrained_fields = ("sigma", "_log_normalizer")
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Denoiser | NoiseEnergy,
         process: TimedProcess,
         event_shape: Sequence[int] | int,
         *,
-        log_density: NoisePathIntegral
-        | ProbabilityFlow
-        | AdaptiveProbabilityFlow = NoisePathIntegral(),
+        log_density: NoisePathIntegral | ProbabilityFlow | AdaptiveProbabilityFlow | None = None,
         sigma: Any = None,
         sampler: PriorSampler = Multistep(),
+        log_normalizer: Any = None,
         validate_args: bool | None = None,
     ):
-        self.denoiser = as_pytree("denoiser", denoiser)
+        function = as_pytree("denoiser", denoiser)
         check_process(process)
         self.process = process
-        self.log_density = _checked_rule("log_density", log_density)
-        self.sampler = _checked_sampler(sampler)
+        self.sampler = checked_sampler(sampler)
         super().__init__(event_shape, validate_args=validate_args)
         self.sigma = self._within_process(process.sigma_min if sigma is None else sigma)
-        check_field("denoiser", self.denoiser, jnp.zeros(self.event_shape), self.sigma)
+        point = jnp.zeros(self.event_shape)
+        self.denoiser = as_denoiser("denoiser", function, point, self.sigma)
+        if log_density is not None:
+            log_density = checked_rule("log_density", log_density)
+        elif self.energy is None:
+            log_density = NoisePathIntegral()
+        self.log_density = log_density
+        self._log_normalizer = checked_normalizer(log_normalizer, self.has_energy, self.sigma)
+
+    @property
+    def energy(self) -> NoiseEnergy | None:
+        """The energy that this prior was made of, or None."""
+        return energy_of(self.denoiser)
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether `log_prob` is an energy: one evaluation, of which the score is the gradient."""
+        return self.energy is not None and self.log_density is None
+
+    @property
+    def log_normalizer(self) -> Any:
+        """
+        :math:`\\log Z` of the energy at this noise level, or None where nobody knows it. A density
+        that an integral makes, which is normalised, has no such attribute.
+        """
+        if not self.has_energy:
+            raise AttributeError(f"{type(self).__name__} of a denoiser is normalised.")
+        if callable(self._log_normalizer):
+            return self._log_normalizer(self.sigma)
+        return self._log_normalizer
 
     def at(self, sigma: Any) -> "DiffusionPrior":
         """The density at another noise level, clipped to those of the process."""
@@ -114,14 +165,14 @@ class DiffusionPrior(PointwiseDistribution):
 
     def score(self, x: Array, sigma: Any = None) -> Array:
         """
-        :math:`\\nabla \\log p_\\sigma(x) = (D(x, \\sigma) - x) / \\sigma^2`; arguments as of
-        :meth:`denoise`.
+        :math:`\\nabla \\log p_\\sigma(x) = (D(x, \\sigma) - x) / \\sigma^2`, of an energy
+        :math:`-\\nabla U`; arguments as of :meth:`denoise`.
         """
         x = self._checked("score", x)
         return self._of_points(DiffusionPrior._score_at, x, self._level(sigma))
 
     def _score_at(self, x: Array, sigma: Any) -> Array:
-        return _score((self.denoiser, sigma), x)
+        return score_by((self.denoiser, sigma), x)
 
     def sample(
         self,
@@ -143,8 +194,8 @@ class DiffusionPrior(PointwiseDistribution):
         :param batch_size: how many draws are made at a time; all unless given, in memory for them.
         """
         key = check_key("DiffusionPrior.sample", key)
-        _check_batch_size(batch_size)
-        sampler = self.sampler if sampler is None else _checked_sampler(sampler)
+        check_batch_size(batch_size)
+        sampler = self.sampler if sampler is None else checked_sampler(sampler)
         at_sigma_max = is_concrete(self.sigma) and bool(self.sigma >= self.process.sigma_max)
         return compiled(
             DiffusionPrior._draws,
@@ -170,7 +221,7 @@ class DiffusionPrior(PointwiseDistribution):
         def reverse(x, key):
             return sampler(self.denoiser, self.process, x, self.sigma, key=key)
 
-        return _map_with_keys(reverse, start, key_steps, sample_shape, batch_size)
+        return map_with_keys(reverse, start, key_steps, sample_shape, batch_size)
 
     def log_likelihood(
         self,
@@ -181,7 +232,8 @@ class DiffusionPrior(PointwiseDistribution):
         batch_size: int | None = None,
     ) -> LogLikelihood:
         r"""
-        The log density along the probability flow, the number that papers report. The bits are of
+        The log density along the probability flow, the number that papers report; of an energy, too
+        (its own value is `log_prob`, and that of a learned one another number). The bits are of
         the data as the prior has them: where pixels were divided by `a`, those of the pixels
         themselves are :math:`\log_2 a` more.
 
@@ -194,10 +246,10 @@ class DiffusionPrior(PointwiseDistribution):
         :return: nats and bits per dimension, each of shape `batch_shape`.
         """
         x = self._checked("log_likelihood", x)
-        flow = _checked_rule("flow", flow)
+        flow = checked_rule("flow", flow)
         if key is not None:
             key = check_key("DiffusionPrior.log_likelihood", key)
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         found = compiled(DiffusionPrior._nats, self, x, key, flow=flow, batch_size=batch_size)
         return LogLikelihood(found, -found / (math.prod(self.event_shape) * math.log(2)))
 
@@ -209,10 +261,10 @@ class DiffusionPrior(PointwiseDistribution):
             if key is not None and isinstance(trace, HutchinsonTrace):
                 seed: Any = random.bits(key)
                 rule = replace(flow, trace=replace(trace, seed=seed))
-            return _log_density(rule, self.process.sigma_max, (self.denoiser, self.sigma), x)
+            return log_density_by(rule, self.process.sigma_max, (self.denoiser, self.sigma), x)
 
         batch_shape = x.shape[: x.ndim - len(self.event_shape)]
-        return _map_with_keys(nats, x, key, batch_shape, batch_size)
+        return map_with_keys(nats, x, key, batch_shape, batch_size)
 
     def _level(self, sigma: Any) -> Any:
         if sigma is None:
@@ -229,56 +281,8 @@ class DiffusionPrior(PointwiseDistribution):
         return level
 
     def _log_density(self, x: Array) -> Array:
-        value = partial(_log_density, self.log_density, self.process.sigma_max)
-        return density_with_score(value, _score, (self.denoiser, self.sigma), x)
-
-
-def _map_with_keys(
-    f: Any, x: Array, key: Array | None, batch_shape: tuple[int, ...], batch_size: int | None
-) -> Array:
-    """`f(x, key)` of each point with a key of its own, all at once or so many at a time."""
-    if not batch_shape:
-        return f(x, key)
-    keys = None if key is None else random.split(key, batch_shape)
-    points, keys = jax.tree.map(
-        lambda a: a.reshape(math.prod(batch_shape), *a.shape[len(batch_shape) :]), (x, keys)
-    )
-    if batch_size is None:
-        found = jax.vmap(f, in_axes=(0, None if key is None else 0))(points, keys)
-    else:
-        found = jax.lax.map(lambda xs: f(*xs), (points, keys), batch_size=batch_size)
-    return found.reshape(*batch_shape, *found.shape[1:])
-
-
-def _check_batch_size(batch_size: Any) -> None:
-    if batch_size is not None:
-        check_count("batch_size", batch_size)
-
-
-def _checked_sampler(sampler: Any) -> PriorSampler:
-    if not isinstance(sampler, PriorSampler):
-        raise TypeError(
-            "sampler must be one of numpyro_scores.samplers, such as Heun(num_steps=18), got "
-            f"{sampler!r}."
-        )
-    return sampler
-
-
-def _checked_rule(name: str, rule: Any) -> Any:
-    if not isinstance(rule, NoisePathIntegral | ProbabilityFlow | AdaptiveProbabilityFlow):
-        raise TypeError(
-            f"{name} must be ProbabilityFlow(), AdaptiveProbabilityFlow() or NoisePathIntegral(), "
-            f"got {rule!r}."
-        )
-    return rule
-
-
-def _log_density(rule: Any, sigma_max: float, params: Any, x: Array) -> Array:
-    denoiser, sigma = params
-    return rule(denoiser, x, jax.lax.convert_element_type(sigma, x.dtype), sigma_max)
-
-
-def _score(params: Any, x: Array) -> Array:
-    denoiser, sigma = params
-    sigma = jax.lax.convert_element_type(sigma, x.dtype)
-    return (denoiser(x, sigma) - x) / sigma**2
+        if self.has_energy:
+            value = -self.energy(x, jax.lax.convert_element_type(self.sigma, x.dtype))
+            return value if self.log_normalizer is None else value - self.log_normalizer
+        value = partial(log_density_by, self.log_density, self.process.sigma_max)
+        return density_with_score(value, score_by, (self.denoiser, self.sigma), x)

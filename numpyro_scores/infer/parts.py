@@ -92,13 +92,14 @@ def is_unscaled(scale: Any) -> bool:
 
 class diffusion_by_score(Messenger):
     """
-    A :class:`~numpyro_scores.ScoreDistribution` in place of each latent `DiffusionPrior`: its
-    differences are then integrals of the score along a segment, of a few evaluations, and not
-    those of its `log_prob`, of hundreds.
+    A :class:`~numpyro_scores.ScoreDistribution` in place of each latent `DiffusionPrior` that is
+    not of an energy: its differences are then integrals of the score along a segment, of a few
+    evaluations, and not those of its `log_prob`, of hundreds.
     """
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if isinstance(latent_prior(msg), DiffusionPrior):
+        prior = latent_prior(msg)
+        if isinstance(prior, DiffusionPrior) and not prior.has_energy:
             msg["fn"] = with_base(msg["fn"], _by_score)
 
 

@@ -5,6 +5,7 @@
 
 from numpyro_scores.nn.denoisers import MLPDenoiser
 from numpyro_scores.nn.energies import ConvEnergy, MLPEnergy
+from numpyro_scores.nn.noise_energies import MLPNoiseEnergy, UNetNoiseEnergy
 from numpyro_scores.nn.preconditioning import Preconditioned
 from numpyro_scores.nn.readouts import inner_product, squared_error, squared_norm
 from numpyro_scores.nn.unet import UNetDenoiser
@@ -13,8 +14,10 @@ __all__ = [
     "ConvEnergy",
     "MLPDenoiser",
     "MLPEnergy",
+    "MLPNoiseEnergy",
     "Preconditioned",
     "UNetDenoiser",
+    "UNetNoiseEnergy",
     "inner_product",
     "squared_error",
     "squared_norm",

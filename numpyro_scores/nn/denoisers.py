@@ -45,24 +45,39 @@ class _Block(nnx.Module):
 
 
 class _ResidualMLP(nnx.Module):
-    """The network `F(x, c_noise)` of :class:`MLPDenoiser`."""
+    """
+    The network `F(x, c_noise)` of :class:`MLPDenoiser`: `size` numbers in, and as many out or
+    `num_outputs`.
+    """
 
-    def __init__(self, size: int, features: int, num_layers: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        size: int,
+        features: int,
+        num_layers: int,
+        rngs: nnx.Rngs,
+        *,
+        num_outputs: int | None = None,
+        # Zero, so that training starts from the best linear denoiser.
+        kernel_init: nnx.Initializer = nnx.initializers.zeros_init(),
+    ):
         self.embed = nnx.Linear(2 * NUM_FREQUENCIES, features, rngs=rngs)
         self.linear_in = nnx.Linear(size, features, rngs=rngs)
         self.blocks = nnx.List([_Block(features, rngs) for _ in range(num_layers)])
         self.norm = nnx.LayerNorm(features, rngs=rngs)
-        # Zero, so that training starts from the best linear denoiser.
-        self.linear_out = nnx.Linear(
-            features, size, kernel_init=nnx.initializers.zeros_init(), rngs=rngs
-        )
+        num_outputs = size if num_outputs is None else num_outputs
+        self.linear_out = nnx.Linear(features, num_outputs, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, x: Array, c_noise: Array) -> Array:
+        return self.outputs(x, c_noise).reshape(x.shape)
+
+    def outputs(self, x: Array, c_noise: Array) -> Array:
+        """Shape `(num_outputs,)`."""
         embedding = jax.nn.silu(self.embed(fourier_features(c_noise).astype(x.dtype)))
         h = self.linear_in(x.ravel())
         for block in self.blocks:
             h = block(h, embedding)
-        return self.linear_out(self.norm(h)).reshape(x.shape)
+        return self.linear_out(self.norm(h))
 
 
 class MLPDenoiser(nnx.Module):

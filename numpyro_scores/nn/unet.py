@@ -6,6 +6,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,10 @@ def doubled(h: Array, shape: tuple[int, ...]) -> Array:
 
 
 class _UNet(nnx.Module):
-    """The network `F(x, c_noise)` of :class:`UNetDenoiser`."""
+    """
+    The network `F(x, c_noise)` of :class:`UNetDenoiser`: pictures in, and out pictures of as many
+    channels or of `num_outputs`.
+    """
 
     def __init__(
         self,
@@ -113,6 +117,10 @@ class _UNet(nnx.Module):
         num_classes: int | None,
         label_dropout: float,
         rngs: nnx.Rngs,
+        *,
+        num_outputs: int | None = None,
+        # Zero, so that training starts from the best linear denoiser.
+        kernel_init: nnx.Initializer = ZEROS,
     ):
         self.label_dropout = label_dropout
         num_embedded = 4 * widths[0]
@@ -137,10 +145,50 @@ class _UNet(nnx.Module):
         below = [*widths[1:], widths[-1]]
         self.decoder = nnx.List([stages(below[i] + n, 2 * n, i) for i, n in enumerate(widths)])
         self.norm = GroupNorm(widths[0])
-        # Zero, so that training starts from the best linear denoiser.
-        self.conv_out = convolution(widths[0], channels, 3, kernel_init=ZEROS, rngs=rngs)
+        num_outputs = channels if num_outputs is None else num_outputs
+        self.conv_out = convolution(widths[0], num_outputs, 3, kernel_init=kernel_init, rngs=rngs)
+
+    @classmethod
+    def checked(
+        cls,
+        event_shape: tuple[int, ...],
+        *,
+        rngs: nnx.Rngs,
+        widths: Sequence[int],
+        num_blocks: int,
+        attention_levels: Sequence[int],
+        num_classes: int | None,
+        label_dropout: float,
+        **options: Any,
+    ) -> "_UNet":
+        """
+        :raises ValueError: if an argument of :class:`UNetDenoiser` is out of range.
+        """
+        widths, levels = tuple(widths), range(len(tuple(widths)))
+        for width in widths:
+            check_count("every entry of widths", width)
+        check_count("the number of widths", len(widths))
+        check_count("num_blocks", num_blocks)
+        if not all(-len(levels) <= level < len(levels) for level in attention_levels):
+            raise ValueError(
+                f"attention_levels must be indices of the {len(levels)} levels of widths={widths}, "
+                f"got {tuple(attention_levels)}."
+            )
+        if num_classes is not None:
+            check_count("num_classes", num_classes)
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"label_dropout must be in [0, 1], got {label_dropout!r}.")
+        attends = {levels[level] for level in attention_levels}
+        channels = with_channels(event_shape)[-1]
+        return cls(
+            channels, widths, num_blocks, attends, num_classes, label_dropout, rngs, **options
+        )
 
     def __call__(self, x: Array, c_noise: Array, label: Array | None, key: Array | None) -> Array:
+        return self.outputs(x, c_noise, label, key).reshape(x.shape)
+
+    def outputs(self, x: Array, c_noise: Array, label: Array | None, key: Array | None) -> Array:
+        """Shape `(h, w, num_outputs)`."""
         embedding = self.embed_in(fourier_features(c_noise).astype(x.dtype))
         if label is not None and self.embed_label is not None:
             shown = self._shown(key).astype(x.dtype)
@@ -160,7 +208,7 @@ class _UNet(nnx.Module):
                 if h.shape[:2] != skip.shape[:2]:
                     h = doubled(h, skip.shape)
                 h = stage(jnp.concatenate([h, skip], axis=-1), embedding)
-        return self.conv_out(jax.nn.silu(self.norm(h))).reshape(x.shape)
+        return self.conv_out(jax.nn.silu(self.norm(h)))
 
     def _shown(self, key: Array | None) -> Array:
         """Whether the label is shown, in training not always."""
@@ -206,29 +254,15 @@ class UNetDenoiser(nnx.Module):
         sigma_data: float = 1.0,
     ):
         self.event_shape = as_image_shape("UNetDenoiser", event_shape)
-        widths, levels = tuple(widths), range(len(tuple(widths)))
-        for width in widths:
-            check_count("every entry of widths", width)
-        check_count("the number of widths", len(widths))
-        check_count("num_blocks", num_blocks)
-        if not all(-len(levels) <= level < len(levels) for level in attention_levels):
-            raise ValueError(
-                f"attention_levels must be indices of the {len(levels)} levels of widths={widths}, "
-                f"got {tuple(attention_levels)}."
-            )
-        if num_classes is not None:
-            check_count("num_classes", num_classes)
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"label_dropout must be in [0, 1], got {label_dropout!r}.")
         self.num_classes = num_classes
-        network = _UNet(
-            with_channels(self.event_shape)[-1],
-            widths,
-            num_blocks,
-            {levels[level] for level in attention_levels},
-            num_classes,
-            label_dropout,
-            rngs,
+        network = _UNet.checked(
+            self.event_shape,
+            rngs=rngs,
+            widths=widths,
+            num_blocks=num_blocks,
+            attention_levels=attention_levels,
+            num_classes=num_classes,
+            label_dropout=label_dropout,
         )
         self.denoiser = Preconditioned(network, sigma_data)
 
@@ -249,16 +283,19 @@ class UNetDenoiser(nnx.Module):
         :raises ValueError: if a shape is another, or there is no such label.
         """
         check_event("UNetDenoiser", x, self.event_shape)
-        if label is not None:
-            self._check_label(label)
+        check_label("UNetDenoiser", label, self.num_classes)
         return self.denoiser(x, sigma, label=label, key=key)
 
-    def _check_label(self, label: Array) -> None:
-        if self.num_classes is None:
-            raise ValueError("This UNetDenoiser has no labels: make it with num_classes=...")
-        if jnp.shape(label) != () or not jnp.issubdtype(jnp.result_type(label), jnp.integer):
-            raise ValueError(
-                f"label must be one integer, of shape (), got {label!r}. For a batch use jax.vmap."
-            )
-        if is_concrete(label) and not 0 <= label < self.num_classes:
-            raise ValueError(f"label must be in [0, {self.num_classes}), got {label}.")
+
+def check_label(name: str, label: Any, num_classes: int | None) -> None:
+    """Raise unless it is one label of a network with so many classes, or None."""
+    if label is None:
+        return
+    if num_classes is None:
+        raise ValueError(f"This {name} has no labels: make it with num_classes=...")
+    if jnp.shape(label) != () or not jnp.issubdtype(jnp.result_type(label), jnp.integer):
+        raise ValueError(
+            f"label must be one integer, of shape (), got {label!r}. For a batch use jax.vmap."
+        )
+    if is_concrete(label) and not 0 <= label < num_classes:
+        raise ValueError(f"label must be in [0, {num_classes}), got {label}.")

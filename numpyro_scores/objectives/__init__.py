@@ -17,6 +17,7 @@ from numpyro_scores.objectives.contrastive import (
     PersistentContrastiveDivergence,
 )
 from numpyro_scores.objectives.denoising import DenoisingScoreMatching
+from numpyro_scores.objectives.dual import DualScoreMatching
 from numpyro_scores.objectives.energy_discrepancy import EnergyDiscrepancy
 from numpyro_scores.objectives.finite_difference import FiniteDifferenceScoreMatching
 from numpyro_scores.objectives.implicit import ImplicitScoreMatching
@@ -32,6 +33,7 @@ __all__ = [
     "ConditionalNoiseContrastiveEstimation",
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
+    "DualScoreMatching",
     "EnergyDiscrepancy",
     "FiniteDifferenceScoreMatching",
     "GenerativeAdversarial",

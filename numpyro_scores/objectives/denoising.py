@@ -6,22 +6,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
 
-from numpyro_scores._callables import Denoiser, Energy, Score, as_score, check_field
-from numpyro_scores._validation import check_positive, is_concrete
+from numpyro_scores._callables import Denoiser, Energy, Score, as_denoiser, as_score
+from numpyro_scores._validation import check_positive
 from numpyro_scores.objectives._energy import free_field_of
-from numpyro_scores.objectives._points import (
-    as_float_points,
-    check_instance,
-    is_distribution,
-    takes,
-)
+from numpyro_scores.objectives._levels import check_levels, function_of_levels, stratified_times
+from numpyro_scores.objectives._points import as_float_points
 from numpyro_scores.objectives.noise_weights import KarrasWeight, weights_of
 from numpyro_scores.processes import NoiseProcess
 
@@ -45,7 +39,9 @@ class DenoisingScoreMatching:
     .. math::
         \mathbb E \left[ \tfrac1d \lambda(\sigma) \left| D(x, \sigma) - x_0 \right|^2 \right],
 
-    whose minimum is :math:`\mathbb E[x_0 | x] = x + \sigma^2 \nabla \log p_\sigma(x)`.
+    whose minimum is :math:`\mathbb E[x_0 | x] = x + \sigma^2 \nabla \log p_\sigma(x)`. Of an energy
+    `U(x, sigma) -> ()` the denoiser is :math:`x - \sigma^2 \nabla U`; its values are learned by
+    :class:`DualScoreMatching` only.
     The times of a batch of `n` points are stratified, :math:`t_i = (u + i / n) \bmod 1` with one
     uniform `u`: each is uniform, and together they cover all noise levels, which lowers the
     variance of the loss (Kingma et al. 2021, "Variational diffusion models").
@@ -84,7 +80,7 @@ class DenoisingScoreMatching:
                     "control_variate is for one small noise level, but noise is the process "
                     f"{self.noise!r}: leave control_variate out."
                 )
-            _check_levels(self.noise)
+            check_levels(self.noise)
             return
         if isinstance(self.noise, Real):
             check_positive("noise", self.noise)
@@ -103,7 +99,8 @@ class DenoisingScoreMatching:
         """
         :param module: on one unbatched point: an energy, `x -> ()`, or a score, `x -> x.shape`, at
             one noise level, or an unnormalised distribution; for a process a denoiser,
-            `(x, sigma) -> x.shape`, or a distribution that has one, such as a `DiffusionPrior`.
+            `(x, sigma) -> x.shape`, an energy of every noise level, `(x, sigma) -> ()`, or a
+            distribution that has one of these, such as a `DiffusionPrior`.
         :param x: clean points, shape `(n, *event_shape)`.
         :param key: key of the noise and its levels.
         :return: the loss, shape `()`.
@@ -115,9 +112,9 @@ class DenoisingScoreMatching:
             field, x = free_field_of(module, x)
             z = random.normal(key_noise, x.shape, x.dtype)
             return self._one_level(field, x, z, self.noise)
-        module = _denoiser_of(module)
+        module = function_of_levels(module)
         z = random.normal(key_noise, x.shape, x.dtype)
-        t = (random.uniform(key_level) + jnp.arange(len(x)) / len(x)) % 1
+        t = stratified_times(key_level, len(x))
         return self._all_levels(module, x, z, self.noise, t)
 
     def _one_level(self, module, x, z, sigma):
@@ -130,58 +127,12 @@ class DenoisingScoreMatching:
 
     def _all_levels(self, denoiser, x, z, process, t):
         sigma = process.noise_level(t).astype(x.dtype)
-        check_field("The denoiser D(x, sigma)", denoiser, x[0], sigma[0])
         weight = KarrasWeight() if self.weight is None else self.weight
         weights = weights_of(weight, process, t, denoiser).astype(x.dtype)
+        denoiser = as_denoiser("The denoiser D(x, sigma)", denoiser, x[0], sigma[0])
 
         def error(x, z, sigma):
             return jnp.mean((denoiser(x + sigma * z, sigma) - x) ** 2)
 
         # A sigma_data that is trained is not to make the weight small.
         return jnp.mean(lax.stop_gradient(weights) * jax.vmap(error)(x, z, sigma))
-
-
-# A noise level that rises by more than this over the last eighth of the times has a pole there.
-MAX_RISE = 1e6
-
-
-def _check_levels(process: Any) -> None:
-    """
-    :raises ValueError: if a noise level of a process is zero, infinite or not a number.
-    """
-    with jax.ensure_compile_time_eval():
-        levels = jnp.asarray(process.noise_level(jnp.linspace(0.0, 1.0, 9)))
-    if not is_concrete(levels):
-        return
-    levels = np.asarray(levels)
-    fine = np.all(np.isfinite(levels)) and np.all(levels > 0)
-    if not fine or levels[-1] > MAX_RISE * levels[-2]:
-        raise ValueError(
-            "The noise levels of a process must be finite and positive, but those of "
-            f"{process!r} at the times 0, 1/8, ..., 1 are {levels}: cut the times where there is "
-            "no noise, or no signal, as VariancePreserving does with t_min."
-        )
-
-
-def _denoiser_of(module: Any) -> Any:
-    """
-    :raises ValueError: if a module is no denoiser and has none.
-    """
-    check_instance(module)
-    name = type(module).__name__
-    if is_distribution(module):
-        if not callable(getattr(module, "denoiser", None)):
-            raise ValueError(
-                f"{name} has no denoiser: over the noise levels of a process D(x, sigma) is "
-                "trained. For a density take DenoisingScoreMatching(sigma), at one noise level, or "
-                "another objective."
-            )
-        return module.denoiser
-    if not takes(module, None, None):
-        raise ValueError(
-            f"Over the noise levels of a process a denoiser, D(x, sigma) -> x.shape, is trained, "
-            f"such as numpyro_scores.nn.MLPDenoiser, but {name} can't be called with two "
-            "arguments. An energy, or a score, is trained on DenoisingScoreMatching(sigma), at one "
-            "noise level."
-        )
-    return module

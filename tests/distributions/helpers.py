@@ -22,7 +22,7 @@ from numpyro_scores import (
     ScoreDistribution,
     VarianceExploding,
 )
-from numpyro_scores.nn import MLPDenoiser, MLPEnergy
+from numpyro_scores.nn import MLPDenoiser, MLPEnergy, MLPNoiseEnergy
 
 SHAPE = (2, 2)
 PROCESS = VarianceExploding(sigma_min=0.1, sigma_max=50.0)
@@ -64,6 +64,11 @@ def diffusion(**kwargs):
 def diffusion_network(**kwargs):
     network = MLPDenoiser(SHAPE, rngs=nnx.Rngs(0), hidden_features=4, num_layers=1)
     return DiffusionPrior(network, PROCESS, SHAPE, log_density=NoisePathIntegral(8), **kwargs)
+
+
+def diffusion_energy(**kwargs):
+    network = MLPNoiseEnergy(SHAPE, rngs=nnx.Rngs(0), hidden_features=4, num_layers=1)
+    return DiffusionPrior(network, PROCESS, SHAPE, **kwargs)
 
 
 def ising(**kwargs):
@@ -112,7 +117,7 @@ def exact_score(d, x):
     return d.score(x)
 
 
-CAN_DRAW = [diffusion, diffusion_network]
+CAN_DRAW = [diffusion, diffusion_network, diffusion_energy]
 DISCRETE = [ising, potts, pairwise, rbm, joint_rbm]
 CANNOT_DRAW = [energy, energy_network, score, gaussian_rbm]
 every = pytest.mark.parametrize("make", [*CANNOT_DRAW, *CAN_DRAW, *DISCRETE])

@@ -13,9 +13,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from distributions.mixture import MEANS, PROCESS, STDS, WEIGHTS, X, cdf, denoiser, log_density
 from jax import random
-from jax.scipy.special import logsumexp
-from jax.scipy.stats import norm
 from numpyro.infer import Predictive
 from scipy import stats
 
@@ -30,32 +29,6 @@ from numpyro_scores import (
 from numpyro_scores._compile import _program
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-WEIGHTS = np.array([0.5, 0.3, 0.2])
-MEANS = np.array([-2.0, 0.5, 3.0])
-STDS = np.array([0.3, 0.6, 0.4])
-PROCESS = VarianceExploding(sigma_min=0.02, sigma_max=500.0)
-X = np.linspace(-3.0, 4.0, 8)[:, None]
-
-
-def log_terms(x, sigma):
-    return jnp.log(WEIGHTS) + norm.logpdf(x, MEANS, jnp.sqrt(STDS**2 + sigma**2))
-
-
-def log_density(x, sigma):
-    """Of one point, shape (1,)."""
-    return logsumexp(log_terms(x, sigma))
-
-
-def denoiser(x, sigma):
-    """E[x0 | x], by the posterior of the component."""
-    wiener = STDS**2 / (STDS**2 + sigma**2)
-    posterior = jax.nn.softmax(log_terms(x, sigma))
-    return jnp.sum(posterior * (MEANS + wiener * (x - MEANS)), keepdims=True)
-
-
-def cdf(sigma):
-    return lambda x: stats.norm.cdf(x[:, None], MEANS, np.hypot(STDS, sigma)) @ WEIGHTS
 
 
 def prior(**kwargs):

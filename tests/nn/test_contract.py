@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from numpyro_scores.nn import ConvEnergy, MLPDenoiser, MLPEnergy, UNetDenoiser
+from numpyro_scores.nn import (
+    ConvEnergy,
+    MLPDenoiser,
+    MLPEnergy,
+    MLPNoiseEnergy,
+    UNetDenoiser,
+    UNetNoiseEnergy,
+)
 
 SHAPE = (2, 3)
 X = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype(np.float32)
@@ -33,6 +40,14 @@ def conv_energy(seed=0):
     return ConvEnergy(SHAPE, rngs=nnx.Rngs(seed), hidden_features=4, num_layers=1)
 
 
+def noise_energy(seed=0):
+    return MLPNoiseEnergy(SHAPE, rngs=nnx.Rngs(seed), hidden_features=8, num_layers=1)
+
+
+def unet_energy(seed=0):
+    return UNetNoiseEnergy(SHAPE, rngs=nnx.Rngs(seed), widths=(4, 8))
+
+
 def perturbed(module):
     """Away from the initial weights, some of which are zero."""
     rng = np.random.default_rng(0)
@@ -44,12 +59,20 @@ def perturbed(module):
 
 
 def call(module, x):
-    return module(x, 0.7) if isinstance(module, MLPDenoiser | UNetDenoiser) else module(x)
+    return module(x) if isinstance(module, MLPEnergy | ConvEnergy) else module(x, 0.7)
 
 
 # The operations of a U-Net, called one by one, compile for long.
 NETWORKS = pytest.mark.parametrize(
-    "make", [denoiser, energy, conv_energy, pytest.param(unet, marks=pytest.mark.slow)]
+    "make",
+    [
+        denoiser,
+        energy,
+        conv_energy,
+        noise_energy,
+        pytest.param(unet, marks=pytest.mark.slow),
+        pytest.param(unet_energy, marks=pytest.mark.slow),
+    ],
 )
 
 
@@ -111,7 +134,7 @@ def test_another_shape_is_told(make, shape):
         call(make(), np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("network", [MLPDenoiser, MLPEnergy])
+@pytest.mark.parametrize("network", [MLPDenoiser, MLPEnergy, MLPNoiseEnergy])
 @pytest.mark.parametrize("name", ["hidden_features", "num_layers"])
 def test_a_bad_size_is_told(network, name):
     with pytest.raises(ValueError, match=f"{name} must be a positive integer"):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
+from objectives.four_points import DIRECTIONS, PROCESS, expectation, log_density
 
 from numpyro_scores.objectives import (
     DenoisingScoreMatching,
@@ -20,7 +21,6 @@ from numpyro_scores.objectives import (
 )
 from numpyro_scores.processes import (
     EpsilonPrediction,
-    VarianceExploding,
     VPrediction,
     X0Prediction,
 )
@@ -28,44 +28,11 @@ from numpyro_scores.processes import (
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = random.key(0)
-PROCESS = VarianceExploding(sigma_min=0.5, sigma_max=5.0)
-# The data are these points with equal weights: smoothed, they are a mixture of four Gaussians.
-POINTS = np.array([[-2.0], [-1.7], [0.4], [2.5]])
 WEIGHTS = pytest.mark.parametrize("weight", [None, KarrasWeight(0.5), ScoreWeight()])
-
-
-def log_density(x, sigma):
-    """The log density of the smoothed data, up to a constant."""
-    return jax.nn.logsumexp(-((x[0] - POINTS[:, 0]) ** 2) / (2 * sigma**2))
 
 
 def tweedie(x, sigma):
     return x + sigma**2 * jax.grad(log_density)(x, sigma)
-
-
-DIRECTIONS = [
-    lambda x, sigma: jnp.ones_like(x),
-    lambda x, sigma: x,
-    lambda x, sigma: jnp.sin(3 * x) * sigma,
-    lambda x, sigma: jnp.tanh(x / sigma),
-]
-
-
-def expectation(loss, monkeypatch):
-    """The mean of `loss(x)` over data, noise (trapezoid rule) and time (Gauss-Legendre)."""
-    z = np.linspace(-9, 9, 201)
-    weight_z = np.exp(-(z**2) / 2)
-    u, weight_u = np.polynomial.legendre.leggauss(6)
-
-    def one(x, z, u):
-        monkeypatch.setattr(random, "normal", lambda key, shape, dtype: jnp.full(shape, z))
-        monkeypatch.setattr(random, "uniform", lambda key: u)
-        return loss(x[None])
-
-    over_times = jax.vmap(one, (None, None, 0))
-    over_noise = jax.vmap(over_times, (None, 0, None))
-    values = jax.vmap(over_noise, (0, None, None))(POINTS, z, (1 + u) / 2)
-    return jnp.einsum("xzu,z,u->", values, weight_z / weight_z.sum(), weight_u / 2) / len(POINTS)
 
 
 @WEIGHTS

@@ -125,7 +125,7 @@ def _why_not_applicable(
         )
     if found.jump == 0:
         return None
-    learned = score_sites(sites)
+    learned = [name for name in score_sites(sites) if not _has_energy(sites, name)]
     if not learned:
         return (
             f"the density jumps, by {found.jump:.2g} nats on the way from draw to draw, and "
@@ -143,7 +143,7 @@ def _why_not_applicable(
 
 
 def score_sites(sites: Sites | str | None) -> list[str]:
-    """The latent sites whose density is known by its score: value and gradient are two things."""
+    """The latent sites of learned scores, and of learned energies of every noise level."""
     if not isinstance(sites, Sites):
         return []
     return [
@@ -151,6 +151,12 @@ def score_sites(sites: Sites | str | None) -> list[str]:
         for name, site in sites.messages.items()
         if isinstance(base_of(site["fn"]), DiffusionPrior | ScoreDistribution)
     ]
+
+
+def _has_energy(sites: Sites | str | None, name: str) -> bool:
+    """Whether value and gradient of the density of a site are one thing, learned or not."""
+    assert isinstance(sites, Sites)
+    return getattr(base_of(sites.messages[name]["fn"]), "has_energy", False)
 
 
 def _alive(sites: Sites | str | None, dead: Arrays, z: Any) -> np.ndarray:

@@ -1,0 +1,64 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The normaliser of an energy at every noise level, where it is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+from jax.scipy.special import logsumexp
+
+from numpyro_scores import DiffusionPrior, VarianceExploding
+from numpyro_scores.diagnostics import level_normalizers
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+PROCESS = VarianceExploding(sigma_min=0.1, sigma_max=20.0)
+MEANS, SCALES = np.array([[-3.0, 0.0, 1.0], [2.0, 2.0, -1.0]]), np.array([0.2, 1.0, 0.5])
+
+
+def energy(x, sigma):
+    """Of a mixture with weights 0.3 and 0.7, whose normaliser is not 1 but `exp(-offset)`."""
+    variance = SCALES**2 + sigma**2
+    terms = -jnp.sum((x - MEANS) ** 2 / variance + jnp.log(2 * jnp.pi * variance), -1) / 2
+    return offset(sigma) - logsumexp(terms + jnp.log(np.array([0.3, 0.7])))
+
+
+def offset(sigma):
+    return 0.7 + 0.4 * jnp.log(sigma)
+
+
+def test_it_finds_the_normaliser_of_a_mixture_at_every_level():
+    prior = DiffusionPrior(energy, PROCESS, 3)
+    found = level_normalizers(prior, random.key(0), num_levels=40, num_particles=200, num_moves=1)
+    assert found.sigma.shape == (40,)
+    np.testing.assert_allclose(found.sigma[[0, -1]], [20.0, 0.1], rtol=1e-5)
+    exact = -offset(found.sigma)
+    for value, error in [
+        (found.log_normalizer, found.standard_error),
+        (found.fewer_moves, found.fewer_moves_error),
+    ]:
+        assert np.all(error < 0.15)
+        # The spread of four populations: a t of 3 degrees of freedom, and correlated levels.
+        np.testing.assert_array_less(np.abs(value - exact), 0.02 + 6 * error)
+    assert np.all((found.accept_prob > 0.3) & (found.accept_prob < 0.95))
+    assert len(str(found).splitlines()) == 13
+    # As the normaliser of a prior it makes it a density.
+    d = DiffusionPrior(energy, PROCESS, 3, log_normalizer=found)
+    x = np.array([1.0, 0.0, 0.0])
+    for sigma in (0.3, 0.35, 5.0):
+        expected = -energy(x, sigma) + offset(sigma)
+        np.testing.assert_allclose(jax.jit(d.at(sigma).log_prob)(x), expected, atol=0.3)
+
+
+def test_what_does_not_fit_is_told():
+    by_denoiser = DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), PROCESS, 3)
+    with pytest.raises(ValueError, match="made of an energy, .*, got DiffusionPrior"):
+        level_normalizers(by_denoiser, random.key(0))
+    prior = DiffusionPrior(energy, PROCESS, 3)
+    with pytest.raises(ValueError, match="num_levels must be at least 2"):
+        level_normalizers(prior, random.key(0), num_levels=1)
+    with pytest.raises(ValueError, match="level_normalizers needs a random key, got the integer"):
+        level_normalizers(prior, 0)

@@ -74,6 +74,7 @@ from numpyro_scores.normalizers import (
 )
 from numpyro_scores.processes import (
     DDPM,
+    RectifiedFlow,
     SubVariancePreserving,
     VarianceExploding,
     VariancePreserving,
@@ -130,6 +131,7 @@ __all__ = [
     "Potts",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "RectifiedFlow",
     "ReplicaExchange",
     "ProductOfExperts",
     "ReverseAnnealedImportanceSampling",

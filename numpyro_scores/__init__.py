@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     )
     from numpyro_scores.processes import (
         DDPM,
+        RectifiedFlow,
         SubVariancePreserving,
         VarianceExploding,
         VariancePreserving,
@@ -206,7 +207,7 @@ _HOMES = {
         "ReverseAnnealedImportanceSampling ThermodynamicIntegration TransferMatrix "
         "log_normalizer"
     ),
-    "processes": "DDPM SubVariancePreserving VarianceExploding VariancePreserving",
+    "processes": "DDPM RectifiedFlow SubVariancePreserving VarianceExploding VariancePreserving",
     "samplers": "DDIM Ancestral Heun Multistep PredictorCorrector ReverseSDE",
     "training": "FitProgress FitResult fit load_weights save_weights",
 }

@@ -182,9 +182,25 @@ def _is_value(value: Any) -> bool:
     return dataclasses.is_dataclass(cls) and cls.__hash__ not in (None, object.__hash__)
 
 
-@lru_cache(maxsize=512)
+class _Passing(Exception):
+    """Parts that must not outlive the call, as a function that holds weights or traced values."""
+
+
 def _parts_with_code(treedef: jax.tree_util.PyTreeDef) -> tuple:
     """What of a structure can reach anything; the rest tells itself by the structure's equality."""
+    try:
+        return _lasting_parts(treedef)
+    except _Passing as passing:
+        return passing.args
+
+
+@lru_cache(maxsize=512)
+def _lasting_parts(treedef: jax.tree_util.PyTreeDef) -> tuple:
+    """
+    The parts of a structure that hold nothing, so that they may be kept: what is raised is not.
+
+    :raises _Passing: with the parts, if one is neither a function without a closure nor a setting.
+    """
     found: dict[int, Any] = {}
 
     def visit(part: Any) -> None:
@@ -204,7 +220,19 @@ def _parts_with_code(treedef: jax.tree_util.PyTreeDef) -> tuple:
             found[id(part)] = part
 
     visit(treedef)
-    return tuple(found.values())
+    parts = tuple(found.values())
+    if all(_holds_nothing(part) for part in parts):
+        return parts
+    raise _Passing(*parts)
+
+
+def _holds_nothing(part: Any) -> bool:
+    if isinstance(part, types.FunctionType):
+        defaults = (
+            None if _is_library(part.__module__) else part.__defaults__ or part.__kwdefaults__
+        )
+        return not (part.__closure__ or defaults)
+    return _is_value(part) and _is_library(type(part).__module__)
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:

@@ -13,9 +13,11 @@ The exit code is 0 if every mutant was killed, 1 otherwise.
 """
 
 import argparse
+import importlib
+import multiprocessing
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import tomllib
@@ -30,6 +32,13 @@ PACKAGE = "numpyro_scores"
 MUTANTS = Path(__file__).with_suffix(".toml")
 TIME_LIMIT = 600.0  # seconds for the tests of one mutant
 OUTCOMES = {0: "survived", 1: "killed"}  # by pytest's exit code
+WRONG_COPY = 64
+# What the package and its tests import takes half the time of a mutant: each is a fork of a process
+# that has imported it all, but the package itself.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["arviz", "flax.nnx", "matplotlib.pyplot", "numpyro", "optax", "pytest", "scipy.stats"]
+)
 
 
 @dataclass(frozen=True)
@@ -50,41 +59,47 @@ def package_copy() -> Generator[Path, None, None]:
         yield Path(folder)
 
 
-def run_python(
-    folder: Path, *arguments: str, time_limit: float | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run Python with the package from ``folder``."""
-    # The safe path leaves out the current folder, whose package would come first.
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=time_limit,
-    )
-
-
 def run_tests(
     folder: Path, tests: list[str], *options: str, time_limit: float | None = None
-) -> subprocess.CompletedProcess[str]:
+) -> tuple[int | None, str]:
+    """Pytest's exit code (``None`` after ``time_limit`` seconds) and output, run on the copy."""
+    log = folder / "output"
+    process = FORKS.Process(target=_pytest, args=(folder, log, [*options, *tests]))
+    process.start()
+    process.join(time_limit)
+    if process.is_alive():
+        os.killpg(process.pid or 0, signal.SIGKILL)  # its own group: the tests' processes go too
+        process.join()
+        return None, ""
+    return process.exitcode, log.read_text(encoding="utf-8", errors="replace")
+
+
+def _pytest(folder: Path, log: Path, arguments: list[str]) -> None:
+    os.setsid()
+    with log.open("w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os.chdir(ROOT)
+    # The processes that tests start import the copy too; the safe path leaves out this folder.
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    sys.path.insert(0, str(folder))
+    package = importlib.import_module(PACKAGE)
+    if not Path(package.__file__ or "").is_relative_to(folder):
+        print(f"The tests would not import the copy in {folder}, but {package.__file__}.")
+        raise SystemExit(WRONG_COPY)
+    import pytest
+
     cache = f"cache_dir={folder / 'cache'}"  # not the one that remembers the last failures
-    arguments = "-m", "pytest", "-x", "-q", "-o", cache, *options, *tests
-    return run_python(folder, *arguments, time_limit=time_limit)
+    raise SystemExit(int(pytest.main(["-x", "-q", "-o", cache, *arguments])))
 
 
 def check_unmutated(mutants: list[Mutant], jobs: int) -> None:
     """A test that fails anyway, or that runs on another copy, would kill every mutant."""
     with package_copy() as folder:
-        where = run_python(folder, "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)").stdout
-        if not Path(where.strip()).is_relative_to(folder):
-            sys.exit(f"The tests would not import the copy in {folder}, but:\n{where}")
         tests = sorted({test for mutant in mutants for test in mutant.tests})
-        done = run_tests(folder, tests, "-n", str(jobs))
-        if done.returncode:
-            sys.exit(f"{done.stdout}\nThese tests must pass before any fault is planted.")
+        code, output = run_tests(folder, tests, "-n", str(jobs))
+        if code:
+            sys.exit(f"{output}\nThese tests must pass before any fault is planted.")
 
 
 def outcome(mutant: Mutant) -> tuple[str, str]:
@@ -95,14 +110,13 @@ def outcome(mutant: Mutant) -> tuple[str, str]:
         if (count := source.count(mutant.old)) != 1:
             return "stale", f"{mutant.file} has {count} times {mutant.old!r}"
         path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
-        try:
-            done = run_tests(folder, mutant.tests, time_limit=TIME_LIMIT)
-        except subprocess.TimeoutExpired:
-            return "killed", f"still running after {TIME_LIMIT:.0f} s"
-    word = OUTCOMES.get(done.returncode, "broken")
+        code, output = run_tests(folder, mutant.tests, time_limit=TIME_LIMIT)
+    if code is None:
+        return "killed", f"still running after {TIME_LIMIT:.0f} s"
+    word = OUTCOMES.get(code, "broken")
     if word == "killed":
         return word, ""
-    return word, done.stdout if word == "broken" else " ".join(mutant.tests)
+    return word, output if word == "broken" else " ".join(mutant.tests)
 
 
 def load(names: list[str]) -> list[Mutant]:
@@ -118,6 +132,10 @@ def load(names: list[str]) -> list[Mutant]:
 
 
 def main() -> int:
+    # As tests/conftest.py, which comes too late for what is imported before.
+    for name, value in {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}.items():
+        os.environ.setdefault(name, value)
+    os.environ["MPLBACKEND"] = "agg"
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="repeatable")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")

@@ -20,9 +20,15 @@ from numpyro_scores.objectives.denoising import DenoisingScoreMatching
 from numpyro_scores.objectives.dual import DualScoreMatching
 from numpyro_scores.objectives.energy_discrepancy import EnergyDiscrepancy
 from numpyro_scores.objectives.finite_difference import FiniteDifferenceScoreMatching
+from numpyro_scores.objectives.flow_matching import FlowMatching
 from numpyro_scores.objectives.implicit import ImplicitScoreMatching
 from numpyro_scores.objectives.noise_contrastive import NoiseContrastiveEstimation
-from numpyro_scores.objectives.noise_weights import KarrasWeight, LikelihoodWeight, ScoreWeight
+from numpyro_scores.objectives.noise_weights import (
+    KarrasWeight,
+    LikelihoodWeight,
+    ScoreWeight,
+    VelocityWeight,
+)
 from numpyro_scores.objectives.pseudo_likelihood import PseudoLikelihood
 from numpyro_scores.objectives.ratio_matching import RatioMatching
 from numpyro_scores.objectives.sliced import SlicedScoreMatching
@@ -36,6 +42,7 @@ __all__ = [
     "DualScoreMatching",
     "EnergyDiscrepancy",
     "FiniteDifferenceScoreMatching",
+    "FlowMatching",
     "GenerativeAdversarial",
     "ImplicitScoreMatching",
     "KarrasWeight",
@@ -46,5 +53,6 @@ __all__ = [
     "RatioMatching",
     "ScoreWeight",
     "SlicedScoreMatching",
+    "VelocityWeight",
     "as_score",
 ]

@@ -77,6 +77,17 @@ class ScoreWeight:
 
 
 @dataclass(frozen=True)
+class VelocityWeight:
+    r"""
+    :math:`\lambda(\sigma) = (1 + 1 / \sigma)^2 = 1 / t^2`: the loss of a denoiser is then that of
+    the velocity :math:`(x_t - D) / t` of straight paths, as :class:`FlowMatching` has it.
+    """
+
+    def __call__(self, sigma: Array) -> Array:
+        return (1 + 1 / sigma) ** 2
+
+
+@dataclass(frozen=True)
 class LikelihoodWeight:
     r"""
     :math:`\lambda = \sigma'(t) / \sigma(t)^3`, which is :math:`\tfrac12 g^2` on the squared error

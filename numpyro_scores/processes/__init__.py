@@ -15,6 +15,7 @@ from numpyro_scores.processes.predictions import (
     X0Prediction,
     log_noise_level,
 )
+from numpyro_scores.processes.rectified_flow import RectifiedFlow, VelocityPrediction
 from numpyro_scores.processes.variance_exploding import VarianceExploding
 from numpyro_scores.processes.variance_preserving import (
     SubVariancePreserving,
@@ -25,10 +26,12 @@ __all__ = [
     "DDPM",
     "EpsilonPrediction",
     "NoiseProcess",
+    "RectifiedFlow",
     "ScorePrediction",
     "SubVariancePreserving",
     "TimedProcess",
     "VPrediction",
+    "VelocityPrediction",
     "VarianceExploding",
     "VariancePreserving",
     "X0Prediction",

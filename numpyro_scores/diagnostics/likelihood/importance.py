@@ -4,7 +4,6 @@
 """The likelihood of a latent-variable model, by importance sampling."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from numpyro_scores._callables import as_pytree
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics._samples import as_samples, check_at_least_two, mapped
 
@@ -60,7 +60,8 @@ def importance_log_likelihood(
     check_count("block_size", block_size)
     points = as_samples("points", points, at_least=1)
     pair = as_pytree("log_joint", log_joint), as_pytree("proposal", proposal)
-    return log_mean_weight(_log_weights(*pair, points, key, num_draws, block_size))
+    sizes = {"num_draws": num_draws, "block_size": block_size}
+    return log_mean_weight(compiled(_log_weights, pair, points, key, **sizes))
 
 
 def log_mean_weight(log_weights: Array) -> ImportanceEstimate:
@@ -78,8 +79,9 @@ def log_mean_weight(log_weights: Array) -> ImportanceEstimate:
     return ImportanceEstimate(log_mean, error, m / jnp.mean(relative**2, axis=-1))
 
 
-@partial(jax.jit, static_argnums=(4, 5))
-def _log_weights(log_joint, proposal, points, key, num_draws, block_size):
+def _log_weights(pair, points, key, *, num_draws, block_size):
+    log_joint, proposal = pair
+
     def of_point(point_and_key):
         y, key = point_and_key
         q = proposal(y)

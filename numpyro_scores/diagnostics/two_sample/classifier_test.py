@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.tree_util import Partial
 
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics._samples import as_flat_pair, check_at_least_two
 from numpyro_scores.diagnostics.two_sample import permutations
@@ -75,8 +76,9 @@ def classifier_two_sample_test(
     check_count("block_size", block_size)
     event_shape = jnp.shape(x)[1:]
     x, y = as_flat_pair(x, y, at_least=num_folds)
-    judged, p_value, logit, unit = _cross_fit(
-        x, y, key, classifier, num_folds, num_permutations, block_size
+    sizes = {"num_permutations": num_permutations, "block_size": block_size}
+    judged, p_value, logit, unit = compiled(
+        _cross_fit, classifier, x, y, key, num_folds=num_folds, **sizes
     )
     log_ratio_x, log_ratio_y = judged[: len(x)], judged[len(x) :]
     accuracy = (jnp.mean(log_ratio_x > 0) + jnp.mean(log_ratio_y < 0)) / 2
@@ -91,8 +93,7 @@ def balanced(labels: Array, kept: Array) -> Array:
     return first / (2 * jnp.sum(first)) + second / (2 * jnp.sum(second))
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5, 6))
-def _cross_fit(x, y, key, classifier, num_folds, num_permutations, block_size):
+def _cross_fit(classifier, x, y, key, *, num_folds, num_permutations, block_size):
     key_permutations, key_training, key_all = random.split(key, 3)
     z = jnp.concatenate([x, y])
     mean, scale = jnp.mean(z, axis=0), jnp.std(z, axis=0)

@@ -4,14 +4,14 @@
 """Maximum mean discrepancy: whether two sets of samples are of one density."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.stats import norm
 
+from numpyro_scores._callables import as_pytree
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._estimates import mean_and_error
@@ -71,13 +71,14 @@ def mmd_test(
     z = jnp.concatenate([x, y])
     scale = _kernels.lengthscale_or_median(lengthscale, z - jnp.mean(z, axis=0, keepdims=True))
     labels = permutations.labels(key, len(x), len(y), num_permutations, z.dtype)
-    statistics, rounding = squared_mmd(kernel, z, labels, scale, len(x), block_size)
+    sizes = {"n": len(x), "block_size": block_size}
+    kernel = as_pytree("kernel", kernel)
+    statistics, rounding = compiled(squared_mmd, kernel, z, labels, scale, **sizes)
     return MMDTest(statistics[0], permutations.p_value(statistics, rounding), scale)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
 def squared_mmd(
-    kernel: RadialKernel, z: Array, labels: Array, lengthscale: Array, n: int, block_size: int
+    kernel: RadialKernel, z: Array, labels: Array, lengthscale: Array, *, n: int, block_size: int
 ) -> tuple[Array, Array]:
     """
     The unbiased statistic of each labelling with `n` samples in the first set, and how far apart
@@ -121,10 +122,9 @@ def linear_mmd_test(
     x, y = as_flat_pair(x, y, at_least=8)
     z = jnp.concatenate([x, y])
     scale = _kernels.lengthscale_or_median(lengthscale, z - jnp.mean(z, axis=0, keepdims=True))
-    return _linear(kernel, x, y, scale)
+    return compiled(_linear, as_pytree("kernel", kernel), x, y, scale)
 
 
-@partial(jax.jit, static_argnums=0)
 def _linear(kernel, x, y, lengthscale):
     end = min(len(x), len(y)) // 2 * 2
     (x, x_next), (y, y_next) = ((z[:end:2], z[1:end:2]) for z in (x, y))

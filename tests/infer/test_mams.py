@@ -61,6 +61,19 @@ def test_a_trajectory_leaves_the_target_as_it_is(x64, metric):
         assert error < 0.02 and abs(means.mean() - exact) < 4 * error
 
 
+def test_the_energy_error_is_of_second_order_in_the_step(x64):
+    root = jnp.array([[1.2, 0.5], [0.0, 0.6]])
+    starts = jax.vmap(lambda x: init(x, Target(bent)))(random.normal(KEY, (200, 2)) / 2)
+
+    def refused(step_size, num_steps):
+        def one(key, start):
+            return mams.step(key, start, Target(bent), step_size, root, num_steps).accept_prob
+
+        return 1 - jnp.mean(jax.vmap(one)(random.split(KEY, 200), starts))
+
+    np.testing.assert_allclose(refused(0.04, 10) / refused(0.02, 20), 4, rtol=0.05)
+
+
 def model(scale):
     with numpyro.plate("entries", 100):
         numpyro.sample("x", dist.Normal(0, scale))

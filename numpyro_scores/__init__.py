@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         DAPS,
         MALA,
         MALT,
+        MAMS,
         SKROCK,
         ULA,
         AnnealedLangevin,
@@ -104,6 +105,7 @@ __all__ = [
     "DDPM",
     "MALA",
     "MALT",
+    "MAMS",
     "OBABO",
     "SKROCK",
     "UBU",
@@ -144,6 +146,7 @@ __all__ = [
     "Potts",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "RectifiedFlow",
     "ReplicaExchange",
     "ProductOfExperts",
     "ReverseAnnealedImportanceSampling",
@@ -196,7 +199,7 @@ _HOMES = {
     ),
     "guidance": "ClassifierFreeGuidance",
     "infer": (
-        "DAPS MALA MALT SKROCK ULA AnnealedLangevin BlockGibbs DiffusionPosteriorSampling "
+        "DAPS MALA MALT MAMS SKROCK ULA AnnealedLangevin BlockGibbs DiffusionPosteriorSampling "
         "DiscreteLangevin ExchangeKernel GibbsWithGradients InverseTemperatures "
         "LikelihoodPowers MomentMatching NoiseLevels OverdampedLangevin ReplicaExchange "
         "SplitGibbs SwendsenWang TemperedSMC TwistedDiffusionSampler UnderdampedLangevin"

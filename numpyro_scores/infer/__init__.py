@@ -21,6 +21,7 @@ from numpyro_scores.infer.langevin.adjusted import AdjustedState
 from numpyro_scores.infer.langevin.base import LangevinKernel
 from numpyro_scores.infer.langevin.mala import MALA
 from numpyro_scores.infer.langevin.malt import MALT
+from numpyro_scores.infer.langevin.mams import MAMS
 from numpyro_scores.infer.langevin.overdamped import SKROCK, ULA, OverdampedLangevin
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedState
 from numpyro_scores.infer.langevin.underdamped import UnderdampedLangevin
@@ -32,6 +33,7 @@ __all__ = [
     "DAPS",
     "MALA",
     "MALT",
+    "MAMS",
     "ULA",
     "AdjustedState",
     "AnnealedLangevin",

@@ -19,6 +19,7 @@ from numpyro_scores.integrators._base import (
     UnderdampedIntegrator,
 )
 from numpyro_scores.integrators.gaussian import stationary_variance
+from numpyro_scores.integrators.isokinetic import random_direction, turned
 from numpyro_scores.integrators.overdamped import (
     EulerMaruyama,
     LeimkuhlerMatthews,
@@ -44,5 +45,7 @@ __all__ = [
     "free_flow",
     "friction_flow",
     "log_proposal_ratio",
+    "random_direction",
     "stationary_variance",
+    "turned",
 ]

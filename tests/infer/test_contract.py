@@ -58,6 +58,7 @@ KERNELS = {
     "UnderdampedLangevin": partial(ns.UnderdampedLangevin, num_steps=2, adapt_mass_matrix=True),
     "MALA": partial(ns.MALA, num_steps=2),
     "MALT": partial(ns.MALT, num_steps=2),
+    "MAMS": partial(ns.MAMS, max_num_steps=2),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, num_steps=1, num_levels=3),
     "ReplicaExchange": replica_exchange,
     "MomentMatching": partial(ns.MomentMatching, sampler=ns.Heun(3), num_steps=1),
@@ -66,7 +67,7 @@ KERNELS = {
 OF_NOISE_LEVELS = ("AnnealedLangevin", "MomentMatching", "SplitGibbs")
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS |= dict.fromkeys(OF_NOISE_LEVELS, {"model": partial(model_with, PRIOR)})
-# UnderdampedLangevin and MALT are wired as ULA and MALA, MomentMatching and SplitGibbs nearly as
+# UnderdampedLangevin, MALT and MAMS are wired as ULA and MALA, MomentMatching and SplitGibbs nearly as
 # AnnealedLangevin (and DiffusionPosteriorSampling and DAPS as these); ReplicaExchange has tests of
 # its own.
 MODELS = [

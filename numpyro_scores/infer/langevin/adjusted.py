@@ -212,16 +212,16 @@ class AdjustedKernel(LangevinKernel):
             energy, force = target.energy(x), target.force(x)
         start = Point(x, energy, state.z_grad, state.potential_energy - energy, force)
         root = flat_root(state.adapt_state.mass_matrix_sqrt_inv, state.z)
-        end, accept_prob, diverging, unresolved = self._step(
+        end, accept_prob, diverging, unresolved, num_steps = self._step(
             key_move, start, target, state.adapt_state.step_size, root
         )
-        num_evals = self._num_steps * (1 + target.num_score_evals) + (force is not None)
+        num_evals = num_steps * (1 + target.num_score_evals) + (force is not None)
         state = state._replace(
             z=unravel(end.x),
             z_grad=end.grad,
             potential_energy=end.energy + end.integral,
             diverging=diverging,
-            num_grad_evals=jnp.array(num_evals),
+            num_grad_evals=jnp.asarray(num_evals),
             rng_key=rng_key,
         )
         return self._adaptation.after_draw(

@@ -54,7 +54,7 @@ def step(
     accept_prob, unresolved = (
         jnp.mean(share, dtype=state.energy.dtype) for share in (accept_prob, unresolved)
     )
-    return Transition(end, accept_prob, jnp.any(diverging), unresolved)
+    return Transition(end, accept_prob, jnp.any(diverging), unresolved, num_steps)
 
 
 class MALA(AdjustedKernel):

@@ -67,7 +67,7 @@ def step(
     is_known = target.is_known(integral_error)
     point, accept_prob, diverging = accept_or_stay(uniform, -error, end, state, is_known)
     unresolved = (~is_known & ~diverging).astype(error.dtype)
-    return Transition(point, accept_prob, diverging, unresolved)
+    return Transition(point, accept_prob, diverging, unresolved, num_steps)
 
 
 class MALT(AdjustedKernel):

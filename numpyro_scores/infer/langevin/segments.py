@@ -55,12 +55,14 @@ class Transition(NamedTuple):
     - **accept_prob** - mean acceptance probability of the proposals.
     - **diverging** - whether a proposal was not finite.
     - **unresolved** - share of the proposals that were refused because of the error of an integral.
+    - **num_steps** - number of steps, each of one gradient.
     """
 
     point: Point
     accept_prob: Array
     diverging: Array
     unresolved: Array
+    num_steps: Array | int = 1
 
 
 class Target(NamedTuple):

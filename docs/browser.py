@@ -1,6 +1,6 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
-"""A headless Chromium, spoken to through a pipe by the DevTools protocol. Needs no other package."""
+"""A headless Chromium, spoken to through a pipe by its DevTools protocol, with no other package."""
 
 import base64
 import itertools
@@ -132,7 +132,7 @@ class Browser:
         path.write_bytes(base64.b64decode(data))
 
     def take_errors(self) -> list[str]:
-        """Errors of scripts, of the console, and whatever was asked of a network, since the last call."""
+        """Errors of scripts and the console, and what was asked of a network, since last time."""
         errors = []
         for event in self.events:
             params = event.get("params", {})

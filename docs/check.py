@@ -1,6 +1,6 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
-"""Check the pages: every link between them resolves, and those in `api/` name all that is public."""
+"""Check the pages: every link between them resolves, and `api/` names all that is public."""
 
 import re
 import sys

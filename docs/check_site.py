@@ -1,9 +1,9 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 """
-Open every page of the site in headless Chromium, and the page of a report by `diagnose`: no error in the
-console, nothing from a network, no broken link or picture, formulas rendered, no page wider than
-its window at 1,200 and 400 pixels, and a search that finds.
+Open every page of the site in headless Chromium, and the page of a report by `diagnose`: no error
+in the console, nothing from a network, no broken link or picture, formulas rendered, no page wider
+than its window at 1,200 and 400 pixels, and a search that finds.
 """
 
 import argparse

@@ -7,7 +7,6 @@ from types import ModuleType
 
 import numpyro_scores
 
-
 # Modules that list nothing themselves: what users call there.
 LISTED = {
     "numpyro_scores.handlers": (
@@ -37,6 +36,8 @@ def public_names() -> dict[str, object]:
         prefix = "ns" + module.__name__.removeprefix("numpyro_scores")
         for name in members(module):
             value = getattr(module, name)
-            if not isinstance(value, ModuleType) and not any(value is other for other in found.values()):
+            if not isinstance(value, ModuleType) and not any(
+                value is other for other in found.values()
+            ):
                 found[f"{prefix}.{name}"] = value
     return found

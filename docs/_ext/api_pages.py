@@ -116,7 +116,7 @@ def named(path: str) -> object | None:
 
 
 def candidates(node: nodes.Element) -> Iterator[object | None]:
-    """What a docstring may mean by a name: seen from anywhere, its module, its class or its bases."""
+    """What a docstring may mean by a name: seen from anywhere, its module, its class, its bases."""
     target, module, owner = node["reftarget"], node.get("py:module"), node.get("py:class")
     yield named(target)
     yield named(f"{module}.{target}")

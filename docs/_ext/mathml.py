@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Formulas as MathML, which browsers render by themselves, without a script or a network. The font is
-STIX Two Math, as the package ziamath brings it: not every machine has one that is made for formulas.
+STIX Two Math, as the package ziamath brings it: not every machine has one made for formulas.
 """
 
 import html

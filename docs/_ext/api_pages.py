@@ -147,6 +147,17 @@ def resolve(app: Sphinx, env, node: nodes.Element, contnode: nodes.Node) -> node
     return contnode
 
 
+def tidy_signature(app, what, name, value, options, arguments, returns):
+    """That of `__init__` where a metaclass hides it; functions that are defaults by their names."""
+    if what == "class" and arguments == "(*args, **kwargs)":
+        if getattr(value, "_is_protocol", False):
+            return "", returns
+        signature = inspect.signature(value.__init__)
+        plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        arguments = str(signature.replace(parameters=plain[1:], return_annotation=signature.empty))
+    return re.sub(r"<function (\w+)[^>]*>", r"\1", arguments or ""), returns
+
+
 def collect(app: Sphinx) -> None:
     app.names = public_names()
     app.children = children(app)
@@ -164,5 +175,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", collect)
     app.connect("source-read", add_menu)
     app.connect("missing-reference", resolve)
+    app.connect("autodoc-process-signature", tidy_signature)
     app.add_post_transform(LinkNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -81,6 +81,7 @@ docs: $(READY) ## links between pages, and every public name in a table
 	$(RUN) docs/check.py
 
 site: $(READY_SITE) ## the pages as HTML, in site/: open site/index.html
+	rm -rf site
 	$(RUN) -m sphinx -W --keep-going -q -b html -d .cache/doctrees docs site
 
 site-check: site ## every page in headless Chromium: links, pictures, formulas, widths, search

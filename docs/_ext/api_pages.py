@@ -149,13 +149,15 @@ def resolve(app: Sphinx, env, node: nodes.Element, contnode: nodes.Node) -> node
 
 def tidy_signature(app, what, name, value, options, arguments, returns):
     """That of `__init__` where a metaclass hides it; functions that are defaults by their names."""
+    if arguments is None:  # a property, say
+        return None
     if what == "class" and arguments == "(*args, **kwargs)":
         if getattr(value, "_is_protocol", False):
             return "", returns
         signature = inspect.signature(value.__init__)
         plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
         arguments = str(signature.replace(parameters=plain[1:], return_annotation=signature.empty))
-    return re.sub(r"<function (\w+)[^>]*>", r"\1", arguments or ""), returns
+    return re.sub(r"<function (\w+)[^>]*>", r"\1", arguments), returns
 
 
 def collect(app: Sphinx) -> None:

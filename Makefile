@@ -11,13 +11,14 @@ SUPPORTED := $(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 11)
 CONSTRAINTS := constraints/py$(if $(filter 3.11,$(PYVERSION)),311,312).txt
 VENV := .venv-$(PYVERSION)
 READY := $(VENV)/.ready
+READY_SITE := $(VENV)/.ready-site
 
 # ArviZ and Matplotlib write to the home folder unless told otherwise; pip keeps its own cache.
 RUN := XDG_CACHE_HOME="$(CURDIR)/.cache" $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench bench-inverse docs mutants clean
+.PHONY: help setup demo test test-slow lint bench bench-inverse docs site site-check mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,13 +41,19 @@ endif
 		-c $(CONSTRAINTS) -e '.[test,examples,lint]'
 	@touch $@
 
+# What the site needs besides, which the tests do not.
+$(READY_SITE): $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c $(CONSTRAINTS) -e '.[docs]'
+	@touch $@
+
 demo: $(READY) ## train a prior on digits, deblur one, write demo/
 	$(RUN) examples/digits_deblurring.py --output demo
 
 test: $(READY) ## the quick tests
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
-test-slow: $(READY) ## the slow tests
+test-slow: $(READY_SITE) ## the slow tests, that of the site among them
 	$(RUN) -m pytest -n $(WORKERS) -m slow
 
 lint: $(READY) ## ruff (rules and format) and ty (types)
@@ -70,12 +77,19 @@ bench-inverse: $(READY) ## posterior samplers on solved inverse problems, covera
 	$(RUN) -m benchmarks.deconvolution
 	$(RUN) -m benchmarks.coverage --settled 400
 
-docs: $(READY) ## links between pages, and every public name in the index
+docs: $(READY) ## links between pages, and every public name in a table
 	$(RUN) docs/check.py
+
+site: $(READY_SITE) ## the pages as HTML, in site/: open site/index.html
+	rm -rf site
+	$(RUN) -m sphinx -W --keep-going -q -b html -d .cache/doctrees docs site
+
+site-check: site ## every page in headless Chromium: links, pictures, formulas, widths, search
+	$(RUN) docs/check_site.py
 
 mutants: $(READY) ## planted faults that the tests must notice
 	$(RUN) tests/mutants.py --jobs $(WORKERS)
 
 clean: ## remove the environments, the caches and the demo's output
-	rm -rf .venv-* .cache demo dist
+	rm -rf .venv-* .cache demo dist site docs/api/names
 	find . -name __pycache__ -prune -exec rm -rf {} +

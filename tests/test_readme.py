@@ -20,19 +20,10 @@ import pytest
 import numpyro_scores as ns
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LONG = {"README.md"}
-SLOW = {
-    "after_the_run.md",
-    "choosing.md",
-    "diagnosis.md",
-    "extending.md",
-    "first_energy.md",
-    "noise_energies.md",
-    "objectives.md",
-    "smc.md",
-    "training.md",
-}
+# Most of the others compile for a long time, and test what other tests test.
+QUICK = {"README.md", "docs/limits/not_a_gradient.md"}
 
 # A fence may be indented, as in a list; its end has the same indent.
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -61,19 +52,23 @@ def short_runs(monkeypatch):
     monkeypatch.setattr(numpyro.infer.MCMC, "__init__", short_init)
 
 
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     "page",
     [
-        # Most of it compiles for a long time, and tests what other tests test.
-        pytest.param(page, marks=pytest.mark.slow) if page.name in SLOW else page
+        page if name(page) in QUICK else pytest.param(page, marks=pytest.mark.slow)
         for page in PAGES
+        if any(python_blocks(page))
     ],
-    ids=lambda page: page.name,
+    ids=name,
 )
 def test_the_code_of_a_page_runs(page, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if page.name in LONG:
+    if name(page) in LONG:
         request.getfixturevalue("short_runs")
     namespace = {"__name__": page.stem}
     for lines_before, code in python_blocks(page):
@@ -94,14 +89,14 @@ def test_the_blocks_of_a_page_are_found(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_of_a_page_keeps_to_public_addresses(page):
-    for _, code in python_blocks(page):
-        assert not re.search(r"numpyro_scores\.", code), code
-        assert not re.search(r"\bns(\.\w+)*\._[a-z]", code), code
+def test_the_code_of_the_pages_keeps_to_public_addresses():
+    for page in PAGES:
+        for _, code in python_blocks(page):
+            assert not re.search(r"numpyro_scores\.", code), (name(page), code)
+            assert not re.search(r"\bns(\.\w+)*\._[a-z]", code), (name(page), code)
 
 
-def test_the_readme_and_the_pages_on_extending_have_code():
-    assert {"README.md", "choosing.md", "extending.md", "training.md"} <= {
-        page.name for page in PAGES if any(python_blocks(page))
-    }
+def test_the_pages_that_show_code_have_some():
+    with_code = {name(page) for page in PAGES if any(python_blocks(page))}
+    shown = [*(ROOT / "docs/tasks").glob("*.md"), *(ROOT / "docs/extending").glob("*.md")]
+    assert {"README.md", "docs/extending.md", "docs/training.md", *map(name, shown)} <= with_code

@@ -14,8 +14,8 @@ from jax import random
 from scipy import stats
 
 import numpyro_scores as ns
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.level_moves import LevelTarget, has_energies
-from numpyro_scores.infer.smc.particle_model import ParticleModel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -55,7 +55,7 @@ def at_level(sigma):
 
 def test_the_target_of_a_level_is_the_posterior_there(x64):
     sigma = 0.7
-    model = ParticleModel(linear, (Y,), {})
+    model = FlatModel(linear, (Y,), {})
     mean, covariance = at_level(sigma)
     exact = dist.MultivariateNormal(mean, covariance)
     x = np.random.default_rng(0).normal(size=(5, 3))
@@ -69,8 +69,8 @@ def test_the_target_of_a_level_is_the_posterior_there(x64):
 
 def test_energies_are_told_from_denoisers():
     x = jnp.zeros(3)
-    assert has_energies(ParticleModel(linear, (Y,), {}), x)
-    assert not has_energies(ParticleModel(linear, (Y, PRIOR), {}), x)
+    assert has_energies(FlatModel(linear, (Y,), {}), x)
+    assert not has_energies(FlatModel(linear, (Y, PRIOR), {}), x)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ STYLE = """
   padding: .4rem .75rem .4rem 0; text-align: left; vertical-align: top; white-space: normal; }
 .numpyro-scores .numbers td + td, .numpyro-scores .numbers th + th { text-align: right;
   font-variant-numeric: tabular-nums; }
+@media (max-width: 40rem) { .numpyro-scores .numbers { display: block; overflow-x: auto; } }
 .numpyro-scores .fine { color: var(--fine); }
 .numpyro-scores .fault { color: var(--fault); font-weight: 600; }
 .numpyro-scores .unknown { color: var(--unknown); }

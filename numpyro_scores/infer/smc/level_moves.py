@@ -3,26 +3,25 @@
 
 """Moves of particles at a noise level whose density is known, by the energy of the prior."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
 
 from numpyro_scores.handlers import noise_conditional_prior, noise_level
-from numpyro_scores.infer.langevin.mala import MALA
+from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import others_alone, parts, wrapped
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
-from numpyro_scores.infer.smc.particle_model import ParticleModel
-from numpyro_scores.infer.smc.population import Population, noted, of_moves
+from numpyro_scores.infer.smc.population import Population, rounds_with
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_moves import twisted
-from numpyro_scores.infer.trees import mapped
+from numpyro_scores.infer.trees import map_rows
 
 
-def has_energies(model: ParticleModel, x: Array) -> bool:
+def has_energies(model: FlatModel, x: Array) -> bool:
     """Whether every noise-conditional prior of a model is made of an energy."""
     priors = [noise_conditional_prior(site["fn"]) for site in model.sites(x).values()]
     return all(getattr(prior, "has_energy", False) for prior in priors if prior is not None)
@@ -38,7 +37,7 @@ class LevelTarget(NamedTuple):
     - **sigma** - the noise level.
     """
 
-    model: ParticleModel
+    model: FlatModel
     sigma: Array
 
     def at(self, x: Array, integral: Array) -> Point:
@@ -68,16 +67,16 @@ class LevelTarget(NamedTuple):
 
 class LevelMoves(NamedTuple):
     """
-    - **kernel** - with the settings of a step.
-    - **num_steps** - number of steps at a level.
+    - **num_steps** - number of steps of MALA at a level.
+    - **target_accept_prob** - what their step size aims at.
     - **batch_size** - how many particles the model sees at once.
     """
 
-    kernel: MALA
     num_steps: int
+    target_accept_prob: float
     batch_size: int
 
-    def __call__(self, key: Array, state: Population, model: ParticleModel) -> Population:
+    def __call__(self, key: Array, state: Population, model: FlatModel) -> Population:
         """
         The particles after steps that leave the posterior at their noise level as it is; where the
         density of a prior is not known there, as they are.
@@ -87,25 +86,24 @@ class LevelMoves(NamedTuple):
         x, sigma = state.points.x, state.rung
         if not (self.num_steps and has_energies(model, x[0])):
             return state
-        target = LevelTarget(model, sigma)
-        points = mapped(lambda x: target.at(x, jnp.zeros((), x.dtype)), x, self.batch_size)
+        target: Any = LevelTarget(model, sigma)  # it has the face of a Target
+        points = map_rows(lambda x: target.at(x, jnp.zeros((), x.dtype)), x, self.batch_size)
         root = fisher_root(points.grad, dense=False)
-        move: Callable = self.kernel._move
         moved = move_particles(
             key,
             points,
-            lambda key, point, h: move(key, point, target, h, root),
+            lambda key, point, h: mala.step(key, point, target, h, root),
             step_size=first_step_size(x),
             num_steps=self.num_steps,
-            target_accept_prob=self.kernel._target_accept_prob,
+            target_accept_prob=self.target_accept_prob,
             batch_size=self.batch_size,
         )
-        points = mapped(target.twist, moved.points.x, self.batch_size)
+        points = map_rows(target.twist, moved.points.x, self.batch_size)
         i = state.i - 1
         products = 3 + DiffusionTwist(model).num_products(x[0])
         spent = state.rounds.num_grad_evals[i] + (self.num_steps + 2) * products
         return state._replace(
             points=points,
             log_likelihood=-points.energy,
-            rounds=noted(state.rounds, i, **of_moves(moved), num_grad_evals=spent),
+            rounds=rounds_with(state.rounds, i, **moved.figures(), num_grad_evals=spent),
         )

@@ -22,11 +22,7 @@ from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.level_moves import LevelMoves
-from numpyro_scores.infer.smc.moves import (
-    first_step_size,
-    fisher_root,
-    points_at,
-)
+from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, points_at
 from numpyro_scores.infer.smc.population import (
     MAX_ROUNDS,
     Population,
@@ -126,7 +122,7 @@ class TwistedDiffusionSampler(ParticleSampler):
         check_positive("churn", churn)
         if num_level_steps != 0:
             check_count("num_level_steps", num_level_steps)
-        self._move_at_level = LevelMoves(self._kernel, num_level_steps, self._batch_size)
+        self._move_at_level = LevelMoves(num_level_steps, target_accept_prob, self._batch_size)
         self._num_levels = num_levels
         self._churn = churn
         self._levels: np.ndarray = np.zeros(num_levels)

@@ -12,6 +12,7 @@ from numpyro_scores import (
     infer,
     integrators,
     inverse,
+    long_runs,
     nn,
     objectives,
     processes,
@@ -63,6 +64,7 @@ from numpyro_scores.infer import (
     UnderdampedLangevin,
 )
 from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
+from numpyro_scores.long_runs import StoredMCMC, until
 from numpyro_scores.normalizers import (
     AnnealedImportanceSampling,
     Enumeration,
@@ -137,6 +139,7 @@ __all__ = [
     "ScoreDistribution",
     "SegmentIntegral",
     "SplitGibbs",
+    "StoredMCMC",
     "ThermodynamicIntegration",
     "SubVariancePreserving",
     "SwendsenWang",
@@ -156,6 +159,7 @@ __all__ = [
     "inverse",
     "load_weights",
     "log_normalizer",
+    "long_runs",
     "nn",
     "objectives",
     "processes",
@@ -163,4 +167,5 @@ __all__ = [
     "save_weights",
     "schedules",
     "to_inference_data",
+    "until",
 ]

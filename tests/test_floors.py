@@ -40,6 +40,7 @@ FLOORS = {
     "infer": 3,
     "inverse": 3,
     "diagnostics": 4,
+    "long_runs": 4,
 }
 LIBRARIES = {
     "diffrax": 0,
@@ -52,12 +53,14 @@ LIBRARIES = {
     "tqdm": 1,
     "numpyro": 2,
     "arviz": 4,
+    "filelock": 4,
     "matplotlib": 4,
     "scipy": 4,
     "xarray": 4,
+    "zarr": 4,
 }
 # Importing these takes seconds: only a function that needs one pays for it.
-DEFERRED = {"arviz", "diffrax", "matplotlib", "xarray"}
+DEFERRED = {"arviz", "diffrax", "filelock", "matplotlib", "xarray", "zarr"}
 STRANGERS = [{"nn", "distributions"}]
 
 

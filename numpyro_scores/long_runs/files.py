@@ -16,7 +16,7 @@ import numpy as np
 from numpyro_scores.long_runs.stores import Arrays, Checkpoint
 
 
-def replaced(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def replaced(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file so that whoever reads it, whenever, finds the old one or the new one."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -30,7 +30,8 @@ def replaced(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """JSON as by :func:`replaced`."""
-    replaced(path, lambda file: file.write(json.dumps(content).encode()) and None)
+    text = json.dumps(content).encode()
+    replaced(path, lambda file: file.write(text))
 
 
 def read_json(path: Path) -> Any:
@@ -52,7 +53,8 @@ class StateFiles:
         record = checkpoint.record
         name = f"state_{record['num_warmup']}_{record['num_draws']}.npz"
         # Another process of the same draws may have written other arrays under this name.
-        replaced(self._folder / name, lambda file: np.savez(file, **checkpoint.arrays))
+        arrays: dict[str, Any] = dict(checkpoint.arrays)
+        replaced(self._folder / name, lambda file: np.savez(file, **arrays))
         return name
 
     def read(self, name: str) -> Arrays:

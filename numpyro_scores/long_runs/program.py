@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import nested_attrgetter
@@ -37,8 +38,8 @@ class Chunk(NamedTuple):
     """
 
     samples: Any
-    fields: dict[str, Array]
-    moments: Moments | None
+    fields: Any
+    moments: Any
 
 
 class ChainProgram:
@@ -209,6 +210,11 @@ def _strong(tree: Any) -> Any:
 def _strong_leaf(x: Any) -> Array:
     if jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key):
         return x
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
+        raise TypeError(
+            f"The state of the kernel holds a {type(x).__name__}: StoredMCMC writes states to disk, "
+            "and takes arrays alone."
+        )
     return lax.convert_element_type(x, jnp.result_type(x))
 
 

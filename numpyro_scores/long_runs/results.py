@@ -102,7 +102,7 @@ class StoredResults(MCMC):
         self._names_of_run()
         assert self._progress is not None
         pooled = [moments.pooled() for moments in self._progress.all_moments()]
-        return tuple(self._site_tree.unflatten(part) for part in zip(*pooled, strict=True))  # type: ignore
+        return tuple(self._site_tree.unflatten(part) for part in zip(*pooled, strict=True))
 
     def not_converged(self, r_hat: float = 1.01, bulk_ess: float = 400) -> np.ndarray:
         """After `run_many`, the indices of the data sets with an element that is not as good."""
@@ -112,4 +112,5 @@ class StoredResults(MCMC):
         bad = ~((found.r_hat <= r_hat) & (found.bulk_ess >= bulk_ess))
         # `x[dataset, ...]` is the name of an element.
         names = [name for name, is_bad in zip(found.names, bad, strict=True) if is_bad]
-        return np.unique([int(re.search(r"\[(\d+)[\],]", name)[1]) for name in names]).astype(int)
+        found_in = [re.search(r"\[(\d+)[\],]", name) for name in names]
+        return np.unique([int(match[1]) for match in found_in if match]).astype(int)

@@ -5,7 +5,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -181,7 +181,7 @@ class Runner:
 
 
 @contextmanager
-def _interrupts(callback: Callable[[], None]) -> Iterator[None]:
+def _interrupts(callback: Callable[[], None]) -> Generator[None]:
     """The first Ctrl-C inside calls the callback; the second is an exception as ever."""
     if threading.current_thread() is not threading.main_thread():
         yield

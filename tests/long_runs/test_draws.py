@@ -12,6 +12,7 @@ from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 MESH = jax.make_mesh((2,), ("chains",))
 
 

@@ -12,6 +12,7 @@ from long_runs.helpers import DATA, KERNEL, equal
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = random.key(0)
 MANY = jnp.stack([DATA, DATA + 2.0, DATA - 3.0], axis=1)
 

@@ -60,7 +60,7 @@ LIBRARIES = {
     "zarr": 4,
 }
 # Importing these takes seconds: only a function that needs one pays for it.
-DEFERRED = {"arviz", "diffrax", "filelock", "matplotlib", "xarray", "zarr"}
+DEFERRED = {"arviz", "diffrax", "matplotlib", "xarray", "zarr"}
 STRANGERS = [{"nn", "distributions"}]
 
 

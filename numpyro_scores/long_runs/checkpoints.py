@@ -37,6 +37,8 @@ class Progress:
         self.num_draws = 0
         self.num_divergences = 0
         self.is_enough = False
+        # The number of draws at which convergence is looked at.
+        self.next_look = 0
         self.states = [on_host(state) for state in states]
         self.moments: list[list[RunningMoments] | None] = [None] * len(states)
 
@@ -96,7 +98,7 @@ class Progress:
             "num_draws": self.num_draws,
             "num_warmup": self.num_warmup,
             "num_divergences": self.num_divergences,
-            "is_enough": self.is_enough,
+            "next_look": self.next_look,
             "sizes": self._sizes,
             "run": self._identity,
         }
@@ -106,7 +108,7 @@ class Progress:
         """Go on from what a store has kept; states and moments were those of the start."""
         record, arrays = checkpoint
         self.num_draws, self.num_warmup = record["num_draws"], record["num_warmup"]
-        self.num_divergences, self.is_enough = record["num_divergences"], record["is_enough"]
+        self.num_divergences, self.next_look = record["num_divergences"], record["next_look"]
         template, treedef = jax.tree.flatten(self.states[0])
         leaves = [_typed(arrays[f"state_{i}"], x.dtype) for i, x in enumerate(template)]
         self.states = [treedef.unflatten([x[lanes] for x in leaves]) for lanes in self._lanes]

@@ -3,7 +3,6 @@
 
 """Files that are replaced whole, and one writer at a time."""
 
-import contextlib
 import json
 import os
 import uuid
@@ -100,5 +99,3 @@ class Writer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-            with contextlib.suppress(OSError):
-                self._path.unlink()

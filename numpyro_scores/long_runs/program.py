@@ -212,8 +212,8 @@ def _strong_leaf(x: Any) -> Array:
         return x
     if not isinstance(x, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
         raise TypeError(
-            f"The state of the kernel holds a {type(x).__name__}: StoredMCMC writes states to disk, "
-            "and takes arrays alone."
+            f"The state of the kernel holds a {type(x).__name__}: StoredMCMC writes states to "
+            "disk, and takes arrays alone."
         )
     return lax.convert_element_type(x, jnp.result_type(x))
 

@@ -101,7 +101,6 @@ class StoredMCMC(StoredResults):
                 "num_chains (or chain_batch_size) as a multiple of them."
             )
 
-    _next_look = 0
     _worst: Convergence | None = None
 
     def run(
@@ -203,9 +202,13 @@ class StoredMCMC(StoredResults):
             states = [
                 with_keys(there, like) for there, like in zip(progress.states, states, strict=True)
             ]
-        self._progress, self._next_look = progress, progress.num_draws
-        # A rule that held may be another now.
-        progress.is_enough = False
+        self._progress = progress
+        # A killed process may have died between a commit and a look.
+        if progress.num_draws and self._until is not None:
+            self._look(progress)
+        if progress.is_enough:
+            self._set_last_state(progress, states[0])
+            return
         runner = Runner(
             plan,
             progress,
@@ -242,7 +245,7 @@ class StoredMCMC(StoredResults):
 
     def _attributes(self, progress: Progress) -> dict[str, dict[str, Any]]:
         """What the groups say of the run."""
-        if isinstance(self._store, MemoryStore):
+        if isinstance(self._store, MemoryStore) or self._num_datasets is not None:
             return {}
         parts = parts_of(self.sampler, progress.state, 2)
         record = Record(type(self.sampler).__name__, parts)
@@ -252,8 +255,8 @@ class StoredMCMC(StoredResults):
         """What the bar says; and whether it is enough."""
         text = f"divergences={progress.num_divergences}"
         wants_numbers = self.progress_bar or self._until is not None
-        if wants_numbers and FEWEST_DRAWS <= progress.num_draws >= self._next_look:
-            self._next_look = int(GROWTH * progress.num_draws) + 1
+        if wants_numbers and progress.num_draws >= max(FEWEST_DRAWS, progress.next_look):
+            progress.next_look = int(GROWTH * progress.num_draws) + 1
             self._worst = self.convergence(worst=WORST)
             if self._until is not None and self._until.holds(self._worst):
                 progress.is_enough = self._until.holds(self.convergence())

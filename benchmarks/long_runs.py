@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +35,9 @@ def gaussian(x):
     return 0.5 * jnp.sum(x**2 * jnp.linspace(1.0, 4.0, DIM))
 
 
-def drivers(draws: int, which: str, path: Path):
+def drivers(draws: int, which: str, path: Path) -> Any:
     kernel = ns.MALA(potential_fn=gaussian, num_steps=1)
-    common = {
+    common: dict[str, Any] = {
         "num_warmup": NUM_WARMUP,
         "num_samples": draws,
         "num_chains": NUM_CHAINS,
@@ -67,7 +68,12 @@ def second_run(which: str) -> dict[str, float]:
         mu = numpyro.sample("mu", dist.Normal(0.0, 1.0).expand([10]).to_event(1))
         numpyro.sample("y", dist.Normal(mu, 1.0).to_event(1), obs=y)
 
-    settings = {"num_warmup": 20, "num_samples": 20, "num_chains": 2, "progress_bar": False}
+    settings: dict[str, Any] = {
+        "num_warmup": 20,
+        "num_samples": 20,
+        "num_chains": 2,
+        "progress_bar": False,
+    }
     if which == "MCMC":
         mcmc = MCMC(NUTS(model), chain_method="vectorized", jit_model_args=True, **settings)
     else:

@@ -15,6 +15,7 @@ from jax import Array
 from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.kernel import parted
 from numpyro_scores.infer.smc.programs import fingerprint
 from numpyro_scores.long_runs.arguments import default_chunk_size, lanes_of
@@ -128,6 +129,9 @@ def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any)
     kernel, many = copy.copy(setup.kernel), setup.num_datasets is not None
     arrays, rest, merge = parted(data)
     arrays = [jnp.asarray(x) for x in arrays]
+    if isinstance(kernel, DiscreteKernel):
+        # It tells by values what depends on what, and finds none within a program.
+        kernel.look(*merge([x[0] for x in arrays] if many else arrays))
     keep = keep_of(setup.keep)
 
     def program(chunk_size: int) -> ChainProgram:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Numbers that are held in float64 at a time.
+MAX_NUMBERS = 2**17
+
 
 class RunningMoments(NamedTuple):
     """
@@ -21,7 +24,15 @@ class RunningMoments(NamedTuple):
 
     @classmethod
     def of(cls, draws: np.ndarray) -> "RunningMoments":
-        """Of draws of shape `(chains, draws, ...)`."""
+        """Of draws of shape `(chains, draws, ...)`, some at a time."""
+        step = max(1, MAX_NUMBERS // max(draws[:, :1].size, 1))
+        found = cls._of_few(draws[:, :step])
+        for start in range(step, draws.shape[1], step):
+            found = found.merged(cls._of_few(draws[:, start : start + step]))
+        return found
+
+    @classmethod
+    def _of_few(cls, draws: np.ndarray) -> "RunningMoments":
         draws = draws.astype(np.float64)
         mean = draws.mean(axis=1)
         return cls(draws.shape[1], mean, np.square(draws - mean[:, None]).sum(axis=1))

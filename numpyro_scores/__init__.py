@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         infer,
         integrators,
         inverse,
+        long_runs,
         nn,
         objectives,
         processes,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
         UnderdampedLangevin,
     )
     from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
+    from numpyro_scores.long_runs import StoredMCMC, until
     from numpyro_scores.normalizers import (
         AnnealedImportanceSampling,
         Enumeration,
@@ -99,7 +101,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BAOAB",
-    "ClassifierFreeGuidance",
     "DAPS",
     "DDIM",
     "DDPM",
@@ -116,6 +117,7 @@ __all__ = [
     "AnnealedLangevin",
     "BernoulliRBM",
     "BlockGibbs",
+    "ClassifierFreeGuidance",
     "DiffusionPosteriorSampling",
     "DiffusionPrior",
     "DiscreteLangevin",
@@ -146,18 +148,19 @@ __all__ = [
     "Potts",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "ProductOfExperts",
     "RectifiedFlow",
     "ReplicaExchange",
-    "ProductOfExperts",
     "ReverseAnnealedImportanceSampling",
     "ReverseSDE",
     "ScoreDistribution",
     "SegmentIntegral",
     "SplitGibbs",
-    "ThermodynamicIntegration",
+    "StoredMCMC",
     "SubVariancePreserving",
     "SwendsenWang",
     "TemperedSMC",
+    "ThermodynamicIntegration",
     "TransferMatrix",
     "TwistedDiffusionSampler",
     "UnderdampedLangevin",
@@ -173,6 +176,7 @@ __all__ = [
     "inverse",
     "load_weights",
     "log_normalizer",
+    "long_runs",
     "nn",
     "objectives",
     "processes",
@@ -181,6 +185,7 @@ __all__ = [
     "schedules",
     "testing",
     "to_inference_data",
+    "until",
 ]
 
 # A name is imported when it is first asked for (PEP 562): Flax, Optax and two hundred files of our
@@ -205,6 +210,7 @@ _HOMES = {
         "SplitGibbs SwendsenWang TemperedSMC TwistedDiffusionSampler UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
+    "long_runs": "StoredMCMC until",
     "normalizers": (
         "AnnealedImportanceSampling Enumeration LogNormalizer "
         "ReverseAnnealedImportanceSampling ThermodynamicIntegration TransferMatrix "
@@ -217,7 +223,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 _MODULES = set(
     "curvature densities diagnostics distributions guidance handlers infer integrators inverse "
-    "nn normalizers objectives processes samplers schedules testing training".split()
+    "long_runs nn normalizers objectives processes samplers schedules testing training".split()
 )
 
 

@@ -40,6 +40,7 @@ FLOORS = {
     "infer": 3,
     "inverse": 3,
     "diagnostics": 4,
+    "long_runs": 4,
     "testing": 4,
 }
 LIBRARIES = {
@@ -53,12 +54,14 @@ LIBRARIES = {
     "tqdm": 1,
     "numpyro": 2,
     "arviz": 4,
+    "filelock": 4,
     "matplotlib": 4,
     "scipy": 4,
     "xarray": 4,
+    "zarr": 4,
 }
 # Importing these takes seconds: only a function that needs one pays for it.
-DEFERRED = {"arviz", "diffrax", "matplotlib", "xarray"}
+DEFERRED = {"arviz", "diffrax", "matplotlib", "xarray", "zarr"}
 # A training or a network may import these when it is itself imported, and nothing else may.
 HEAVY = DEFERRED | {"flax", "h5py", "optax", "orbax", "safetensors"}
 STRANGERS = [{"nn", "distributions"}]

@@ -28,9 +28,10 @@ class FlowMatching:
         \mathbb E \left[ \tfrac1d \lambda(t) \left| v(x_t, t) - (z - x_0) \right|^2 \right],
 
     whose minimum is :math:`\mathbb E[z - x_0 \mid x_t]`: of a denoiser it's
-    `DenoisingScoreMatching(process, VelocityWeight())`, and :class:`~numpyro_scores.processes.\
-VelocityPrediction` makes a denoiser of the velocity, so that `DiffusionPrior` takes it. The times
-    of a batch are stratified, as in :class:`DenoisingScoreMatching`.
+    `DenoisingScoreMatching(process, VelocityWeight())`, and
+    :class:`~numpyro_scores.processes.VelocityPrediction` makes a denoiser of the velocity, so that
+    `DiffusionPrior` takes it. The times of a batch are stratified, as in
+    :class:`DenoisingScoreMatching`.
 
     Pairs of data and noise that depend on each other (minibatch optimal transport) are not offered:
     what they teach is no denoiser, and has no score.

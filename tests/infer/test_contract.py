@@ -68,8 +68,8 @@ OF_NOISE_LEVELS = ("AnnealedLangevin", "MomentMatching", "SplitGibbs")
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS |= dict.fromkeys(OF_NOISE_LEVELS, {"model": partial(model_with, PRIOR)})
 # UnderdampedLangevin, MALT and MAMS are wired as ULA and MALA, MomentMatching and SplitGibbs nearly
-# as AnnealedLangevin (and DiffusionPosteriorSampling and DAPS as these); ReplicaExchange has tests of
-# its own.
+# as AnnealedLangevin (and DiffusionPosteriorSampling and DAPS as these); ReplicaExchange has tests
+# of its own.
 MODELS = [
     (name, "model")
     if name in ("ULA", "AnnealedLangevin")

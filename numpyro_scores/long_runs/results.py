@@ -1,0 +1,116 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The results of a run whose draws are in a store, with the face of NumPyro's `MCMC`."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpyro.infer import MCMC
+
+from numpyro_scores.long_runs.checkpoints import Progress
+from numpyro_scores.long_runs.convergence import Convergence, convergence_of, worst_elements
+from numpyro_scores.long_runs.names import Names
+from numpyro_scores.long_runs.stores import DrawStore, MemoryStore
+
+
+class StoredResults(MCMC):
+    """What can be asked of a run; a subclass makes one."""
+
+    _keep: Any = None
+    _names: Names | None = None
+    _progress: Progress | None = None
+    _num_datasets: int | None = None
+    # The structure of what `moments` are about.
+    _site_tree: Any = None
+
+    def __init__(self, kernel: Any, **settings: Any):
+        super().__init__(kernel, **settings)
+        self._store: DrawStore = MemoryStore()
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of each chain that are stored."""
+        return 0 if self._progress is None else self._progress.num_draws
+
+    def get_samples(self, group_by_chain: bool = False) -> Any:
+        """
+        All draws in memory.
+
+        :param group_by_chain: whether to have shape `(chains, draws, ...)`, not `(n, ...)`.
+        """
+        return self._names_of_run().samples(self._reader(group_by_chain))
+
+    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
+        """The extra fields of all draws, likewise."""
+        return self._names_of_run().fields(self._reader(group_by_chain))
+
+    @property
+    def _states(self) -> dict[str, Any] | None:
+        """What `print_summary` reads."""
+        if self._names is None:
+            return None
+        return {self._sample_field: self.get_samples(True), **self.get_extra_fields(True)}
+
+    @_states.setter
+    def _states(self, states: Any) -> None:
+        """The draws are in the store."""
+
+    def open(self) -> Any:
+        """The store as an `xarray.DataTree`, read when it is needed."""
+        return self._store.open()
+
+    def _names_of_run(self) -> Names:
+        if self._names is None or not self.num_draws:
+            raise ValueError("There are no draws yet: call run(key, ...) first.")
+        return self._names
+
+    def _reader(self, group_by_chain: bool) -> Callable[[str, str], np.ndarray]:
+        def read(group, name):
+            x = self._store.read(group, name, 0, self.num_draws)
+            return x if group_by_chain else x.reshape(-1, *x.shape[2:])
+
+        return read
+
+    def convergence(self, worst: int | None = None) -> Convergence:
+        """
+        R-hat and bulk ESS of what is stored so far, by ArviZ, from reads of bounded size.
+
+        :param worst: only of so many elements, those whose chains differ most; all by default.
+        """
+        names, progress = self._names_of_run(), self._progress
+        assert progress is not None
+        many = () if self._num_datasets is None else (self._num_datasets,)
+        shapes = {name: (*many, *shape) for name, shape in names.shapes.items()}
+        elements = {name: np.arange(int(np.prod(shape))) for name, shape in shapes.items()}
+        if worst is not None and self._keep is None:
+            elements = worst_elements(elements, progress.all_moments(), names.order, worst)
+
+        def read(name, start, stop):
+            return self._store.read("posterior", name, start, stop)
+
+        return convergence_of(read, elements, shapes, progress.num_draws)
+
+    @property
+    def moments(self) -> tuple[Any, Any]:
+        """
+        Means and variances of all sites, over all draws so far, kept or not: two pytrees as a draw
+        is, in float64.
+        """
+        self._names_of_run()
+        assert self._progress is not None
+        pooled = [moments.pooled() for moments in self._progress.all_moments()]
+        return tuple(self._site_tree.unflatten(part) for part in zip(*pooled, strict=True))
+
+    def not_converged(self, r_hat: float = 1.01, bulk_ess: float = 400) -> np.ndarray:
+        """After `run_many`, the indices of the data sets with an element that is not as good."""
+        if self._num_datasets is None:
+            raise ValueError("not_converged is about many data sets: call run_many.")
+        found = self.convergence()
+        bad = ~((found.r_hat <= r_hat) & (found.bulk_ess >= bulk_ess))
+        # `x[dataset, ...]` is the name of an element.
+        names = [name for name, is_bad in zip(found.names, bad, strict=True) if is_bad]
+        found_in = [re.search(r"\[(\d+)[\],]", name) for name in names]
+        return np.unique([int(match[1]) for match in found_in if match]).astype(int)

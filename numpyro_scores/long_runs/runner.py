@@ -1,0 +1,199 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The loop of a run: the device draws a piece while the host stores the one before."""
+
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from numpyro_scores.long_runs.checkpoints import Progress, on_host
+from numpyro_scores.long_runs.lanes import count
+from numpyro_scores.long_runs.moments import RunningMoments
+from numpyro_scores.long_runs.names import Names
+from numpyro_scores.long_runs.pace import Pace
+from numpyro_scores.long_runs.plans import Plan, Wanted
+from numpyro_scores.long_runs.stores import DrawStore
+
+
+class Piece(NamedTuple):
+    """Steps for every batch: `num_draws` times `num_steps`, of which draws are stored or not."""
+
+    num_draws: int
+    num_steps: int
+    is_warmup: bool
+
+
+class Launched(NamedTuple):
+    """What a device has been told to do for one batch."""
+
+    piece: Piece
+    batch: int
+    state: Any
+    chunk: Any
+
+
+class Runner:
+    """
+    Draws until all are there, or one says stop.
+
+    :param plan: the programs, and what they are about.
+    :param progress: how far it is.
+    :param states: a state for each batch, as the programs take it.
+    :param names: of the variables of the store.
+    :param wanted: how long it is.
+    :param fixed: whether a piece has `chunk_size` draws, and not as many as two seconds.
+    :param after_commit: says what the bar shows, and by `progress.is_enough` whether to stop.
+    :param attributes: what is to be noted with the groups.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        progress: Progress,
+        states: list[Any],
+        names: Names,
+        store: DrawStore,
+        wanted: Wanted,
+        *,
+        fixed: bool,
+        progress_bar: bool,
+        after_commit: Callable[[Progress], str],
+        attributes: Callable[[Progress], dict[str, dict[str, Any]]],
+    ):
+        self._programs, self._batches = plan.programs, plan.batches
+        self._names, self._progress, self._store = names, progress, store
+        self._num_warmup, self._num_draws, self._thinning = wanted
+        self._chunk_size, self._fixed = plan.chunk_size, fixed
+        self._bar = tqdm(
+            total=self._num_warmup + self._num_draws * self._thinning,
+            initial=progress.num_warmup + progress.num_draws * self._thinning,
+            disable=not progress_bar,
+            unit="step",
+        )
+        self._after_commit, self._attributes = after_commit, attributes
+        self._pace = Pace()
+        # What the device has been told to do, ahead of what is stored.
+        self._warmup, self._draws = progress.num_warmup, progress.num_draws
+        self._states = states
+        self._settled: list[Any] = []
+        self.is_interrupted = False
+
+    def run(self) -> None:
+        """Draw; all that is drawn is committed."""
+        pending: Launched | None = None
+        with self._bar, _interrupts(self._interrupt):
+            for launched in self._launches():
+                if pending is not None:
+                    self._settle(pending)
+                    if self._progress.is_enough:
+                        return
+                pending = launched
+            if pending is not None:
+                self._settle(pending)
+
+    def _interrupt(self) -> None:
+        self.is_interrupted = True
+
+    def _launches(self) -> Iterator[Launched]:
+        while (piece := self._next_piece()) is not None:
+            for i, batch in enumerate(self._batches):
+                state, chunk = self._programs.chunk(
+                    batch.keys,
+                    batch.params,
+                    self._states[i],
+                    count(piece.num_draws),
+                    count(piece.num_steps),
+                    batch.arrays,
+                )
+                self._states[i] = state
+                yield Launched(piece, i, state, chunk)
+
+    def _next_piece(self) -> Piece | None:
+        if self.is_interrupted:
+            return None
+        if (left := self._num_warmup - self._warmup) > 0:
+            most = self._chunk_size * self._thinning if self._fixed else self._pace.num_steps
+            self._warmup += (steps := min(left, most))
+            return Piece(1, steps, True)
+        if (left := self._num_draws - self._draws) > 0:
+            most = self._chunk_size
+            if not self._fixed:
+                most = min(most, max(1, self._pace.num_steps // self._thinning))
+            self._draws += (draws := min(left, most))
+            return Piece(draws, self._thinning, False)
+        return None
+
+    def _settle(self, launched: Launched) -> None:
+        """Wait for a batch and store it; after the last one, all of the piece."""
+        piece = launched.piece
+        # This waits.
+        self._settled.append(on_host(launched.state))
+        if not piece.is_warmup:
+            self._append(piece.num_draws, launched)
+        if launched.batch < len(self._batches) - 1:
+            return
+        states, self._settled = self._settled, []
+        num_steps = piece.num_draws * piece.num_steps
+        text = ""
+        if piece.is_warmup:
+            self._progress.advance(0, num_steps, states)
+        else:
+            self._progress.advance(piece.num_draws, 0, states)
+        self._store.commit(self._progress.checkpoint(), self._attributes(self._progress))
+        self._pace.finished(num_steps)
+        if not piece.is_warmup:
+            text = self._after_commit(self._progress)
+        self._bar.set_description("warmup" if piece.is_warmup else "sample", refresh=False)
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(num_steps)
+
+    def _append(self, num_draws: int, launched: Launched) -> None:
+        region, start = self._batches[launched.batch].region, self._progress.num_draws
+        has_datasets = "dataset" in region
+        samples, fields, moments = jax.device_get(launched.chunk)
+
+        def arranged(x):
+            # As stores have it: chains, then draws, then data sets.
+            x = np.moveaxis(x, 2, 0) if has_datasets else np.swapaxes(x, 0, 1)
+            return x[:, :num_draws]
+
+        samples, fields = jax.tree.map(arranged, (samples, fields))
+        for group, variables in self._names.groups(samples, fields).items():
+            self._store.append(group, variables, region | {"draw": slice(start, start + num_draws)})
+        if moments is None:
+            found = [RunningMoments.of(np.asarray(x)) for x in jax.tree.leaves(samples)]
+        else:
+            if has_datasets:
+                moments = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), moments)
+            found = [
+                RunningMoments.about(num_draws, *leaves)
+                for leaves in zip(*(jax.tree.leaves(part) for part in moments), strict=True)
+            ]
+        diverging = [x for name, x in fields.items() if name.split(".")[-1] == "diverging"]
+        self._progress.add(launched.batch, found, sum(int(np.sum(x)) for x in diverging))
+
+
+@contextmanager
+def _interrupts(callback: Callable[[], None]) -> Generator[None]:
+    """The first Ctrl-C inside calls the callback; the second is an exception as ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number, frame):
+        signal.signal(signal.SIGINT, before)
+        callback()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

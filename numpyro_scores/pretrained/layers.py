@@ -3,6 +3,8 @@
 
 """Layers of one unbatched picture, channels last, with the weights of a file."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,7 +145,7 @@ class SelfAttention(nnx.Module):
             layer(pixels).reshape(len(pixels), self.num_heads, -1)
             for layer in (self.query, self.key, self.value)
         )
-        logits = jnp.einsum("qhd,khd->hqk", query, key) / np.sqrt(query.shape[-1])
+        logits = jnp.einsum("qhd,khd->hqk", query, key) / math.sqrt(query.shape[-1])
         # A sum over thousands of pixels needs more digits than bfloat16 has.
         weights = jax.nn.softmax(logits.astype(jnp.promote_types(x.dtype, jnp.float32)))
         mixed = jnp.einsum("hqk,khd->qhd", weights.astype(x.dtype), value)

@@ -239,7 +239,7 @@ class UpBlock(nnx.Module):
             x = self.attentions[0](x)
         if self.kind.skip and picture is not None:
             picture = fir_up(picture)
-        if self.skip_conv is not None:
+        if self.skip_conv is not None and self.skip_norm is not None:
             added = self.skip_conv(ACTIVATIONS["silu"](self.skip_norm(x)))
             picture = added if picture is None else picture + added
         if self.double_block is not None:

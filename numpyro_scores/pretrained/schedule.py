@@ -90,6 +90,7 @@ MUST_BE = {
     "tensor_format": ("pt", "np"),
     "time_shift_type": ("exponential",),
     "timestep_type": ("discrete",),
+    "timestep_values": (None,),
     "use_dynamic_shifting": (False,),
     "use_flow_sigmas": (False,),
 }
@@ -98,14 +99,14 @@ MUST_BE = {
 class Schedule(NamedTuple):
     """
     :param process: the noise process.
-    :param condition: what the network sees of a noise level, or None for the level itself.
+    :param condition: what the network sees of a noise level.
     :param prediction: `"epsilon"`, `"sample"`, `"v_prediction"` or `"score"`.
     :param data_range: the least and the largest value of a pixel.
     :param learns_variance: whether half of the network's output is the variance of a step.
     """
 
     process: TimedProcess
-    condition: Callable[[Array], Array] | None
+    condition: Callable[[Array], Array]
     prediction: str
     data_range: tuple[float, float]
     learns_variance: bool = False
@@ -212,7 +213,11 @@ _VP_FIELDS = {"num_train_timesteps", "beta_min", "beta_max", "sampling_eps", "te
 
 def _variance_exploding(values: dict[str, Any]) -> Schedule:
     process = VarianceExploding(values.get("sigma_min", 0.01), values.get("sigma_max", 1348.0))
-    return Schedule(process, None, "score", (0.0, 1.0))
+    return Schedule(process, _the_level, "score", (0.0, 1.0))
+
+
+def _the_level(sigma: Array) -> Array:
+    return sigma
 
 
 def _variance_preserving(values: dict[str, Any]) -> Schedule:

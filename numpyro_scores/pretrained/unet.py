@@ -136,7 +136,7 @@ def _class_embedding(
         embed = TimeEmbedding(tensors, name, config.num_features, size)
         found = embed(features(jnp.asarray(_label("a number", label, ()), float)))
     else:
-        number = config.num_class_embeds
+        number = config.num_class_embeds or 0
         table = tensors.take(f"{name}.weight", (number, size))
         index = _label(f"a class from 0 to {number - 1}", label, ())
         if not (index == int(index) and 0 <= index < number):

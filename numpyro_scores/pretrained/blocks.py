@@ -86,7 +86,7 @@ class DownBlock(nnx.Module):
                 at = f"{name}.attentions.{i}"
                 attentions.append(_attention(tensors, at, num_out, config, self.kind))
         self.blocks, self.attentions = nnx.List(blocks), nnx.List(attentions)
-        self.halve = self.halve_block = self.skip_conv = None
+        self.halve = self.halve_block = self.skip_conv = nnx.data(None)
         if last:
             return
         sampler = f"{name}.downsamplers.0"
@@ -145,7 +145,7 @@ class MidBlock(nnx.Module):
             )
             for i in range(2)
         )  # fmt: skip
-        self.attention = None
+        self.attention = nnx.data(None)
         if config.add_attention:
             attention_groups = config.attn_norm_num_groups
             # diffusers leaves out the norm of this attention if the time scales and shifts.
@@ -204,7 +204,8 @@ class UpBlock(nnx.Module):
                 _attention(tensors, f"{name}.attentions.{i}", num_out, config, self.kind)
             )
         self.blocks, self.attentions = nnx.List(blocks), nnx.List(attentions)
-        self.double = self.double_block = self.skip_norm = self.skip_conv = None
+        self.double = self.double_block = nnx.data(None)
+        self.skip_norm = self.skip_conv = nnx.data(None)
         if last:
             return
         sampler = f"{name}.upsamplers.0"

@@ -130,7 +130,7 @@ class SelfAttention(nnx.Module):
                 f"{name} has {channels} channels, fewer than attention_head_dim = {head_dim}."
             )
         inner = self.num_heads * head_dim
-        self.norm = None
+        self.norm = nnx.data(None)
         if num_groups is not None:
             self.norm = GroupNorm(tensors, f"{name}.group_norm", channels, num_groups, eps)
         self.query = Dense(tensors, f"{name}.to_q", channels, inner)

@@ -48,7 +48,7 @@ class ResidualBlock(nnx.Module):
         self.project = Dense(tensors, f"{name}.time_emb_proj", config.embedding_size, num_shifts)
         self.norm2 = GroupNorm(tensors, f"{name}.norm2", num_out, groups[1], eps)
         self.conv2 = Conv(tensors, f"{name}.conv2", num_out, num_out)
-        self.shortcut = None
+        self.shortcut = nnx.data(None)
         if num_in != num_out if convolve_shortcut is None else convolve_shortcut:
             shortcut = f"{name}.conv_shortcut"
             self.shortcut = Conv(tensors, shortcut, num_in, num_out, 1, padding=(0, 0))

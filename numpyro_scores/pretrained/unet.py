@@ -76,7 +76,7 @@ class UNet2D(nnx.Module):
             )
             for i, kind in enumerate(config.down_block_types)
         )  # fmt: skip
-        self.mid = None
+        self.mid = nnx.data(None)
         if config.mid_block_type is not None:
             self.mid = MidBlock(tensors, "mid_block", widths[-1], config)
         up = widths[::-1]

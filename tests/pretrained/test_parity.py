@@ -20,6 +20,12 @@ LABELS = {"classes": 2, "timestep_class": 7.0, "identity_class": np.linspace(-1,
 CASES = sorted(path.name for path in DATA.iterdir())
 # The same network as a pipeline's folder with names of old versions.
 SAME = {"old_pipeline": "resnet"}
+CHAINS = [name for name in CASES if "ncsnpp" not in name and name not in SAME]
+
+
+def slow_but(quick, names):
+    """Each compiles programs of its own: the others are for `make test-slow`."""
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 def expected(name):
@@ -46,7 +52,7 @@ def output_and_gradient(network, x, t, c):
     return jax.vmap(one)(x, t, c)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but({"ddpm", "ncsnpp"}, CASES))
 def test_output_and_gradient_are_those_of_torch(x64, name):
     network = network_of(ns.load_diffusers(DATA / name, label=LABELS.get(name)))
     reference = expected(name)
@@ -58,7 +64,7 @@ def test_output_and_gradient_are_those_of_torch(x64, name):
         assert worst(grad, reference[f"grad{digits}"]) < bound
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "ncsnpp" not in n and n not in SAME])
+@pytest.mark.parametrize("name", slow_but({"classes"}, CHAINS))
 def test_denoised_pictures_and_levels_are_those_of_the_scheduler(x64, name):
     """At its steps; `resnet` predicts the picture, `classes` and `scale_shift` the velocity."""
     model = ns.load_diffusers(DATA / name, label=LABELS.get(name))

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         TransferMatrix,
         log_normalizer,
     )
+    from numpyro_scores.pretrained import load_diffusers
     from numpyro_scores.processes import (
         DDPM,
         RectifiedFlow,
@@ -174,6 +175,7 @@ __all__ = [
     "infer",
     "integrators",
     "inverse",
+    "load_diffusers",
     "load_weights",
     "log_normalizer",
     "long_runs",
@@ -216,6 +218,7 @@ _HOMES = {
         "ReverseAnnealedImportanceSampling ThermodynamicIntegration TransferMatrix "
         "log_normalizer"
     ),
+    "pretrained": "load_diffusers",
     "processes": "DDPM RectifiedFlow SubVariancePreserving VarianceExploding VariancePreserving",
     "samplers": "DDIM Ancestral Heun Multistep PredictorCorrector ReverseSDE",
     "training": "FitProgress FitResult fit load_weights save_weights",
@@ -223,7 +226,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 _MODULES = set(
     "curvature densities diagnostics distributions guidance handlers infer integrators inverse "
-    "long_runs nn normalizers objectives processes samplers schedules testing training".split()
+    "long_runs nn normalizers objectives pretrained processes samplers schedules testing training".split()
 )
 
 

@@ -29,6 +29,7 @@ FLOORS = {
     "guidance": 0,
     "integrators": 0,
     "objectives": 0,
+    "pretrained": 1,
     "processes": 0,
     "samplers": 0,
     "schedules": 0,

@@ -226,7 +226,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 _MODULES = set(
     "curvature densities diagnostics distributions guidance handlers infer integrators inverse "
-    "long_runs nn normalizers objectives pretrained processes samplers schedules testing training".split()
+    "long_runs nn normalizers objectives pretrained processes samplers schedules testing "
+    "training".split()
 )
 
 

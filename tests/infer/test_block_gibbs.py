@@ -58,7 +58,8 @@ def mixture(y):
     with numpyro.plate("repeats", 2, dim=-2), numpyro.plate("data", 3, dim=-1):
         z = numpyro.sample("x", dist.Categorical(np.array([0.2, 0.5, 0.3])))
         scale = jnp.array([1.0, 0.5, 2.0])[z]
-        numpyro.sample("y", dist.Normal(jnp.array(LOCATIONS)[z][..., None], 1).to_event(1), obs=y)
+        location = jnp.array(LOCATIONS)[z][..., None] * jnp.ones(2)
+        numpyro.sample("y", dist.Normal(location, 1).to_event(1), obs=y)
         numpyro.factor("f", -scale)
 
 

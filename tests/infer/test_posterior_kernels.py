@@ -236,7 +236,7 @@ OF_UNKNOWN_NOISE = {
     "DPS": (ns.DiffusionPosteriorSampling, 1, 1.2, (0.5, 0.8)),
     "MomentMatching": (ns.MomentMatching, 1, 0.8, (1.1, 1.5)),
     "DAPS": (ns.DAPS, 1, 0.5, (0.9, 1.3)),
-    "SplitGibbs": (partial(ns.SplitGibbs, coupling=0.1), 80, 0.15, (0.85, 1.15)),
+    "SplitGibbs": (partial(ns.SplitGibbs, coupling=0.1), 80, 0.25, (0.85, 1.15)),
 }
 
 

@@ -54,6 +54,9 @@ def test_runs_are_mapped_over_data():
         x, log_evidence, error = jax.vmap(run)(random.split(random.key(0), 3), y)
     assert_within(x.mean(axis=1), y / 2, np.sqrt(0.5 / 100))
     assert_within(log_evidence, dist.Normal(0, np.sqrt(2)).log_prob(y), error)
+    # Within a program too, where the arguments may be known and nothing else is.
+    alone = jax.jit(lambda key: run(key, 3.0))(random.split(random.key(0), 3)[2])
+    np.testing.assert_allclose(alone[1], log_evidence[2], rtol=1e-4)
 
 
 @pytest.mark.slow

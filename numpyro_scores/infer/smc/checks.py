@@ -59,7 +59,8 @@ def _check_deterministic(name, model, args, kwargs, values):
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((args, kwargs))):
         return
     densities = [log_density(seed(model, random.key(k)), args, kwargs, values)[0] for k in range(2)]
-    if not jnp.array_equal(*densities, equal_nan=True):
+    # Within a program, as of `lax.map` over keys, they are not known though the arguments are.
+    if all(map(is_concrete, densities)) and not jnp.array_equal(*densities, equal_nan=True):
         raise ValueError(
             f"{name} needs a density that is a function of the latent sites alone, but that of the "
             "model changes with its random key: by numpyro.prng_key(), by a parameter that starts "

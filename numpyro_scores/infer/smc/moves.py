@@ -111,7 +111,7 @@ def move_particles(
 
     def all_step(carry, key):
         points, step_size = carry
-        points, accept_prob, diverging, unresolved = map_rows(
+        points, accept_prob, diverging, unresolved, _ = map_rows(
             lambda particle: step(*particle, step_size),
             (random.split(key, len(points.x)), points),
             batch_size,

@@ -279,5 +279,5 @@ def test_a_module_of_another_event_shape_is_told_before_training(module, objecti
 
 def test_a_denoiser_for_an_energy_is_told():
     denoiser = MLPDenoiser((3,), rngs=nnx.Rngs(0), hidden_features=4)
-    with pytest.raises(ValueError, match="Expected an energy, x -> \(\), or a score"):
+    with pytest.raises(ValueError, match=r"Expected an energy, x -> \(\), or a score"):
         quick_fit(denoiser, ImplicitScoreMatching())

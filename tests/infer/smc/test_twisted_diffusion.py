@@ -11,7 +11,17 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from infer.helpers import assert_within
-from infer.twists import NOISE, OPERATOR, PRIOR, PROCESS, Y, denoise, given_noise, linear, unmoved
+from infer.smc.twists import (
+    NOISE,
+    OPERATOR,
+    PRIOR,
+    PROCESS,
+    Y,
+    denoise,
+    given_noise,
+    linear,
+    unmoved,
+)
 from jax import lax, random
 
 import numpyro_scores as ns

@@ -8,7 +8,7 @@ posterior is right, or it is refused in words.
 
 import numpy as np
 import pytest
-from infer.annealed_models import KERNELS, MODELS, REFUSED, draws, plain
+from infer.diffusion.annealed_models import KERNELS, MODELS, REFUSED, draws, plain
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

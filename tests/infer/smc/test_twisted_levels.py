@@ -8,7 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from infer.helpers import assert_within
-from infer.twists import NOISE, OPERATOR, PRIOR, Y, denoise, given_noise, unmoved
+from infer.smc.twists import NOISE, OPERATOR, PRIOR, Y, denoise, given_noise, unmoved
 from jax import random
 
 import numpyro_scores as ns

@@ -11,7 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.annealed_models import (
+from infer.diffusion.annealed_models import (
     KERNELS,
     MODELS,
     PRIOR,

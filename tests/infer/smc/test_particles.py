@@ -9,8 +9,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.conjugate import DIFFUSION, NOISE, SCORE, Y, learned
 from infer.helpers import assert_within
+from infer.smc.conjugate import DIFFUSION, NOISE, SCORE, Y, learned
 from jax import random
 
 import numpyro_scores as ns

@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.twists import NOISE, OPERATOR, PRIOR, PROCESS, Y
+from infer.smc.twists import NOISE, OPERATOR, PRIOR, PROCESS, Y
 from jax import random
 from scipy import stats
 

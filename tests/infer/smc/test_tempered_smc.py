@@ -10,7 +10,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.conjugate import (
+from infer.helpers import assert_within
+from infer.smc.conjugate import (
     DIFFUSION,
     NOISE,
     PROCESS,
@@ -21,7 +22,6 @@ from infer.conjugate import (
     denoise,
     learned,
 )
-from infer.helpers import assert_within
 from jax import lax, random
 
 import numpyro_scores as ns

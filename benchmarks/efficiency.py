@@ -7,7 +7,7 @@ on targets with known answers, and whether they agree with them; a table a targe
 
 All kernels start at the same points and make the same number of draws with as many chains, mapped
 into one program. Between two draws lie twenty gradients; for NUTS a trajectory, for replica
-exchange twenty on each of its rungs. All adapt a metric in warmup, except BlackJAX's MALA, which
+exchange twenty on each of its rungs. Of MAMS they are as many as it takes. All adapt a metric in warmup, except BlackJAX's MALA, which
 has none. What is timed are compiled draws after warmup: chunks of draws in one `lax.scan`, at the
 speed of the median chunk, so that a pause of the machine does not count.
 
@@ -88,6 +88,7 @@ KERNELS = {
     "`MALA`": adjusted(ns.MALA, num_steps=NUM_STEPS),
     "`MALA`, dense metric": adjusted(ns.MALA, num_steps=NUM_STEPS, dense_mass=True),
     "`MALT`": adjusted(ns.MALT, num_steps=NUM_STEPS),
+    "`MAMS`": adjusted(ns.MAMS),
     "`ReplicaExchange` of `MALA`": Entry(replica_exchange),
 }
 OURS, OURS_DENSE, THEIRS = "`MALA`", "`MALA`, dense metric", "BlackJAX `mala`"

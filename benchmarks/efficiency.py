@@ -8,8 +8,8 @@ on targets with known answers, and whether they agree with them; a table a targe
 All kernels start at the same points and make the same number of draws with as many chains, mapped
 into one program. Between two draws lie twenty gradients; for NUTS and MAMS a trajectory, for
 replica exchange twenty on each of its rungs. All adapt a metric in warmup, except BlackJAX's MALA,
-which has none. What is timed are compiled draws after warmup: chunks of draws in one `lax.scan`, at the
-speed of the median chunk, so that a pause of the machine does not count.
+which has none. What is timed are compiled draws after warmup: chunks of draws in one `lax.scan`,
+at the speed of the median chunk, so that a pause of the machine does not count.
 
 The least ESS is the bulk ESS (ArviZ) of the parameter that has least; a gradient of NUTS is a step
 of a trajectory, though in one program all chains wait for the longest. Errors of the means and of

@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from compilations import compilations
 from jax import random
 from long_runs.helpers import DATA, KERNEL, KEY, RandomWalk, equal, plain_scan, run
 from numpyro.infer import MCMC
@@ -62,23 +63,14 @@ def test_devices_draw_what_one_draws(whole):
 
 
 def test_a_second_run_on_new_data_compiles_nothing(whole):
-    names = []
-
-    def listen(event, duration_secs, **kwargs):
-        if event.endswith("/backend_compile_duration"):
-            names.append(kwargs.get("fun_name", "?"))
-
     data, key = DATA + 1.0, random.key(7)
     run(key=random.key(6), data=data)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations() as names:
         second = run(key=key, data=data + DATA)
         # Shown or not, the bar is no part of the program.
         ns.StoredMCMC(
             KERNEL, num_warmup=30, num_samples=60, num_chains=2, chunk_size=7, progress_bar=True
         ).run(key, data, extra_fields=("potential_energy",))
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     assert names in ([], ["jit(add)"])
     assert not equal(second.get_samples(), whole.get_samples())
 

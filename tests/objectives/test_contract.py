@@ -247,9 +247,11 @@ def test_a_wrong_output_shape_is_told(make, output):
         make((4,))(X, field=output)
 
 
-def test_an_energy_is_not_a_denoiser():
-    with pytest.raises(ValueError, match=r"denoiser D\(x, sigma\) must map one point"):
-        PROCESS_OBJECTIVE(lambda x, sigma: energy(x), X, key=KEY)
+def test_what_is_neither_a_denoiser_nor_an_energy_is_told():
+    with pytest.raises(
+        ValueError, match=r"denoiser D\(x, sigma\) must map one point.*shape \(2,\)"
+    ):
+        PROCESS_OBJECTIVE(lambda x, sigma: x[:2], X, key=KEY)
 
 
 @pytest.mark.parametrize("objective", ENERGY_OBJECTIVES[1:], ids=name)

@@ -52,7 +52,7 @@ def test_a_wrong_kernel_fails(fault):
 
 
 def model(y):
-    x = numpyro.sample("x", dist.HalfNormal(1.0))
+    x = numpyro.sample("x", dist.Normal(0, 1))
     numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
 
 

@@ -85,7 +85,7 @@ def test_a_block_leaves_the_funnel_as_it_is_and_gets_down_its_neck(step_size, de
 
         def step(points, key):
             keys = random.split(key, n)
-            points, accept_prob, _, _ = jax.vmap(
+            points, accept_prob, *_ = jax.vmap(
                 lambda key, point: block_step(
                     key, point, target, *of_data, power, block, walk, jnp.array(step_size)
                 )

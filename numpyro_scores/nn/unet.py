@@ -131,10 +131,8 @@ class _UNet(nnx.Module):
 
         def stages(first, rest, level):
             features = [first] + [rest] * (num_blocks - 1)
-            attends = level in attention_levels
-            return nnx.List(
-                [_Stage(n, widths[level], num_embedded, attends, rngs) for n in features]
-            )
+            settings = widths[level], num_embedded, level in attention_levels
+            return nnx.List([_Stage(n, *settings, rngs) for n in features])
 
         self.conv_in = convolution(channels, widths[0], 3, rngs=rngs)
         self.encoder = nnx.List([stages(n, n, level) for level, n in enumerate(widths)])

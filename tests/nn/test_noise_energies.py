@@ -54,6 +54,14 @@ def test_at_the_start_it_is_nearly_the_gaussian_of_the_data_at_every_level():
         np.testing.assert_allclose(found, gaussian, atol=0.1)
 
 
+def test_all_outputs_learn_from_the_start():
+    """Where F is zero, |F|^2 has no gradient, and would never have one."""
+    network = MLPNoiseEnergy(3, rngs=nnx.Rngs(0), hidden_features=8, num_layers=1)
+    grads = jax.tree.leaves(nnx.grad(lambda network: network(jnp.ones(3), jnp.array(0.5)))(network))
+    (last,) = (grad for grad in grads if grad.shape == (8, 4))
+    assert np.all(np.linalg.norm(last, axis=0) > 1e-4)
+
+
 @pytest.mark.slow
 def test_a_label_of_pictures_matters_and_a_wrong_one_is_told():
     module = UNetNoiseEnergy((4, 4), rngs=nnx.Rngs(0), widths=(4,), num_classes=3)

@@ -23,9 +23,9 @@ from numpyro_scores.objectives._points import as_float_points, check_event_shape
 @dataclass(frozen=True, eq=False)
 class AdversarialPair:
     """
-    A generator and its critic as one module, so that `fit` trains both. Any callable with these
-    two attributes will do as well. If it is a Flax module, the optimizer can tell them apart, by
-    the name that the path of a parameter begins with, and give each a rate of its own::
+    A generator and its critic as one module, so that `fit` trains both. Any callable or Flax module
+    with these two attributes will do as well. If it is a Flax module, the optimizer can tell them
+    apart, by the name that the path of a parameter begins with, and give each a rate of its own::
 
         optimizer = optax.partition(
             {"generator": optax.adam(3e-3, b1=0.5), "critic": optax.adam(3e-4, b1=0.5)},

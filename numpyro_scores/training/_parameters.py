@@ -49,7 +49,8 @@ class Parts:
 
     def __init__(self, module: Any):
         is_flax = isinstance(module, nnx.Module)
-        as_pytree("module", module)  # is it callable?
+        if not is_flax:  # such as a module of two networks
+            as_pytree("module", module)  # is it callable?
         walk = _Walk()
         self._rebuild = walk.visit((), module)
         self._modules = FlaxModules(walk.modules, walk.paths)

@@ -17,11 +17,12 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.kernel import arrays_and_rest
-from numpyro_scores.infer.smc.programs import fingerprint
+from numpyro_scores.infer.smc.programs import fingerprint_of
 from numpyro_scores.long_runs.arguments import default_chunk_size, lanes_of
 from numpyro_scores.long_runs.identity import record_of_run
 from numpyro_scores.long_runs.lanes import Compiled, compiled_chains
 from numpyro_scores.long_runs.names import Names
+from numpyro_scores.long_runs.operations import word_of
 from numpyro_scores.long_runs.program import ChainProgram, Keep
 from numpyro_scores.training._identity import description
 
@@ -97,6 +98,7 @@ class Look(NamedTuple):
     """
 
     operations: tuple[str, list[Any]]
+    word: str
     state: Any
     samples: Any
     fields: dict[str, Any]
@@ -114,9 +116,9 @@ def looked_at(
         shapes.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found))
         return found
 
-    operations = fingerprint(step, key, params, arrays)
+    closed = jax.make_jaxpr(step)(key, params, arrays)
     start, _, (samples, fields), kept = shapes[0]
-    return Look(operations, start, samples, fields, kept)
+    return Look(fingerprint_of(closed), word_of(closed), start, samples, fields, kept)
 
 
 def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any) -> Plan:
@@ -187,7 +189,7 @@ def _identity(
 ) -> dict[str, Any]:
     return record_of_run(
         kernel=type(kernel).__name__,
-        program=found.operations,
+        program=found.word,
         keys=keys,
         data=data,
         init_params=init_params,

@@ -26,7 +26,11 @@ def fingerprint(f: Callable, *args: Any) -> tuple[str, list[Any]]:
     def anew(*args):
         return f(*args)  # a function that JAX has seen is not traced again
 
-    closed = jax.make_jaxpr(anew)(*args)
+    return fingerprint_of(jax.make_jaxpr(anew)(*args))
+
+
+def fingerprint_of(closed: ClosedJaxpr) -> tuple[str, list[Any]]:
+    """The same of a function that was traced."""
     # A NumPy array may be changed in place.
     constants = [
         value if isinstance(value, jax.Array) else np.array(value) for value in _constants(closed)

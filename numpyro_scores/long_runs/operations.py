@@ -11,7 +11,6 @@ operands, through the inner programs.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +18,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from numpyro_scores.training._identity import fingerprint, to_numpy
-
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+from numpyro_scores.training._identity import fingerprint, nameless, to_numpy
 
 
 def word_of(closed: ClosedJaxpr) -> str:
@@ -56,7 +53,7 @@ def _words(program: ClosedJaxpr | Jaxpr, operands: Sequence[str]) -> list[str]:
 def _outputs(equation: Any, operands: list[str]) -> list[str]:
     name, params = equation.primitive.name, equation.params
     settings = [
-        f"{key}={ADDRESS.sub('', repr(value))}"
+        f"{key}={nameless(value)}"
         for key, value in sorted(params.items())
         if not (_programs_of(value) or callable(value))
     ]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         schedules,
         testing,
     )
+    from numpyro_scores.denoisers import ClassifierFreeGuidance
     from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
     from numpyro_scores.densities.flow import ProbabilityFlow
     from numpyro_scores.densities.line_integral import LineIntegral
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
         ProductOfExperts,
         ScoreDistribution,
     )
-    from numpyro_scores.guidance import ClassifierFreeGuidance
     from numpyro_scores.infer import (
         DAPS,
         MALA,
@@ -193,6 +193,7 @@ __all__ = [
 # A name is imported when it is first asked for (PEP 562): Flax, Optax and two hundred files of our
 # own take about as long as NumPyro itself. The imports above are for type checkers.
 _HOMES = {
+    "denoisers": "ClassifierFreeGuidance",
     "densities.adaptive_flow": "AdaptiveProbabilityFlow",
     "densities.flow": "ProbabilityFlow",
     "densities.line_integral": "LineIntegral",
@@ -204,7 +205,6 @@ _HOMES = {
         "BernoulliRBM DiffusionPrior EnergyDistribution GaussianBernoulliRBM GeneratorPrior "
         "Ising PairwiseMRF Potts ProductOfExperts ScoreDistribution"
     ),
-    "guidance": "ClassifierFreeGuidance",
     "infer": (
         "DAPS MALA MALT MAMS SKROCK ULA AnnealedLangevin BlockGibbs DiffusionPosteriorSampling "
         "DiscreteLangevin ExchangeKernel GibbsWithGradients InverseTemperatures "
@@ -225,8 +225,8 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 _MODULES = set(
-    "curvature densities diagnostics distributions guidance handlers infer integrators inverse "
-    "long_runs nn normalizers objectives pretrained processes samplers schedules testing "
+    "curvature denoisers densities diagnostics distributions guidance handlers infer integrators "
+    "inverse long_runs nn normalizers objectives pretrained processes samplers schedules testing "
     "training".split()
 )
 

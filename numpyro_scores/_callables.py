@@ -4,7 +4,6 @@
 """Energies, scores and denoisers are *any callable*: what they return, and a distribution's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
@@ -66,53 +65,11 @@ def _score_of_distribution(distribution: Any, x: Array) -> Score:
     return score if callable(score) else jax.grad(distribution.log_prob)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class DenoiserOfEnergy:
-    r"""
-    The denoiser :math:`D(x, \sigma) = x - \sigma^2 \nabla_x U(x, \sigma)` of an energy of every
-    noise level, :math:`U(x, \sigma) = -\log p_\sigma(x)`.
-
-    :param energy: `energy(x, sigma) -> ()` of one unbatched point.
-    """
-
-    energy: Any
-
-    @property
-    def sigma_data(self) -> Any:
-        """The standard deviation of the data that the energy was made for, or None."""
-        return getattr(self.energy, "sigma_data", None)
-
-    def __call__(self, x: Array, sigma: Any, *args: Any, **kwargs: Any) -> Array:
-        force = jax.grad(self.energy)(x, sigma, *args, **kwargs)
-        return x - jax.lax.convert_element_type(sigma, force.dtype) ** 2 * force
-
-
-def as_denoiser(name: str, f: Any, x: Array, sigma: Any) -> Denoiser:
-    r"""
-    The denoiser that a function of a point and its noise level is or has, told by the shape of
-    `f(x, sigma)`: that of `x` is the denoiser itself, `()` an energy :math:`U`, whose denoiser is
-    :math:`x - \sigma^2 \nabla U`.
-
-    :param x: a point, only its shape and dtype matter.
-    :raises ValueError: if `f(x, sigma)` has another shape.
-    """
-    if getattr(_output_shape(name, f, x, sigma), "shape", None) == ():
-        return DenoiserOfEnergy(f)
-    check_field(name, f, x, sigma, otherwise=" Or to shape (): then it is an energy.")
-    return f
-
-
-def energy_of(denoiser: Any) -> Any:
-    """The energy that a denoiser is of, or None."""
-    return denoiser.energy if isinstance(denoiser, DenoiserOfEnergy) else None
-
-
 def check_field(
     name: str, f: Callable[..., Array], x: Array, *args: Array, otherwise: str = ""
 ) -> None:
     """Raise unless the vector field `f(x, *args)` has the shape of `x` (nothing is computed)."""
-    found = _output_shape(name, f, x, *args)
+    found = output_shape(name, f, x, *args)
     if not isinstance(found, jax.ShapeDtypeStruct):
         raise TypeError(
             f"{name} must return one array of the shape of its point, {jnp.shape(x)}, got "
@@ -127,7 +84,7 @@ def check_field(
 
 def check_energy(name: str, f: Callable[..., Array], x: Any) -> None:
     """Raise unless `f(x)` is a scalar (nothing is computed)."""
-    shape = getattr(_output_shape(name, f, x), "shape", None)
+    shape = getattr(output_shape(name, f, x), "shape", None)
     if shape != ():
         raise ValueError(
             f"An energy maps one point to a scalar: {name}(x) for x of shape {x.shape} must have "
@@ -135,7 +92,8 @@ def check_energy(name: str, f: Callable[..., Array], x: Any) -> None:
         )
 
 
-def _output_shape(name: str, f: Callable[..., Any], x: Any, *args: Any) -> Any:
+def output_shape(name: str, f: Callable[..., Any], x: Any, *args: Any) -> Any:
+    """Shapes of what `f(x, *args)` returns; raise in words if `f` takes batches or is a class."""
     if isinstance(unwrapped(f), type):
         raise TypeError(f"{name} must be an instance of {name_of(f)}, got the class.")
     try:

@@ -25,6 +25,7 @@ FLOORS = {
     "_resampling": 0,
     "_validation": 0,
     "curvature": 0,
+    "denoisers": 0,
     "densities": 0,
     "guidance": 0,
     "integrators": 0,

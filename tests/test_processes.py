@@ -34,7 +34,8 @@ def test_the_noise_level_grows_geometrically_in_time(x64):
 
 def test_noise_levels_are_the_geometric_schedule_from_large_to_small():
     levels = PROCESS.noise_levels(7)
-    np.testing.assert_array_equal(levels, schedules.geometric(10.0, 0.02, 7))
+    np.testing.assert_allclose(levels, schedules.geometric(10.0, 0.02, 7), rtol=1e-5)
+    assert (levels[0], levels[-1]) == (np.float32(10), np.float32(0.02))
     np.testing.assert_allclose(levels, PROCESS.noise_level(np.linspace(1, 0, 7)), rtol=1e-5)
 
 

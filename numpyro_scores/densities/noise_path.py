@@ -12,6 +12,7 @@ from jax import Array
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
+from numpyro_scores.denoisers.score import score_of_denoised
 from numpyro_scores.densities.line_integral import gauss_legendre
 from numpyro_scores.densities.traces import ExactTrace, HutchinsonTrace, TraceEstimator
 
@@ -84,7 +85,7 @@ def log_density_at_sigma_max(
     sigma_max = jnp.asarray(sigma_max, x.dtype)
     mean = mean_at_sigma_max(denoiser, x, sigma_max)
     denoised, jacobian_trace = trace(lambda x: denoiser(x, sigma_max), x)
-    score = (denoised - x) / sigma_max**2
+    score = score_of_denoised(denoised, x, sigma_max)
     log_determinant = x.size * jnp.log(2 * jnp.pi * sigma_max**2) + jacobian_trace
     return 0.5 * (jnp.vdot(x - mean, score) - log_determinant)
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores._callables import DenoiserOfEnergy, as_pytree
+from numpyro_scores._callables import as_pytree
+from numpyro_scores.denoisers.score import score_by_denoiser
 from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
 from numpyro_scores.densities.noise_path import NoisePathIntegral
@@ -41,10 +42,7 @@ def log_density_by(rule: Any, sigma_max: float, params: Any, x: Array) -> Array:
 
 def score_by(params: Any, x: Array) -> Array:
     denoiser, sigma = params
-    sigma = jax.lax.convert_element_type(sigma, x.dtype)
-    if isinstance(denoiser, DenoiserOfEnergy):  # not by way of the denoiser, to lose no digits
-        return -jax.grad(denoiser.energy)(x, sigma)
-    return (denoiser(x, sigma) - x) / sigma**2
+    return score_by_denoiser(denoiser, x, jax.lax.convert_element_type(sigma, x.dtype))
 
 
 def checked_normalizer(log_normalizer: Any, has_energy: bool, sigma: Any) -> Any:

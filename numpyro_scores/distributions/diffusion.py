@@ -16,15 +16,10 @@ import numpy as np
 from jax import Array, random
 from jax.typing import ArrayLike
 
-from numpyro_scores._callables import (
-    Denoiser,
-    NoiseEnergy,
-    as_denoiser,
-    as_pytree,
-    energy_of,
-)
+from numpyro_scores._callables import Denoiser, NoiseEnergy, as_pytree
 from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_key, check_positive, is_concrete
+from numpyro_scores.denoisers.of_energy import as_denoiser, energy_of
 from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
 from numpyro_scores.densities.noise_path import NoisePathIntegral, default_trace, mean_at_sigma_max

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from numpyro_scores._callables import NoiseEnergy, as_denoiser, energy_of
+from numpyro_scores._callables import NoiseEnergy
 from numpyro_scores._validation import is_concrete
+from numpyro_scores.denoisers.of_energy import as_denoiser, energy_of
 from numpyro_scores.objectives._energy import check_unnormalised
 from numpyro_scores.objectives._points import check_instance, is_distribution, takes
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 
-from numpyro_scores._callables import Denoiser, Energy, Score, as_denoiser, as_score
+from numpyro_scores._callables import Denoiser, Energy, Score, as_score
 from numpyro_scores._validation import check_positive
+from numpyro_scores.denoisers.of_energy import as_denoiser
 from numpyro_scores.objectives._energy import free_field_of
 from numpyro_scores.objectives._levels import check_levels, function_of_levels, stratified_times
 from numpyro_scores.objectives._points import as_float_points

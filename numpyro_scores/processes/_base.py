@@ -113,10 +113,26 @@ class TimedProcess(ABC):
         check_count("num_levels", num_levels)
         if num_levels < 2:
             raise ValueError(f"num_levels must be at least 2, got {num_levels}.")
-        t_min = self.time(jnp.asarray(self.sigma_min, float))
-        levels = self.noise_level(jnp.linspace(1, t_min, num_levels))
-        return levels.at[0].set(self.sigma_max).at[-1].set(self.sigma_min)
+        return levels_of_equal_times(self, jnp.asarray(self.sigma_min, float), num_levels)
 
     def sample_noise_level(self, key: Array, shape: tuple[int, ...] = ()) -> Array:
         """The noise levels of uniform times."""
         return self.noise_level(random.uniform(key, shape))
+
+
+def levels_of_equal_times(
+    process: TimedProcess, sigma: Any, num_levels: int, sigma_from: Any = None
+) -> Array:
+    """
+    :param sigma: the last level.
+    :param sigma_from: the first level; by default the `sigma_max` of the process.
+    :return: the noise levels of equally spaced times, from large to small, shape `(num_levels,)`.
+    """
+    first = 1.0 if sigma_from is None else process.time(sigma_from)
+    levels = process.noise_level(jnp.linspace(first, process.time(sigma), num_levels))
+    return with_ends(levels, process.sigma_max if sigma_from is None else sigma_from, sigma)
+
+
+def with_ends(levels: Array, first: Any, last: Any) -> Array:
+    """The levels with these ends, exactly: nobody trained a level above the largest."""
+    return levels.at[0].set(first).at[-1].set(last)

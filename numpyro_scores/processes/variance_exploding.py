@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores import schedules
 from numpyro_scores._validation import check_decreasing
 from numpyro_scores.processes._base import TimedProcess, hold_floats
 
@@ -44,7 +43,3 @@ class VarianceExploding(TimedProcess):
     def time(self, sigma: Array) -> Array:
         """The time at which the noise level is `sigma`."""
         return jnp.log(sigma / self.sigma_min) / jnp.log(self.sigma_max / self.sigma_min)
-
-    def noise_levels(self, num_levels: int) -> Array:
-        """`num_levels` geometric noise levels from `sigma_max` down to `sigma_min`."""
-        return schedules.geometric(self.sigma_max, self.sigma_min, num_levels)

@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""The loop that samplers share, and where it puts its noise levels."""
+"""The loop that samplers share."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,53 +11,9 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Denoiser
-from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores._validation import check_count
 from numpyro_scores.processes import TimedProcess
-
-
-@dataclass(frozen=True)
-class KarrasSpacing:
-    r"""
-    Equally spaced in :math:`\sigma^{1 / \rho}` (Karras et al. 2022, equation 5).
-
-    :param rho: 7 in that paper, which crowds the steps near the data; 1 is uniform.
-    """
-
-    rho: float = 7.0
-
-    def __post_init__(self):
-        check_positive("rho", self.rho)
-
-    def __call__(
-        self, process: TimedProcess, sigma: Any, num_levels: int, sigma_from: Any = None
-    ) -> Array:
-        """
-        :param sigma: the last level.
-        :param sigma_from: the first level; by default the `sigma_max` of the process.
-        :return: noise levels from large to small, shape `(num_levels,)`.
-        """
-        sigma_from = jnp.asarray(process.sigma_max if sigma_from is None else sigma_from, float)
-        ends = sigma_from ** (1 / self.rho), sigma ** (1 / self.rho)
-        levels = jnp.linspace(*ends, num_levels) ** self.rho
-        # Exact in float32 too: nobody trained a level above the largest.
-        return levels.at[0].set(sigma_from).at[-1].set(sigma)
-
-
-@dataclass(frozen=True)
-class TimeSpacing:
-    """Equally spaced in the time of the process: the steps of a DDPM, or every so many of them."""
-
-    def __call__(
-        self, process: TimedProcess, sigma: Any, num_levels: int, sigma_from: Any = None
-    ) -> Array:
-        """See :meth:`KarrasSpacing.__call__`."""
-        first = 1.0 if sigma_from is None else process.time(sigma_from)
-        levels = process.noise_level(jnp.linspace(first, process.time(sigma), num_levels))
-        sigma_from = process.sigma_max if sigma_from is None else sigma_from
-        return levels.at[0].set(sigma_from).at[-1].set(sigma)
-
-
-Spacing = KarrasSpacing | TimeSpacing
+from numpyro_scores.samplers.spacings import KarrasSpacing, Spacing
 
 
 class PriorSampler(ABC):

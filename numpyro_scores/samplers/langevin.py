@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.denoisers.score import score_by_denoiser
 from numpyro_scores.integrators import euler_maruyama
 from numpyro_scores.samplers._base import ReverseSampler
 
@@ -23,8 +24,7 @@ def langevin_steps(
     """
 
     def step(x, z):
-        grad = (x - denoiser(x, sigma)) / sigma**2
-        return euler_maruyama(x, grad, step_size, z), None
+        return euler_maruyama(x, -score_by_denoiser(denoiser, x, sigma), step_size, z), None
 
     return lax.scan(step, x, noise)[0]
 

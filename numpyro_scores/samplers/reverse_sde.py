@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.denoisers.score import score_by_denoiser
 from numpyro_scores.samplers._base import ReverseSampler
 from numpyro_scores.samplers.langevin import langevin_steps
 
 
 def _reverse_step(denoiser, x, sigma, sigma_next, noise):
     difference = sigma**2 - sigma_next**2
-    score = (denoiser(x, sigma) - x) / sigma**2
+    score = score_by_denoiser(denoiser, x, sigma)
     return x + difference * score + jnp.sqrt(difference) * noise
 
 

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from numpyro_scores._callables import Denoiser, as_pytree, check_field
 from numpyro_scores._validation import check_count, check_key
+from numpyro_scores.denoisers.score import score_by_denoiser
 from numpyro_scores.densities.conservativeness import jacobian_asymmetry
 from numpyro_scores.diagnostics._samples import as_samples
 
@@ -123,7 +124,7 @@ def score_by_level(
         key_noise, key_points, key_probes = random.split(key, 3)
 
         def score(y: Array) -> Array:
-            return (function(y, sigma) - y) / sigma**2
+            return score_by_denoiser(function, y, sigma)
 
         gains, sizes = _gains(score, x, sigma, key_noise, num_noises)
         some = x[: min(len(x), BLOCK_SIZE)]

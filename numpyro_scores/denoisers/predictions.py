@@ -11,12 +11,14 @@ course in time.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores.processes._base import TimedProcess
+if TYPE_CHECKING:  # a process lies above its denoisers, whose names it lists
+    from numpyro_scores.processes._base import TimedProcess
 
 
 def log_noise_level(sigma: Array) -> Array:
@@ -112,10 +114,57 @@ class ScorePrediction:
     """
 
     network: Callable[[Array, Array], Array]
-    process: TimedProcess = field(metadata={"static": True})
+    process: "TimedProcess" = field(metadata={"static": True})
 
     def __call__(self, x: Array, sigma: Array) -> Array:
         """See :meth:`EpsilonPrediction.__call__`."""
         t = self.process.time(sigma)
         scale = self.process.scale(t)
         return x + sigma**2 * scale * self.network(scale * x, t)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class VelocityPrediction:
+    r"""
+    The denoiser of a network that predicts the velocity of straight paths, :math:`\hat v(x_t, t)
+    \approx \mathbb E[z - x_0 \mid x_t]`:
+
+    .. math:: D(x, \sigma) = x_t - t\, \hat v(x_t, t), \quad t = \frac \sigma {1 + \sigma}, \quad
+              x_t = (1 - t)\, x,
+
+    since :math:`x_0 = x_t - t (z - x_0)`. That holds for a network that was trained on independent
+    pairs of data and noise. One that was trained on pairs of an optimal transport (minibatch OT) or
+    on the pairs of another flow (reflow) has the velocity of another path, which draws but is no
+    denoiser: its score is wrong.
+
+    It is a pytree that holds its network, so that `fit` trains it and `DiffusionPrior` takes it.
+
+    :param network: `network(x_t, t) -> x_t.shape` on one unbatched point.
+    :param data_at_one: for a network whose time is 0 at the noise and 1 at the data, and whose
+        velocity is :math:`x_0 - z` (Lipman et al. 2023).
+    """
+
+    network: Callable[[Array, Array], Array]
+    data_at_one: bool = field(default=False, metadata={"static": True})
+
+    def velocity(self, x_t: Array, t: Array) -> Array:
+        """
+        :math:`\\hat v(x_t, t)`, away from the data.
+
+        :param x_t: one point of the path.
+        :param t: its time, 0 at the data, shape `()`.
+        """
+        if self.data_at_one:
+            return -self.network(x_t, 1 - t)
+        return self.network(x_t, t)
+
+    def __call__(self, x: Array, sigma: Array) -> Array:
+        """
+        :param x: one noisy point `x_0 + sigma z`, *not* scaled by `1 - t`.
+        :param sigma: its noise level, shape `()`.
+        :return: the denoised point, the shape of `x`.
+        """
+        t = sigma / (1 + sigma)
+        x_t = x / (1 + sigma)
+        return x_t - t * self.velocity(x_t, t)

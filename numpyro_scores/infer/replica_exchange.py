@@ -18,8 +18,8 @@ from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.discrete.model_trace import init_to_states
 from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel, by_position
+from numpyro_scores.infer.ladders import RUNG, Ladder, window_ends
 from numpyro_scores.infer.langevin.base import LangevinKernel
-from numpyro_scores.infer.ladders import RUNG, Ladder
 from numpyro_scores.infer.swaps import (
     UP,
     even_odd_partners,
@@ -31,8 +31,8 @@ from numpyro_scores.infer.swaps import (
 from numpyro_scores.infer.trees import take
 from numpyro_scores.infer.wrapping import model_to_wrap
 
-# Draws of the first window of warmup that tunes the ladder; each later one is twice as long.
-FIRST_WINDOW = 16
+# Of a score between two replicas, which are further apart than a point and its proposal.
+SWAP_INTEGRAL = SegmentIntegral(num_nodes=13)
 
 
 class ReplicaExchangeState(NamedTuple):
@@ -51,7 +51,7 @@ class ReplicaExchangeState(NamedTuple):
       shape `(R - 1,)`.
     - **num_swaps** - how often each of these swaps was tried, shape `(R - 1,)`.
     - **mean_unresolved** - share of the swaps that were refused because the integral of a score
-      between the two positions is not known to the tolerance of the kernel's `segment_integral`.
+      between the two positions is not known to one nat.
     - **num_round_trips** - number of times that a walker came back to the first rung from the last.
     - **round_trip_rate** - the same a draw.
     - **diverging** - whether the transition of the cold replica was divergent.
@@ -112,8 +112,8 @@ class ReplicaExchange(ChainKernel):
     `init_params` are where all replicas of a chain start. A swap rate below 0.2 or so asks for more
     rungs. The swaps are exact; an unadjusted kernel brings its bias along. Where a site is known by
     its score, a :class:`~numpyro_scores.ScoreDistribution`, a Langevin kernel's replicas swap by
-    the integral of the score between their positions, with an error that is measured: a swap whose
-    error is above the tolerance is refused, in both directions alike, and counted.
+    the integral of the score between their positions (13 nodes), whose error is measured: where it
+    is above one nat a swap is refused, in both directions alike, and counted.
 
     There is no `refresh`: the other blocks of a Gibbs sampler see the target's replica alone, and
     would move the densities of all others under their feet.
@@ -130,9 +130,7 @@ class ReplicaExchange(ChainKernel):
             )
         self._kernel: Any = kernel.wrap_model(ladder.wrap)
         # NumPyro's own kernels move by the value of a score's density, from its reference point.
-        is_langevin = isinstance(kernel, LangevinKernel)
-        default = SegmentIntegral() if is_langevin else None
-        self._rule = getattr(kernel, "_segment_integral", default)
+        self._rule = SWAP_INTEGRAL if isinstance(kernel, LangevinKernel) else None
         self._ladder = ladder
         self._adapt_ladder = adapt_ladder
         self._num_warmup = 0
@@ -231,24 +229,21 @@ class ReplicaExchange(ChainKernel):
         z = getattr(kernel_states, self._kernel.sample_field)
         partner = even_odd_partners(state.i, len(state.rungs))
         ratios, known = jax.vmap(log_ratio)(z, take(z, partner), state.rungs, state.rungs[partner])
-        source, accept_prob = swap(key_swap, jnp.where(known, ratios, -jnp.inf), partner)
+        source, accept_prob = swap(key_swap, ratios, partner)
 
         directions, num_trips = turn_round(state.directions[source])
-        num_draws, swap_accept_prob, num_swaps, unresolved, num_round_trips = self._statistics(
-            state
-        )
-        num_round_trips = num_round_trips + num_trips
+        num_draws, swap_accept_prob, num_swaps, unresolved, round_trips = self._statistics(state)
+        num_round_trips = round_trips + num_trips
         tried = partner[:-1] > jnp.arange(len(partner) - 1)
         swap_accept_prob, num_swaps = running_mean(
             swap_accept_prob, num_swaps, accept_prob[:-1], tried
         )
-
         share = jnp.sum(tried & ~known[:-1]) / jnp.maximum(jnp.sum(tried), 1)
 
         rungs = state.rungs
         if self._adapt_ladder:
             tuned = self._ladder.tuned(rungs, 1 - swap_accept_prob)
-            rungs = jnp.where(jnp.any(state.i + 1 == self._window_ends()), tuned, rungs)
+            rungs = jnp.where(jnp.any(state.i + 1 == window_ends(self._num_warmup)), tuned, rungs)
         kernel_states = self._permuted(kernel_states, source)
         kernel_states = on_rungs(self._kernel.refresh, kernel_states, rungs)
         return ReplicaExchangeState(
@@ -277,16 +272,11 @@ class ReplicaExchange(ChainKernel):
         moved = {name: take(getattr(kernel_states, name), source) for name in moving}
         return kernel_states._replace(**moved)
 
-    def _window_ends(self) -> np.ndarray:
-        """Numbers of draws after which the ladder is tuned."""
-        num_rounds = int(np.log2(self._num_warmup / FIRST_WINDOW + 1))
-        return FIRST_WINDOW * (2 ** np.arange(1, num_rounds + 1) - 1)
-
     def _statistics(self, state: ReplicaExchangeState) -> tuple[Array, ...]:
         """Number of draws, and what is known of the swaps, before this draw of its phase."""
         starts = np.array([0, self._num_warmup])
         if self._adapt_ladder:
-            starts = np.concatenate([starts, self._window_ends()])
+            starts = np.concatenate([starts, window_ends(self._num_warmup)])
         num_draws = state.i - jnp.max(jnp.where(starts <= state.i, starts, 0))
         known = (
             state.swap_accept_prob,

@@ -30,8 +30,8 @@ def log_ratio_of_swap(
 ) -> tuple[Array, Array]:
     r"""
     The logarithm of the ratio by which a rung and its partner swap their positions, :math:`D(z_i) -
-    D(z_j)` with the difference :math:`D = U_i - U_j` of their potential energies, and whether it is
-    known. Of sites that are known by their score, `D` is integrated along the segment between the
+    D(z_j)` with the difference :math:`D = U_i - U_j` of their potential energies, minus infinity
+    where it is not known, and whether it is. Of sites that are known by their score, `D` is integrated along the segment between the
     two, and its error measured there: what the rungs have in common cancels. For the partner both
     are the same.
 
@@ -55,7 +55,8 @@ def log_ratio_of_swap(
     )
     start, end = difference.at(x), difference.at(y)
     rise, error = difference.rise(start, end)
-    return start.energy - end.energy - rise, difference.is_known(error)
+    is_known = difference.is_known(error)
+    return jnp.where(is_known, start.energy - end.energy - rise, -jnp.inf), is_known
 
 
 def swap(key: Array, log_ratio: Array, partner: Array) -> tuple[Array, Array]:

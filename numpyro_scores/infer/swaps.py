@@ -31,9 +31,9 @@ def log_ratio_of_swap(
     r"""
     The logarithm of the ratio by which a rung and its partner swap their positions, :math:`D(z_i) -
     D(z_j)` with the difference :math:`D = U_i - U_j` of their potential energies, minus infinity
-    where it is not known, and whether it is. Of sites that are known by their score, `D` is integrated along the segment between the
-    two, and its error measured there: what the rungs have in common cancels. For the partner both
-    are the same.
+    where it is not known, and whether it is. Of sites that are known by their score, `D` is
+    integrated along the segment between the two, and its error measured there: what the rungs have
+    in common cancels. For the partner both are the same.
 
     :param rule: of that integral, or None for the potential energies as they are.
     """

@@ -63,7 +63,7 @@ class TwistedDiffusionSampler(ParticleSampler):
     by data made of a hundred draws of the prior. Then all other sites :math:`\theta`, a noise scale
     for example, make three Metropolis steps of a random walk, which leave :math:`p(\theta)\,
     g_{k+1}(x, \theta)` as it is and share one evaluation of the denoiser. Where every
-    noise-conditional prior is made of an energy, :math:`p_{\sigma_k}` is known, and steps of MALA of
+    noise-conditional prior is made of an energy, :math:`p_{\sigma_k}` is known, and MALA steps of
     `x` and :math:`\theta` together leave :math:`\pi_k` as it is. At the end such steps leave the
     posterior as it is.
 

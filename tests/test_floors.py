@@ -24,6 +24,7 @@ FLOORS = {
     "_hidden_state": 0,
     "_resampling": 0,
     "_validation": 0,
+    "_words": 0,
     "curvature": 0,
     "denoisers": 0,
     "densities": 0,

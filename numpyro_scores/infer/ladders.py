@@ -20,6 +20,9 @@ from numpyro_scores.infer.parts import has_likelihood, likelihood_to_power
 
 RUNG = "_rung"  # reserved model keyword through which the rung travels
 
+# Draws of the first window of warmup that tunes a ladder; each later one is twice as long.
+FIRST_WINDOW = 16
+
 # The cumulative rejection must increase to have an inverse.
 MIN_REJECTION = 1e-3
 
@@ -80,6 +83,12 @@ class Ladder(ABC):
     def wrap(self, model: Callable) -> Callable:
         """The model, with its rung as the keyword argument :data:`RUNG`."""
         return partial(_run_at_rung, self, model)
+
+
+def window_ends(num_warmup: int) -> np.ndarray:
+    """Numbers of draws of warmup after which a ladder is tuned."""
+    num_rounds = int(np.log2(num_warmup / FIRST_WINDOW + 1))
+    return FIRST_WINDOW * (2 ** np.arange(1, num_rounds + 1) - 1)
 
 
 def _run_at_rung(ladder: Ladder, model: Callable, *args: Any, **kwargs: Any) -> Any:

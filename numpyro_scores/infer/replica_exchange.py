@@ -13,17 +13,26 @@ from jax import Array, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.discrete.model_trace import init_to_states
 from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel, by_position
-from numpyro_scores.infer.ladders import RUNG, Ladder
-from numpyro_scores.infer.swaps import UP, even_odd_partners, running_mean, swap, turn_round
+from numpyro_scores.infer.ladders import RUNG, Ladder, window_ends
+from numpyro_scores.infer.langevin.base import LangevinKernel
+from numpyro_scores.infer.swaps import (
+    UP,
+    even_odd_partners,
+    log_ratio_of_swap,
+    running_mean,
+    swap,
+    turn_round,
+)
 from numpyro_scores.infer.trees import take
 from numpyro_scores.infer.wrapping import model_to_wrap
 
-# Draws of the first window of warmup that tunes the ladder; each later one is twice as long.
-FIRST_WINDOW = 16
+# Of a score between two replicas, which are further apart than a point and its proposal.
+SWAP_INTEGRAL = SegmentIntegral(num_nodes=13)
 
 
 class ReplicaExchangeState(NamedTuple):
@@ -41,6 +50,8 @@ class ReplicaExchangeState(NamedTuple):
     - **swap_accept_prob** - mean probability that a swap of rungs `k` and `k + 1` is accepted,
       shape `(R - 1,)`.
     - **num_swaps** - how often each of these swaps was tried, shape `(R - 1,)`.
+    - **mean_unresolved** - share of the swaps that were refused because the integral of a score
+      between the two positions is not known to one nat.
     - **num_round_trips** - number of times that a walker came back to the first rung from the last.
     - **round_trip_rate** - the same a draw.
     - **diverging** - whether the transition of the cold replica was divergent.
@@ -59,6 +70,7 @@ class ReplicaExchangeState(NamedTuple):
     directions: Array
     swap_accept_prob: Array
     num_swaps: Array
+    mean_unresolved: Array
     num_round_trips: Array
     round_trip_rate: Array
     diverging: Array
@@ -98,7 +110,10 @@ class ReplicaExchange(ChainKernel):
         model, or if the state of a replica is not finite at the start; and what the kernel raises.
 
     `init_params` are where all replicas of a chain start. A swap rate below 0.2 or so asks for more
-    rungs. The swaps are exact; an unadjusted kernel brings its bias along.
+    rungs. The swaps are exact; an unadjusted kernel brings its bias along. Where a site is known by
+    its score, a :class:`~numpyro_scores.ScoreDistribution`, a Langevin kernel's replicas swap by
+    the integral of the score between their positions (13 nodes), whose error is measured: where it
+    is above one nat a swap is refused, in both directions alike, and counted.
 
     There is no `refresh`: the other blocks of a Gibbs sampler see the target's replica alone, and
     would move the densities of all others under their feet.
@@ -114,6 +129,8 @@ class ReplicaExchange(ChainKernel):
                 f"NoiseLevels([...]), got {ladder!r}."
             )
         self._kernel: Any = kernel.wrap_model(ladder.wrap)
+        # NumPyro's own kernels move by the value of a score's density, from its reference point.
+        self._rule = SWAP_INTEGRAL if isinstance(kernel, LangevinKernel) else None
         self._ladder = ladder
         self._adapt_ladder = adapt_ladder
         self._num_warmup = 0
@@ -168,6 +185,7 @@ class ReplicaExchange(ChainKernel):
             directions=jnp.zeros(len(rungs), int).at[0].set(UP),
             swap_accept_prob=jnp.zeros(len(rungs) - 1),
             num_swaps=jnp.zeros(len(rungs) - 1, int),
+            mean_unresolved=jnp.zeros(()),
             num_round_trips=jnp.zeros((), int),
             round_trip_rate=jnp.zeros(()),
             diverging=jnp.array(False),
@@ -197,9 +215,12 @@ class ReplicaExchange(ChainKernel):
 
             return jax.vmap(on_rung, (axes, 0), axes)(kernel_states, rungs)
 
-        def rise(z, z_partner, rung):
-            potential_fn = self._kernel.get_potential_fn(model_args, {**model_kwargs, RUNG: rung})
-            return potential_fn(z_partner) - potential_fn(z)
+        def log_ratio(z, z_partner, *rungs):
+            potentials = [
+                self._kernel.get_potential_fn(model_args, {**model_kwargs, RUNG: rung})
+                for rung in rungs
+            ]
+            return log_ratio_of_swap(z, z_partner, *potentials, self._rule)
 
         kernel_states = on_rungs(self._kernel.sample, started, state.rungs)
         diverging = getattr(kernel_states, "diverging", jnp.zeros(len(state.rungs), bool))[0]
@@ -207,21 +228,22 @@ class ReplicaExchange(ChainKernel):
         num_grad_evals = getattr(kernel_states, "num_grad_evals", num_leapfrogs)
         z = getattr(kernel_states, self._kernel.sample_field)
         partner = even_odd_partners(state.i, len(state.rungs))
-        rises = jax.vmap(rise)(z, take(z, partner), state.rungs)
-        source, accept_prob = swap(key_swap, -(rises + rises[partner]), partner)
+        ratios, known = jax.vmap(log_ratio)(z, take(z, partner), state.rungs, state.rungs[partner])
+        source, accept_prob = swap(key_swap, ratios, partner)
 
         directions, num_trips = turn_round(state.directions[source])
-        num_draws, swap_accept_prob, num_swaps, num_round_trips = self._statistics(state)
-        num_round_trips = num_round_trips + num_trips
+        num_draws, swap_accept_prob, num_swaps, unresolved, round_trips = self._statistics(state)
+        num_round_trips = round_trips + num_trips
         tried = partner[:-1] > jnp.arange(len(partner) - 1)
         swap_accept_prob, num_swaps = running_mean(
             swap_accept_prob, num_swaps, accept_prob[:-1], tried
         )
+        share = jnp.sum(tried & ~known[:-1]) / jnp.maximum(jnp.sum(tried), 1)
 
         rungs = state.rungs
         if self._adapt_ladder:
             tuned = self._ladder.tuned(rungs, 1 - swap_accept_prob)
-            rungs = jnp.where(jnp.any(state.i + 1 == self._window_ends()), tuned, rungs)
+            rungs = jnp.where(jnp.any(state.i + 1 == window_ends(self._num_warmup)), tuned, rungs)
         kernel_states = self._permuted(kernel_states, source)
         kernel_states = on_rungs(self._kernel.refresh, kernel_states, rungs)
         return ReplicaExchangeState(
@@ -233,6 +255,7 @@ class ReplicaExchange(ChainKernel):
             directions=directions,
             swap_accept_prob=swap_accept_prob,
             num_swaps=num_swaps,
+            mean_unresolved=unresolved + (share - unresolved) / (num_draws + 1),
             num_round_trips=num_round_trips,
             round_trip_rate=num_round_trips / (num_draws + 1),
             diverging=diverging,
@@ -249,20 +272,19 @@ class ReplicaExchange(ChainKernel):
         moved = {name: take(getattr(kernel_states, name), source) for name in moving}
         return kernel_states._replace(**moved)
 
-    def _window_ends(self) -> np.ndarray:
-        """Numbers of draws after which the ladder is tuned."""
-        num_rounds = int(np.log2(self._num_warmup / FIRST_WINDOW + 1))
-        return FIRST_WINDOW * (2 ** np.arange(1, num_rounds + 1) - 1)
-
-    def _statistics(self, state: ReplicaExchangeState) -> tuple[Array, Array, Array, Array]:
+    def _statistics(self, state: ReplicaExchangeState) -> tuple[Array, ...]:
         """Number of draws, and what is known of the swaps, before this draw of its phase."""
         starts = np.array([0, self._num_warmup])
         if self._adapt_ladder:
-            starts = np.concatenate([starts, self._window_ends()])
+            starts = np.concatenate([starts, window_ends(self._num_warmup)])
         num_draws = state.i - jnp.max(jnp.where(starts <= state.i, starts, 0))
-        known = (state.swap_accept_prob, state.num_swaps, state.num_round_trips)
-        accept_prob, num_swaps, num_trips = (jnp.where(num_draws == 0, 0, x) for x in known)
-        return num_draws, accept_prob, num_swaps, num_trips
+        known = (
+            state.swap_accept_prob,
+            state.num_swaps,
+            state.mean_unresolved,
+            state.num_round_trips,
+        )
+        return num_draws, *(jnp.where(num_draws == 0, 0, x) for x in known)
 
     def get_diagnostics_str(self, state):
         return f"smallest swap prob={jnp.min(state.swap_accept_prob):.2f}"

@@ -3,8 +3,13 @@
 
 """Even-odd swaps of neighbours on a ladder, and what is counted of them."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, random
+from jax.flatten_util import ravel_pytree
+
+from numpyro_scores.infer.langevin.segments import Potential, Target, score_sites, target_of
 
 # Directions of the walkers: on the way to the last rung, or back from it to the first.
 UP, DOWN = 1, -1
@@ -20,19 +25,55 @@ def even_odd_partners(i: Array, num_rungs: int) -> Array:
     return jnp.where((partner < 0) | (partner == num_rungs), rung, partner)
 
 
+def log_ratio_of_swap(
+    z: Any, z_partner: Any, potential: Potential, potential_of_partner: Potential, rule: Any
+) -> tuple[Array, Array]:
+    r"""
+    The logarithm of the ratio by which a rung and its partner swap their positions, :math:`D(z_i) -
+    D(z_j)` with the difference :math:`D = U_i - U_j` of their potential energies, minus infinity
+    where it is not known, and whether it is. Of sites that are known by their score, `D` is
+    integrated along the segment between the two, and its error measured there: what the rungs have
+    in common cancels. For the partner both are the same.
+
+    :param rule: of that integral, or None for the potential energies as they are.
+    """
+    x, unravel = ravel_pytree(z)
+    y = ravel_pytree(z_partner)[0]
+
+    def here(x):
+        return potential(unravel(x))
+
+    def there(x):
+        return potential_of_partner(unravel(x))
+
+    if rule is None or not score_sites(here, x):
+        return here(x) - here(y) + there(y) - there(x), jnp.array(True)
+    a, b = (target_of(of_vector, x, rule) for of_vector in (here, there))
+    assert a.force is not None and b.force is not None
+    difference = Target(
+        lambda x: a.energy(x) - b.energy(x), lambda x: a.force(x) - b.force(x), rule
+    )
+    start, end = difference.at(x), difference.at(y)
+    rise, error = difference.rise(start, end)
+    is_known = difference.is_known(error)
+    return jnp.where(is_known, start.energy - end.energy - rise, -jnp.inf), is_known
+
+
 def swap(key: Array, log_ratio: Array, partner: Array) -> tuple[Array, Array]:
     """
     Accept or refuse the swap of each pair.
 
-    :param log_ratio: of the pair that a rung belongs to, the same for both, shape `(R,)`.
+    :param log_ratio: of the pair that a rung belongs to, shape `(R,)`; that of the lower counts.
     :param partner: with whom each rung swaps, shape `(R,)`.
     :return: from which rung each rung takes its position, and the probability that its pair swaps,
         both of shape `(R,)`.
     """
     rung = jnp.arange(len(partner))
+    lower = jnp.minimum(rung, partner)
+    log_ratio = log_ratio[lower]  # the other may differ by rounding
     # What is not finite has left the support of one of the densities: refuse.
     accept_prob = jnp.exp(jnp.minimum(jnp.where(jnp.isfinite(log_ratio), log_ratio, -jnp.inf), 0.0))
-    uniform = random.uniform(key, rung.shape, log_ratio.dtype)[jnp.minimum(rung, partner)]
+    uniform = random.uniform(key, rung.shape, log_ratio.dtype)[lower]
     return jnp.where(uniform < accept_prob, partner, rung), accept_prob
 
 

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax import random
 
+from numpyro_scores._words import is_key
 from numpyro_scores.long_runs.moments import RunningMoments
 from numpyro_scores.long_runs.stores import Checkpoint
-from numpyro_scores.training._identity import is_key
 
 
 class Progress:

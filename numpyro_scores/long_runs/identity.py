@@ -10,7 +10,8 @@ import numpy as np
 import numpyro
 
 import numpyro_scores.version
-from numpyro_scores.training._identity import fingerprint, name_of, nameless, to_numpy
+from numpyro_scores._words import nameless, to_numpy
+from numpyro_scores.training._identity import fingerprint, name_of
 
 FORMAT = 1
 

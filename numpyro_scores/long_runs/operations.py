@@ -18,7 +18,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from numpyro_scores.training._identity import fingerprint, nameless, to_numpy
+from numpyro_scores._words import nameless, to_numpy
+from numpyro_scores.training._identity import fingerprint
 
 
 def word_of(closed: ClosedJaxpr) -> str:

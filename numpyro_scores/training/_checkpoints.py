@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from numpyro_scores.training._identity import differences, is_key, to_numpy
+from numpyro_scores._words import is_key, to_numpy
+from numpyro_scores.training._identity import differences
 
 
 class Checkpoints:

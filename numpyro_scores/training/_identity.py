@@ -5,7 +5,6 @@
 
 import functools
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from numbers import Number
@@ -13,13 +12,13 @@ from types import ModuleType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array, random
+from jax import Array
 from numpyro.distributions import Distribution
 
 from numpyro_scores._callables import as_pytree
+from numpyro_scores._words import is_key, nameless, to_numpy
 from numpyro_scores.training._pytrees import Path, children
 
 # What `Module.train` and `Module.eval` set: no part of what a module is.
@@ -193,11 +192,6 @@ def _unchanging(held: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     )
 
 
-def nameless(value: Any) -> str:
-    """The `repr` of an object without the addresses in it, which are others in another process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
 def differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
     """A line for each entry of nested dicts that is another or only in one of them."""
     if isinstance(found, dict) and isinstance(wanted, dict):
@@ -207,13 +201,3 @@ def differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
         # Of nested ones the head says enough.
         found, wanted = (x.get("", x) if isinstance(x, dict) else x for x in (found, wanted))
         yield f"  {name}: {found!r} there, {wanted!r} now"
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether it is a typed key of `jax.random`."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def to_numpy(leaf: Any) -> np.ndarray:
-    """An array, or the numbers of a key, on the host."""
-    return np.asarray(random.key_data(leaf) if is_key(leaf) else leaf)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 from infer.helpers import assert_within
 from infer.replicas import advance, flat, gaussian, run
@@ -21,7 +22,8 @@ from scipy import special
 
 import numpyro_scores as ns
 from numpyro_scores.infer.ladders import RUNG
-from numpyro_scores.infer.swaps import even_odd_partners, swap, turn_round
+from numpyro_scores.infer.replica_exchange import SWAP_INTEGRAL
+from numpyro_scores.infer.swaps import even_odd_partners, log_ratio_of_swap, swap, turn_round
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -147,3 +149,66 @@ def test_warmup_tunes_the_ladder_to_equal_rejection():
     assert np.all(np.abs(np.log(rungs / geometric)) < 0.1)
     assert np.ptp([swap_rate(10, *pair) for pair in itertools.pairwise(betas)]) > 0.8
     assert np.ptp(np.mean(mcmc.last_state.swap_accept_prob, axis=0)) < 0.1
+
+
+def modes(weight, score):
+    """Two modes at -1.5 and 1.5, of sd 0.5; `score` makes them a site known by its score."""
+
+    def energy(x):
+        log_weights = jnp.log(jnp.array([weight, 1 - weight]))
+        return -jax.nn.logsumexp(log_weights - 2 * (x[0] - jnp.array([-1.5, 1.5])) ** 2)
+
+    def model():
+        d = score(lambda x: -jax.grad(energy)(x)) if score else ns.EnergyDistribution(energy, 1)
+        numpyro.sample("x", d)
+
+    return model
+
+
+def coarse(score):
+    """Its own value, by two nodes from zero, is wrong by far."""
+    return ns.ScoreDistribution(score, 1, quadrature=ns.LineIntegral(2))
+
+
+def test_swaps_of_a_site_known_by_its_score_have_the_ratio_of_its_density_or_are_refused():
+    ladder = ns.InverseTemperatures([1.0, 0.5])
+    known, by_score = (
+        [partial(potential_energy, ladder.wrap(model), (), {RUNG: rung}) for rung in ladder.rungs]
+        for model in (modes(0.8, None), modes(0.8, coarse))
+    )
+    rows = np.indices((41, 41)).reshape(2, -1)
+    x, y = jnp.linspace(-6.0, 6.0, 41)[rows, None]
+
+    @partial(jax.jit, static_argnums=2)
+    def ratios(x, y, rule):
+        def of(potentials):
+            return jax.vmap(lambda x, y: log_ratio_of_swap({"x": x}, {"x": y}, *potentials, rule))(
+                x, y
+            )
+
+        return of(known)[0], *of(by_score)
+
+    exact, found, is_known = ratios(x, y, SWAP_INTEGRAL)
+    assert 0.5 < np.mean(is_known) < 1
+    error = found - exact
+    assert np.all(np.abs(error[is_known]) < SWAP_INTEGRAL.tolerance)
+    assert np.std(error[is_known]) < 0.2
+    assert np.all(found[~is_known] == -np.inf)
+    _, back, is_known_back = ratios(y, x, SWAP_INTEGRAL)
+    np.testing.assert_array_equal(is_known_back, is_known)
+    np.testing.assert_allclose(back[is_known], -found[is_known], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_share_of_a_mode_that_is_known_by_its_score():
+    """0.816 +- 0.003 by the values of four nodes from zero."""
+    kernel = ns.ReplicaExchange(
+        ns.MALA(modes(0.8, coarse), num_steps=2), ns.InverseTemperatures([1.0, 0.4, 0.15])
+    )
+    mcmc = run(kernel, num_warmup=100, num_samples=500, num_chains=200)
+    left = np.mean(mcmc.get_samples(group_by_chain=True)["x"][..., 0] < 0, axis=1)
+    error = np.std(left) / np.sqrt(200)
+    assert error < 0.005
+    exact = 0.8 - 0.6 * special.ndtr(-3.0)
+    assert_within(np.mean(left), exact, error)
+    assert 0 < np.mean(mcmc.last_state.mean_unresolved) < 0.1

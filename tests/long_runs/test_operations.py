@@ -22,6 +22,17 @@ def loop(body):
     return lambda x, y: lax.fori_loop(0, 3, lambda _, carry: body(*carry), (x, y))
 
 
+def asked_loop(body):
+    """A loop that nobody knows the end of, which is no scan."""
+
+    def f(x, y):
+        start = (0.0, x, y)
+        step = lambda carry: (carry[0] + 1, *body(*carry[1:]))  # noqa: E731
+        return lax.while_loop(lambda carry: carry[0] < x[0], step, start)[1:]
+
+    return f
+
+
 def scanned(body, swap=False):
     def f(x, y):
         def step(carry, z):
@@ -58,6 +69,10 @@ OTHER = {
     "one of a loop": (
         lambda x, y: loop(lambda a, b: (a * b, b + 1))(x, y)[0],
         lambda x, y: loop(lambda a, b: (a * b, b + 2))(x, y)[0],
+    ),
+    "one of a loop with a question": (
+        lambda x, y: asked_loop(lambda a, b: (a * b, b + 1))(x, y)[0],
+        lambda x, y: asked_loop(lambda a, b: (a * b, b + 2))(x, y)[0],
     ),
     "branch": (
         lambda x, y: lax.cond(x[0] > 0, lambda: x, lambda: y),

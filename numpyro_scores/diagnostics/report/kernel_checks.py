@@ -122,7 +122,8 @@ def check_segments(run: Run) -> Iterator[Line]:
             continue
         advice = (
             "The draws are of the right density, but move slowly where the score changes fast: "
-            "more nodes, segment_integral=SegmentIntegral(num_nodes=13), or a smaller step_size."
+            "more nodes, segment_integral=SegmentIntegral(num_nodes=13), a smaller step_size, or "
+            "more rungs of a ladder."
         )
         fault = Fault(
             "unresolved_segments",

@@ -1,9 +1,10 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether a model has a prior that particles can be drawn from, and data."""
+"""Whether particles can be drawn from the prior of a model, weighted by data, given noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from numpyro.handlers import seed
 from numpyro.infer.util import log_density
 
 from numpyro_scores._validation import is_concrete
-from numpyro_scores.infer.guards import sites_at
+from numpyro_scores.handlers import transformed_prior
+from numpyro_scores.infer.guards import check_independent_priors, sites_at
 from numpyro_scores.infer.parts import has_likelihood, is_masked, is_unscaled
 
 
@@ -52,6 +54,39 @@ def check_sampled(
                 "prior."
             )
     _check_deterministic(name, model, args, kwargs, values)
+
+
+def check_noise_conditional(
+    name: str,
+    model: Callable,
+    args: tuple,
+    kwargs: dict,
+    values: dict[str, Array],
+    processes: Mapping[str, Any],
+) -> None:
+    """
+    Raise unless a model has noise-conditional priors that are independent of all other sites.
+
+    :param processes: those of its noise-conditional priors, by site.
+    """
+    sites = sites_at(model, args, kwargs, values)
+    hidden = [
+        site
+        for site in values
+        if site not in processes and transformed_prior(sites[site]["fn"]) is not None
+    ]
+    if hidden:
+        raise ValueError(
+            f"{name} adds noise to a prior itself, but {hidden} are of a TransformedDistribution "
+            "of one. Sample the prior and transform its value, or use AnnealedLangevin or "
+            "TemperedSMC."
+        )
+    if not processes:
+        raise ValueError(
+            f"{name} follows a noise-conditional prior, but the latent sites {sorted(values)} "
+            "have none. Use a DiffusionPrior for one of them, or TemperedSMC(model)."
+        )
+    check_independent_priors(name, model, args, kwargs, values, processes, both_ways=True)
 
 
 def _check_deterministic(name, model, args, kwargs, values):

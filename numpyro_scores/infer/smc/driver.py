@@ -26,9 +26,9 @@ from numpyro_scores.infer.smc.mutation import Mutation
 from numpyro_scores.infer.smc.population import MAX_ROUNDS, Population
 from numpyro_scores.infer.smc.programs import agree, fingerprint
 from numpyro_scores.infer.smc.results import ParticleResults
+from numpyro_scores.infer.smc.weights import FEWEST_PARTICLES
 from numpyro_scores.infer.trees import map_rows, take
 
-FEWEST_PARTICLES = 10
 LARGEST_STUCK = 0.02  # of all particles
 
 
@@ -137,8 +137,8 @@ class ParticleSampler(ParticleResults, ABC):
         if (ess := rounds.ess.min()) < FEWEST_PARTICLES:
             warnings.warn(
                 f"{name} was left with an effective sample size of {ess:.1f} in one round: all "
-                "draws descend from so few, and neither they nor the error of the evidence can be "
-                f"trusted. {self._advice}",
+                "draws descend from so few, and neither they nor the evidence can be trusted: its "
+                f"error is infinite. {self._advice}",
                 UserWarning,
                 stacklevel=4,
             )

@@ -33,18 +33,19 @@ class LevelTarget(NamedTuple):
     face of a :class:`~numpyro_scores.infer.langevin.segments.Target`. The gradient leaves out how
     the covariance of the twist varies with the point; a Metropolis test makes up for that.
 
-    - **model** - whose noise-conditional priors are of energies.
+    - **of_data** - the twist of a model whose noise-conditional priors are of energies.
     - **sigma** - the noise level.
     """
 
-    model: FlatModel
+    of_data: DiffusionTwist
     sigma: Array
 
     def at(self, x: Array, integral: Array) -> Point:
         """The point at `x`."""
-        priors = wrapped(parts, self.model.model, likelihood=0, others=0, jacobians=0)
-        noisy = self.model.potential(wrapped(noise_level, priors, sigma=self.sigma))
-        others = self.model.potential(others_alone(self.model.model))
+        model = self.of_data.model
+        priors = wrapped(parts, model.model, likelihood=0, others=0, jacobians=0)
+        noisy = model.potential(wrapped(noise_level, priors, sigma=self.sigma))
+        others = model.potential(others_alone(model.model))
         energy, grad = jax.value_and_grad(noisy)(x)
         twist = self.twist(x)
         # The gradient of the twist has that of the other sites' density, and its value has not.
@@ -54,7 +55,7 @@ class LevelTarget(NamedTuple):
     def twist(self, x: Array) -> Point:
         """The point at `x` with the log twist alone, as particles go from level to level."""
         unmoved = jnp.zeros_like(x)
-        return twisted(random.key(0), x, self.model, self.sigma, unmoved, num_moves=0).point
+        return twisted(random.key(0), x, self.of_data, self.sigma, unmoved, num_moves=0).point
 
     def rise(self, start: Point, end: Point) -> tuple[Array, Array]:
         """There is no part that is known by its score alone."""
@@ -76,7 +77,7 @@ class LevelMoves(NamedTuple):
     target_accept_prob: float
     batch_size: int
 
-    def __call__(self, key: Array, state: Population, model: FlatModel) -> Population:
+    def __call__(self, key: Array, state: Population, twist: DiffusionTwist) -> Population:
         """
         The particles after steps that leave the posterior at their noise level as it is; where the
         density of a prior is not known there, as they are.
@@ -84,9 +85,9 @@ class LevelMoves(NamedTuple):
         :param state: particles of equal weight, with their twists.
         """
         x, sigma = state.points.x, state.rung
-        if not (self.num_steps and has_energies(model, x[0])):
+        if not (self.num_steps and has_energies(twist.model, x[0])):
             return state
-        target: Any = LevelTarget(model, sigma)  # it has the face of a Target
+        target: Any = LevelTarget(twist, sigma)  # it has the face of a Target
         points = map_rows(lambda x: target.at(x, jnp.zeros((), x.dtype)), x, self.batch_size)
         root = fisher_root(points.grad, dense=False)
         moved = move_particles(
@@ -100,7 +101,7 @@ class LevelMoves(NamedTuple):
         )
         points = map_rows(target.twist, moved.points.x, self.batch_size)
         i = state.i - 1
-        products = 3 + DiffusionTwist(model).num_products(x[0])
+        products = 3 + twist.num_products(x[0])
         spent = state.rounds.num_grad_evals[i] + (self.num_steps + 2) * products
         return state._replace(
             points=points,

@@ -57,6 +57,7 @@ class Population(NamedTuple):
     - **is_done** - whether no round is left.
     - **rounds** - with zeros where the rounds to come will be.
     - **rng_key** - key of the next round.
+    - **added_variances** - of twists, by noise level (see `twist_widths`), None without.
     """
 
     i: Array
@@ -72,6 +73,7 @@ class Population(NamedTuple):
     is_done: Array
     rounds: Rounds
     rng_key: Array
+    added_variances: Array | None = None
 
 
 def no_rounds(dtype: jnp.dtype) -> Rounds:

@@ -3,7 +3,6 @@
 
 """Whether what was compiled for a model is still that model."""
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+from numpyro_scores._words import nameless, to_numpy
 
 
 def fingerprint(f: Callable, *args: Any) -> tuple[str, list[Any]]:
@@ -35,7 +34,7 @@ def fingerprint_of(closed: ClosedJaxpr) -> tuple[str, list[Any]]:
     constants = [
         value if isinstance(value, jax.Array) else np.array(value) for value in _constants(closed)
     ]
-    return ADDRESS.sub("", str(closed.jaxpr)), constants
+    return nameless(closed.jaxpr), constants
 
 
 def agree(a: tuple[str, list[Any]], b: tuple[str, list[Any]]) -> bool:
@@ -48,14 +47,8 @@ def agree(a: tuple[str, list[Any]], b: tuple[str, list[Any]]) -> bool:
 def _equal(x: Any, y: Any) -> bool:
     if x is y:
         return True
-    x, y = (_as_numpy(value) for value in (x, y))
+    x, y = to_numpy(x), to_numpy(y)
     return x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
-
-
-def _as_numpy(value: Any) -> np.ndarray:
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
-    return np.asarray(value)
 
 
 def _constants(closed: ClosedJaxpr) -> Iterator[Array]:

@@ -54,7 +54,8 @@ class ParticleResults:
     def log_evidence_error(self) -> float | Array:
         """
         Standard error of :attr:`log_evidence`, from the lines of descent of the particles of this
-        one run (Chan & Lai 2013; Lee & Whiteley 2018).
+        one run (Chan & Lai 2013; Lee & Whiteley 2018). Infinite if in one round fewer than ten of
+        them had all the weight: their spread tells nothing then.
         """
         return _number(jnp.sqrt(jnp.maximum(self._finished.relative_variance, 0)))
 

@@ -67,17 +67,20 @@ class GaussianData(NamedTuple):
 class DiffusionTwist:
     """
     :param model: the model, with its arguments.
+    :param levels: noise levels.
+    :param added: what is added to the variances of the Normal sites at each, shape `(len(levels),
+        dim_y)`, see `twist_widths`; by default nothing.
     """
 
-    def __init__(self, model: FlatModel):
-        self._model = model
+    def __init__(self, model: FlatModel, levels: Any = None, added: Array | None = None):
+        self.model, self._levels, self.added_by_level = model, levels, added
 
     def levels(self, x: Array, sigma: Any = None) -> Array:
         """
         The noise level of each entry at `sigma`: of a diffusion prior within those of its process
         and not below its own, which is the default; 0 for other sites.
         """
-        z, sites = self._model.unravel(x), self._model.sites(x)
+        z, sites = self.model.unravel(x), self.model.sites(x)
         for name in z:
             prior = noise_conditional_prior(sites[name]["fn"])
             z[name] = jnp.full_like(z[name], 0 if prior is None else _level(prior, sigma))
@@ -89,7 +92,7 @@ class DiffusionTwist:
 
         :param below: another noise level, for the one halfway between the logarithms.
         """
-        z, sites = self._model.unravel(x), self._model.sites(x)
+        z, sites = self.model.unravel(x), self.model.sites(x)
         for name in z:
             if (prior := noise_conditional_prior(sites[name]["fn"])) is not None:
                 level = _level(prior, sigma)
@@ -105,17 +108,17 @@ class DiffusionTwist:
 
     def is_noisy(self, x: Array) -> np.ndarray:
         """Whether each entry is one of a noise-conditional prior."""
-        sites = self._model.sites(x)
+        sites = self.model.sites(x)
         parts = [
             np.full(np.size(value), noise_conditional_prior(sites[name]["fn"]) is not None)
-            for name, value in sorted(self._model.unravel(x).items())
+            for name, value in sorted(self.model.unravel(x).items())
         ]
         return np.concatenate(parts)
 
     def varies(self, x: Array) -> bool:
         """Whether the means of the Normal sites depend on sites without noise."""
-        z, sites = self._model.unravel(x), self._model.sites(x)
-        means = eval_provenance(lambda **z: _parts(self._model.trace_of(z), x.dtype)[0].loc, **z)
+        z, sites = self.model.unravel(x), self.model.sites(x)
+        means = eval_provenance(lambda **z: _parts(self.model.trace_of(z), x.dtype)[0].loc, **z)
         return any(noise_conditional_prior(sites[name]["fn"]) is None for name in means)
 
     def has_covariance(self, x: Array) -> bool:
@@ -178,7 +181,21 @@ class DiffusionTwist:
     def covariance(self, rows: Array, images: Array, sigma: Array) -> Array:
         r""":math:`\tau^2 J\, \nabla m\, J^\top` of these, at a noise level."""
         found = rows @ (self.variance(rows[0], sigma) * images).T
-        return (found + found.T) / 2
+        found = (found + found.T) / 2
+        added = jnp.broadcast_to(self.added(sigma), len(rows))
+        if len(rows) > LARGEST_EXACT:
+            return found + jnp.diag(added)
+        # A covariance is positive, the Jacobian of a network need not be.
+        values, vectors = jnp.linalg.eigh(lax.stop_gradient(found))
+        return (vectors * jnp.maximum(values, 0)) @ vectors.T + jnp.diag(added)
+
+    def added(self, sigma: Array) -> Array | float:
+        """What is added to the variances at a noise level, shape `(dim_y,)`."""
+        if self._levels is None or self.added_by_level is None:
+            return 0.0
+        return self.added_by_level[
+            jnp.argmin(jnp.abs(jnp.asarray(self._levels, sigma.dtype) - sigma))
+        ]
 
     def variance(self, x: Array, sigma: Array) -> Array:
         r""":math:`\tau^2` of each entry."""
@@ -196,7 +213,7 @@ class DiffusionTwist:
         push = jax.linearize(lambda mean: self.data(mean)[0].loc, mean)[1]
         share = jnp.clip(jnp.vdot(signs[0], product(signs[0])) / np.sum(mask), 0, 1)
         pushed = jax.vmap(push)(jnp.sqrt(self.variance(mean, sigma)) * signs)
-        return lax.stop_gradient(share * jnp.mean(pushed**2, axis=0))
+        return lax.stop_gradient(share * jnp.mean(pushed**2, axis=0) + self.added(sigma))
 
     def log_density(self, mean: Array, spread: Array) -> Array:
         """Of the data at a mean with this covariance, -inf where it is not a number."""
@@ -211,7 +228,7 @@ class DiffusionTwist:
 
     def data(self, mean: Array) -> tuple[GaussianData, Array | None]:
         """The Normal sites at a point, and the log density of all other data, None without any."""
-        return _parts(self._model.sites(mean), mean.dtype)
+        return _parts(self.model.sites(mean), mean.dtype)
 
 
 def with_noise(spread: Array, scale: Array) -> Array:

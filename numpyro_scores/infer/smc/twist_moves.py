@@ -13,7 +13,6 @@ from jax import Array, lax, random
 
 from numpyro_scores.infer.adaptation import accept_or_stay
 from numpyro_scores.infer.langevin.segments import Point
-from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import others_alone
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 
@@ -34,7 +33,7 @@ class Twisted(NamedTuple):
 
 
 def twisted(
-    key: Array, x: Array, model: FlatModel, sigma: Array, scale: Array, num_moves: int
+    key: Array, x: Array, twist: DiffusionTwist, sigma: Array, scale: Array, num_moves: int
 ) -> Twisted:
     r"""
     A particle :math:`(x_\sigma, \theta)` at a noise level, after Metropolis steps of :math:`\theta`
@@ -44,12 +43,11 @@ def twisted(
     :param x: shape `(d,)`.
     :param scale: standard deviations of the walk, shape `(d,)`.
     """
-    twist = DiffusionTwist(model)
     others = np.flatnonzero(~twist.is_noisy(x))
     mean, product = jax.linearize(partial(twist.mean, sigma=sigma), x)
     products = twist.products(mean, product)
     spread, varies = twist.spread(mean, products, sigma), twist.varies(x)
-    prior = model.potential(others_alone(model.model))
+    prior = twist.model.potential(others_alone(twist.model.model))
 
     def log_twist(mean):
         return twist.log_density(mean, twist.spread(mean, products, sigma) if varies else spread)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.twist import DiffusionTwist, with_noise
 
 
@@ -18,7 +17,7 @@ def informed_noise(
     key: Array,
     x: Array,
     slope: Array,
-    model: FlatModel,
+    twist: DiffusionTwist,
     sigma: Array,
     churned: Array,
     new_sigma: Array,
@@ -39,7 +38,6 @@ def informed_noise(
 
     :param slope: of the log twist at `x`, shape `(d,)`.
     """
-    twist = DiffusionTwist(model)
     high, low = twist.levels(x, churned), twist.levels(x, sigma)
     s = jnp.sqrt((high - low) * (high + low))
     key_noise, key_data = random.split(key)

@@ -14,12 +14,11 @@ from jax import Array, lax, random
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.handlers import transformed_prior
 from numpyro_scores.infer.adaptation import corrected_step_size
 from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
-from numpyro_scores.infer.guards import check_independent_priors, sites_at
 from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.checks import check_noise_conditional
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.level_moves import LevelMoves
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, points_at
@@ -32,6 +31,7 @@ from numpyro_scores.infer.smc.population import (
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_moves import Twisted, twisted
 from numpyro_scores.infer.smc.twist_noise import informed_noise
+from numpyro_scores.infer.smc.twist_widths import NUM_PILOTS, added_variances
 from numpyro_scores.infer.smc.weights import resampled
 from numpyro_scores.infer.trees import map_rows, take
 
@@ -59,11 +59,13 @@ class TwistedDiffusionSampler(ParticleSampler):
     to 64 Normal numbers give it, or with the mean :math:`s^2 \nabla \log g_k`, for its variance
     :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the twisted
     diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional sampling in
-    diffusion models"). Then all other sites :math:`\theta`, a noise scale for example, make three
-    Metropolis steps of a random walk, which leave :math:`p(\theta)\, g_{k+1}(x, \theta)` as it is
-    and share one evaluation of the denoiser. Where every noise-conditional prior is made of an
-    energy, :math:`p_{\sigma_k}` is known, and steps of MALA of `x` and :math:`\theta` together
-    leave :math:`\pi_k` as it is. At the end such steps leave the posterior as it is.
+    diffusion models"). How much wider `g` must be than a learned denoiser says is measured first,
+    by data made of a hundred draws of the prior. Then all other sites :math:`\theta`, a noise scale
+    for example, make three Metropolis steps of a random walk, which leave :math:`p(\theta)\,
+    g_{k+1}(x, \theta)` as it is and share one evaluation of the denoiser. Where every
+    noise-conditional prior is made of an energy, :math:`p_{\sigma_k}` is known, and MALA steps of
+    `x` and :math:`\theta` together leave :math:`\pi_k` as it is. At the end such steps leave the
+    posterior as it is.
 
     Exact as the numbers of particles and of levels grow.
 
@@ -141,26 +143,8 @@ class TwistedDiffusionSampler(ParticleSampler):
         self._run(rng_key, args, kwargs, {})
 
     def _check_sites(self, sites, values, args, kwargs):
-        traced = sites_at(self.model, args, kwargs, values)
-        hidden = [
-            name
-            for name in values
-            if name not in sites.processes and transformed_prior(traced[name]["fn"]) is not None
-        ]
-        if hidden:
-            raise ValueError(
-                f"TwistedDiffusionSampler adds noise to a prior itself, but {hidden} are of a "
-                "TransformedDistribution of one. Sample the prior and transform its value, or use "
-                "AnnealedLangevin or TemperedSMC."
-            )
-        if not sites.processes:
-            raise ValueError(
-                f"TwistedDiffusionSampler follows a noise-conditional prior, but the latent sites "
-                f"{sorted(sites.transforms)} have none. Use a DiffusionPrior for one of them, or "
-                "TemperedSMC(model)."
-            )
-        check_independent_priors(
-            type(self).__name__, self.model, args, kwargs, values, sites.processes, both_ways=True
+        check_noise_conditional(
+            type(self).__name__, self.model, args, kwargs, values, sites.processes
         )
         largest = max(process.sigma_max for process in sites.processes.values())
         smallest = min(float(level) for level in sites.levels.values())
@@ -184,7 +168,9 @@ class TwistedDiffusionSampler(ParticleSampler):
         x = jax.vmap(lambda key: model.draw(key, {}, LARGEST_LEVEL))(random.split(key_draws, n))
         sigma = jnp.asarray(self._levels[0], x.dtype)
         # No moves yet, the sites beside being exact draws: the key stays unused.
-        points = self._twisted(key_draws, x, model, sigma, jnp.zeros_like(x[0]), 0).point
+        added, cost = self._added_variances(random.fold_in(key_draws, 0), model)
+        twist = self._twist(model, added)
+        points = self._twisted(key_draws, x, twist, sigma, jnp.zeros_like(x[0]), 0).point
         state = Population(
             i=jnp.array(0),
             points=points,
@@ -199,14 +185,32 @@ class TwistedDiffusionSampler(ParticleSampler):
             is_done=jnp.array(False),
             rounds=no_rounds(x.dtype),
             rng_key=rng_key,
+            added_variances=added,
         )
-        return self._resampled(key_resample, state, -points.energy, num_scores=2)
+        return self._resampled(key_resample, state, -points.energy, 2 + cost)
+
+    def _twist(self, model: FlatModel, added: Array | None = None) -> DiffusionTwist:
+        return DiffusionTwist(model, self._levels, added)
+
+    def _added_variances(self, key: Array, model: FlatModel) -> tuple[Array, int]:
+        """
+        Of each noise level, by pilots of their own: given these, the evidence is unbiased. And what
+        that costs each particle.
+        """
+        key_draws, key = random.split(key)
+        twist = self._twist(model)
+        num = min(NUM_PILOTS, self._num_particles)
+        x = jax.vmap(lambda key: model.draw(key, {}, LARGEST_LEVEL))(random.split(key_draws, num))
+        levels = jnp.asarray(self._levels, x.dtype)
+        added = added_variances(key, x, twist, levels, self._batch_size)
+        cost = num * self._num_levels * (4 + twist.num_products(x[0]))
+        return added, -(-cost // self._num_particles)
 
     def _twisted(
         self,
         key: Array,
         x: Array,
-        model: FlatModel,
+        twist: DiffusionTwist,
         sigma: Array,
         scale: Array,
         num_moves: int = NUM_MOVES,
@@ -214,15 +218,16 @@ class TwistedDiffusionSampler(ParticleSampler):
         """The particles at a noise level, after moves of the sites beside diffusion priors."""
 
         def one(particle):
-            return twisted(*particle, model, sigma, scale, num_moves)
+            return twisted(*particle, twist, sigma, scale, num_moves)
 
         return map_rows(one, (random.split(key, len(x)), x), self._batch_size)
 
-    def _resampled(self, key, state, log_weights, num_scores) -> Population:
+    def _resampled(self, key, state, log_weights, num_scores, accept_prob=1.0) -> Population:
         """The state after a round that ends with these weights."""
         n = self._num_particles
         selection = resampled(key, state.points.x, log_weights, state.ancestor, n, n)
-        figures = {"rung": state.rung, "num_grad_evals": num_scores, **selection.figures()}
+        figures = {"rung": state.rung, "num_grad_evals": num_scores, "accept_prob": accept_prob}
+        figures |= selection.figures()
         return state._replace(
             i=state.i + 1,
             points=take(state.points, selection.rows),
@@ -243,18 +248,18 @@ class TwistedDiffusionSampler(ParticleSampler):
     def _level(self, state: Population, model: FlatModel) -> Population:
         """From one noise level to the next."""
         key_noise, key_moves, key_resample, rng_key = random.split(state.rng_key, 4)
-        twist, x = DiffusionTwist(model), state.points.x
+        twist, x = self._twist(model, state.added_variances), state.points.x
         levels = jnp.asarray(self._levels, x.dtype)
         sigma, new_sigma = state.rung, levels[state.i]
         churned = sigma * (sigma / new_sigma) ** self._churn  # within the levels of each prior
         risen, log_ratio = map_rows(
-            lambda particle: informed_noise(*particle, model, sigma, churned, new_sigma),
+            lambda particle: informed_noise(*particle, twist, sigma, churned, new_sigma),
             (random.split(key_noise, len(x)), x, -state.points.grad),
             self._batch_size,
         )
         x = map_rows(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
         scale = state.step_size * fisher_root(state.points.grad, dense=False)
-        particles = self._twisted(key_moves, x, model, new_sigma, scale)
+        particles = self._twisted(key_moves, x, twist, new_sigma, scale)
         log_weights = log_ratio + state.points.energy + particles.log_twist
         accept_prob = jnp.mean(particles.accept_prob)
         state = state._replace(
@@ -264,8 +269,9 @@ class TwistedDiffusionSampler(ParticleSampler):
             step_size=corrected_step_size(state.step_size, accept_prob, MOVES_ACCEPT_PROB),
             rng_key=rng_key,
         )
-        state = self._resampled(key_resample, state, log_weights, _num_scores(twist, x[0]))
-        return self._move_at_level(random.fold_in(key_moves, 1), state, model)
+        cost = _num_scores(twist, x[0])
+        state = self._resampled(key_resample, state, log_weights, cost, accept_prob)
+        return self._move_at_level(random.fold_in(key_moves, 1), state, twist)
 
     def _last_round(self, state: Population, model: FlatModel) -> Population:
         """Moves: at the last level the twist was the likelihood."""

@@ -14,6 +14,7 @@ from numpyro_scores._resampling import systematic
 
 NUM_BISECTIONS = 60  # halvings: the first power may be as small as 2^-60
 NUM_POWER_ITERATIONS = 10
+FEWEST_PARTICLES = 10
 
 
 def effective_sample_size(log_weights: Array) -> Array:
@@ -86,7 +87,8 @@ class Selection(NamedTuple):
     - **rows** - the particles that go on, integers of shape `(num,)`.
     - **log_increment** - logarithm of the mean weight.
     - **ess** - effective sample size of the weights.
-    - **variance** - what the weights add to the relative variance of the evidence.
+    - **variance** - what the weights add to the relative variance of the evidence: infinite where
+      fewer than ten particles have all the weight, from which no error can be known.
     """
 
     rows: Array
@@ -118,9 +120,11 @@ def resampled(
         return jnp.sum(jax.ops.segment_sum(weights, ancestor, num_ancestors) ** 2)
 
     weights = jax.nn.softmax(log_weights)
+    ess = effective_sample_size(log_weights)
+    growth = concentration(weights) - concentration(jnp.full_like(weights, 1 / len(x)))
     return Selection(
         rows=systematic(key, log_weights, num, principal_order(x, log_weights)),
         log_increment=logsumexp(log_weights) - jnp.log(len(x)),
-        ess=effective_sample_size(log_weights),
-        variance=concentration(weights) - concentration(jnp.full_like(weights, 1 / len(x))),
+        ess=ess,
+        variance=jnp.where(ess < FEWEST_PARTICLES, jnp.inf, growth),
     )

@@ -3,6 +3,8 @@
 
 """The normaliser of an energy at every noise level, where it is known."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from jax.scipy.special import logsumexp
 
 from numpyro_scores import DiffusionPrior, VarianceExploding
 from numpyro_scores.diagnostics import level_normalizers
+from numpyro_scores.diagnostics.score.level_normalizers import _Particles, _resampled_and_moved
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -51,6 +54,23 @@ def test_it_finds_the_normaliser_of_a_mixture_at_every_level():
     for sigma in (0.3, 0.35, 5.0):
         expected = -energy(x, sigma) + offset(sigma)
         np.testing.assert_allclose(jax.jit(d.at(sigma).log_prob)(x), expected, atol=0.3)
+
+
+def test_its_moves_leave_the_density_as_it_is():
+    n, d = 4_000, 2
+    x = random.normal(random.key(0), (n, d))
+
+    def standard(x, sigma):
+        return jnp.sum(x**2) / 2
+
+    start = _Particles(x, jnp.sum(x**2, axis=1) / 2, x, jnp.array(0.5), jnp.array(0.0))
+    moved, accept_prob = jax.jit(partial(_resampled_and_moved, standard, 5))(
+        start, jnp.zeros(n), 1.0, random.key(1)
+    )
+    assert 0.5 < accept_prob < 0.95
+    assert np.abs(np.corrcoef(moved.x[:, 0], x[:, 0])[0, 1]) < 0.3
+    np.testing.assert_allclose(moved.x.var(axis=0), 1, atol=4 * np.sqrt(2 / n))
+    np.testing.assert_allclose(moved.energy, jnp.sum(moved.x**2, axis=1) / 2, rtol=1e-5)
 
 
 def test_what_does_not_fit_is_told():

@@ -13,6 +13,7 @@ from jax import random
 
 import numpyro_scores as ns
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_noise import informed_noise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -41,13 +42,13 @@ def measured(num=2, other=False):
 @pytest.mark.parametrize("settings", [{}, {"other": True}, {"num": 70}])
 def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings):
     n, sigma, churned, new_sigma, level = 10_000, 0.8, 1.2, 0.6, PROCESS.sigma_min
-    model = FlatModel(measured, (), settings)
+    twist = DiffusionTwist(FlatModel(measured, (), settings))
     at, slope = jnp.array([np.log(0.4), 0.3, -1.0, 2.0]), jnp.array([5.0, 1.0, -2.0, 1.0])
 
     @jax.jit
     @jax.vmap
     def draw(key):
-        return informed_noise(key, at, slope, model, sigma, churned, new_sigma)
+        return informed_noise(key, at, slope, twist, sigma, churned, new_sigma)
 
     risen, log_ratio = draw(random.split(random.key(0), n))
     np.testing.assert_array_equal(risen[:, 0], at[0])  # the other site has no noise

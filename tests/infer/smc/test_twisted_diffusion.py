@@ -81,13 +81,13 @@ def test_the_twist_is_exact_for_gaussians(level, sigma):
 
 def test_slopes_of_the_twist_are_those_of_differences(x64):
     """In the entries of a noise scale too, whose way goes through a covariance."""
-    model = FlatModel(mixed, (Y,), {})
+    twist = DiffusionTwist(FlatModel(mixed, (Y,), {}))
     at, sigma, h = np.array([np.log(0.4), 0.3, -1.0, 2.0]), 1.5, 1e-5
 
     @jax.jit
     @jax.vmap
     def point(x):
-        return twisted(random.key(0), x, model, sigma, jnp.zeros_like(x), num_moves=0).point
+        return twisted(random.key(0), x, twist, sigma, jnp.zeros_like(x), num_moves=0).point
 
     ends = point(at + h * np.concatenate([np.eye(4), -np.eye(4)])).energy.reshape(2, 4)
     slopes = (ends[0] - ends[1]) / (2 * h)
@@ -156,7 +156,7 @@ def test_moves_of_other_sites_leave_the_twisted_density_as_it_is():
     @jax.jit
     @jax.vmap
     def move(key, gain):
-        return twisted(key, at(gain), model, sigma, jnp.ones(4), num_moves=3)
+        return twisted(key, at(gain), twist, sigma, jnp.ones(4), num_moves=3)
 
     particles = move(random.split(key_moves, n), starts)
     ends = np.asarray(particles.point.x[:, 0], float)

@@ -16,6 +16,7 @@ from scipy import stats
 import numpyro_scores as ns
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.level_moves import LevelTarget, has_energies
+from numpyro_scores.infer.smc.twist import DiffusionTwist
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -55,11 +56,11 @@ def at_level(sigma):
 
 def test_the_target_of_a_level_is_the_posterior_there(x64):
     sigma = 0.7
-    model = FlatModel(linear, (Y,), {})
+    twist = DiffusionTwist(FlatModel(linear, (Y,), {}))
     mean, covariance = at_level(sigma)
     exact = dist.MultivariateNormal(mean, covariance)
     x = np.random.default_rng(0).normal(size=(5, 3))
-    target = LevelTarget(model, jnp.asarray(sigma))
+    target = LevelTarget(twist, jnp.asarray(sigma))
     points = jax.jit(jax.vmap(lambda x: target.at(x, jnp.zeros(()))))(x)
     difference = np.asarray(points.energy + exact.log_prob(x))
     np.testing.assert_allclose(difference, difference[0], rtol=1e-5)

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from jax import random
 
 import numpyro_scores as ns
+from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_moves import twisted
 
 NOISE = 0.3
@@ -42,4 +43,5 @@ def given_noise(x, sigma, level=PROCESS.sigma_min):
 @partial(jax.jit, static_argnums=0)
 def unmoved(model, x, sigma):
     """A particle before any move of other sites: its energy is minus the log twist."""
-    return twisted(random.key(0), x, model, sigma, jnp.zeros_like(x), num_moves=0).point
+    twist = DiffusionTwist(model)
+    return twisted(random.key(0), x, twist, sigma, jnp.zeros_like(x), num_moves=0).point

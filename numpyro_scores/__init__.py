@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         TransferMatrix,
         log_normalizer,
     )
-    from numpyro_scores.pretrained import load_diffusers
+    from numpyro_scores.pretrained import load_diffusers, load_edm
     from numpyro_scores.processes import (
         DDPM,
         RectifiedFlow,
@@ -176,6 +176,7 @@ __all__ = [
     "integrators",
     "inverse",
     "load_diffusers",
+    "load_edm",
     "load_weights",
     "log_normalizer",
     "long_runs",
@@ -218,7 +219,7 @@ _HOMES = {
         "ReverseAnnealedImportanceSampling ThermodynamicIntegration TransferMatrix "
         "log_normalizer"
     ),
-    "pretrained": "load_diffusers",
+    "pretrained": "load_diffusers load_edm",
     "processes": "DDPM RectifiedFlow SubVariancePreserving VarianceExploding VariancePreserving",
     "samplers": "DDIM Ancestral Heun Multistep PredictorCorrector ReverseSDE",
     "training": "FitProgress FitResult fit load_weights save_weights",

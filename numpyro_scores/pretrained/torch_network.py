@@ -3,7 +3,7 @@
 
 """A network of torch as a function of JAX: torch computes its values and its derivatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -41,16 +41,18 @@ class TorchNetwork:
         check_event("TorchNetwork", x, self.event_shape)
         x = jnp.asarray(x, jnp.result_type(x, float))
         conditions = [jnp.asarray(c, x.dtype) for c in conditions]
-        return _value_p.bind(x, *conditions, host=_Host(self.module, x.ndim))
+        return _call_p.bind(x, *conditions, host=_Network(x.ndim, self.module))[0]
 
 
 def from_torch(module: Callable[..., Any], event_shape: tuple[int, ...]) -> TorchNetwork:
     r"""
     A network of torch as a function of JAX, for a denoiser: torch itself computes the values, and
     the derivatives by its own automatic differentiation, called from JAX on the host. So it works
-    with any version and any operation of torch, under `jit`, `vmap`, `grad`, `jvp` and `lax.scan`;
-    a batch of `vmap` is one call with a batch. What it costs is a copy in and out at every call, and
-    a gradient runs the network once more. There are no second derivatives.
+    with any version of torch, under `jit`, `vmap`, `lax.scan` and all derivatives that torch has; a
+    batch of `vmap` is one call with a batch. What it costs is a copy in and out at every call, and a
+    gradient runs the network once more. Gradients are there for any operation of torch; a derivative
+    along a direction (`jvp`, `linearize`) and second ones, for those that torch can differentiate
+    twice or three times.
 
     :param module: a `torch.nn.Module` after `module.eval()`, or any function of tensors:
         `module(x, *conditions)` with `x` of shape `(batch, *event_shape)` and conditions of shape
@@ -92,116 +94,190 @@ def _torch() -> Any:
 @dataclass(frozen=True)
 class _Host:
     """
-    What torch computes, of arrays with any number of batch axes before those of a point.
+    A function that torch computes, of a batch of points and of numbers.
 
-    :param module: the network.
-    :param event_ndim: how many axes a point has.
+    :param event_ndim: how many axes a point has; the first argument is one.
     """
 
-    module: Callable[..., Any]
     event_ndim: int
 
-    def _tensors(self, arrays: Any) -> list[Any]:
-        """As one batch, points first and then conditions, in the dtype of the weights."""
+    @property
+    def module(self) -> Any:
+        """The network that it is of."""
+        raise NotImplementedError
+
+    def outputs_like(self, args: Sequence[Any]) -> Sequence[Any]:
+        """Those of the arguments whose shapes the outputs have."""
+        raise NotImplementedError
+
+    def function(self, *tensors: Any) -> tuple[Any, ...]:
+        """In torch."""
+        raise NotImplementedError
+
+    def evaluate(self, *tensors: Any) -> tuple[Any, ...]:
+        """Likewise, once and for all."""
+        # The fused kernels of attention have first derivatives backward alone.
+        attention = _torch().nn.attention
+        with _torch().no_grad(), attention.sdpa_kernel(attention.SDPBackend.MATH):
+            return self.function(*tensors)
+
+    def __call__(self, *arrays: Any) -> list[np.ndarray]:
+        """Of arrays with any number of batch axes, in the dtype of the weights."""
         torch = _torch()
         first = next(iter(getattr(self.module, "parameters", lambda: iter(()))()), None)
         options = {} if first is None else {"dtype": first.dtype, "device": first.device}
         # A copy, since torch warns of arrays that it can't write; torch has no bfloat16 of NumPy's.
         dtype = np.promote_types(np.float32, arrays[0].dtype)
-        x, *conditions = (np.array(a, dtype) for a in arrays)
-        event = x.shape[x.ndim - self.event_ndim :]
-        batch = [x.reshape(-1, *event), *(c.reshape(-1) for c in conditions)]
-        return [torch.as_tensor(a).to(**options) for a in batch]
+        num_axes = np.ndim(arrays[0]) - self.event_ndim
+        tensors = [
+            torch.as_tensor(np.array(a, dtype).reshape(-1, *np.shape(a)[num_axes:])).to(**options)
+            for a in arrays
+        ]
+        return [
+            out.detach().cpu().numpy().reshape(np.shape(a)).astype(a.dtype, copy=False)
+            for out, a in zip(self.evaluate(*tensors), self.outputs_like(arrays), strict=True)
+        ]
 
-    def _call(self, *inputs: Any) -> Any:
-        out = self.module(*inputs)
+
+@dataclass(frozen=True)
+class _Network(_Host):
+    """The network itself, of a point and conditions."""
+
+    network: Callable[..., Any]
+
+    @property
+    def module(self):
+        return self.network
+
+    def outputs_like(self, args):
+        return args[:1]
+
+    def function(self, *tensors):
+        out = self.network(*tensors)
         shape = getattr(out, "shape", None)
-        if shape != inputs[0].shape:
+        if shape != tensors[0].shape:
             raise ValueError(
                 "A network of from_torch must return a tensor of the shape of its points, "
-                f"{tuple(inputs[0].shape)} with the batch, got {type(out).__name__}"
+                f"{tuple(tensors[0].shape)} with the batch, got {type(out).__name__}"
                 + ("." if shape is None else f" of shape {tuple(shape)}.")
             )
-        return out
+        return (out,)
 
-    def value(self, *arrays: Any) -> np.ndarray:
-        """The output."""
+    def evaluate(self, *tensors):
         with _torch().no_grad():
-            out = self._call(*self._tensors(arrays))
-        return _like(out, arrays[0])
+            return self.function(*tensors)
 
-    def tangent(self, *arrays: Any) -> np.ndarray:
-        """The derivative along tangents, which are the second half of the arrays."""
-        torch = _torch()
-        half = len(arrays) // 2
-        primals, tangents = self._tensors(arrays[:half]), self._tensors(arrays[half:])
-        # The fused kernels of attention have no forward mode.
-        math = torch.nn.attention.SDPBackend.MATH
-        with torch.nn.attention.sdpa_kernel(math), torch.no_grad():
-            _, out = torch.func.jvp(self._call, tuple(primals), tuple(tangents))
-        return _like(out, arrays[0])
 
-    def cotangents(self, cotangent: Any, *arrays: Any) -> tuple[np.ndarray, ...]:
-        """The gradients of `sum(cotangent * output)` in all that goes in."""
+@dataclass(frozen=True)
+class _Tangent(_Host):
+    """The derivative of a function along tangents, which come after its arguments."""
+
+    of: _Host
+
+    @property
+    def module(self):
+        return self.of.module
+
+    def outputs_like(self, args):
+        return self.of.outputs_like(args[: len(args) // 2])
+
+    def function(self, *tensors):
+        # Backward twice: a gradient is linear in its weights, so that the gradient of that is the
+        # tangent. Torch's forward mode lacks many operations, SiLU's gradient among them.
+        torch, half = _torch(), len(tensors) // 2
+        outputs, pullback = torch.func.vjp(self.of.function, *tensors[:half])
+        weights = tuple(map(torch.zeros_like, outputs))
+        _, tangent = torch.func.vjp(lambda *weights: pullback(weights), *weights)
+        return tangent(tuple(tensors[half:]))
+
+
+@dataclass(frozen=True)
+class _Gradient(_Host):
+    """
+    The gradient of `sum(weights * outputs)` in all arguments of a function; the weights come first.
+
+    :param num_outputs: of the function.
+    """
+
+    of: _Host
+    num_outputs: int
+
+    @property
+    def module(self):
+        return self.of.module
+
+    def outputs_like(self, args):
+        return args[self.num_outputs :]
+
+    def function(self, *tensors):
+        _, pullback = _torch().func.vjp(self.of.function, *tensors[self.num_outputs :])
+        return pullback(tensors[: self.num_outputs])
+
+    def evaluate(self, *tensors):
+        if not isinstance(self.of, _Network):
+            return super().evaluate(*tensors)
+        weights, inputs = tensors[: self.num_outputs], tensors[self.num_outputs :]
         torch = _torch()
         with torch.enable_grad():
-            inputs = [t.requires_grad_() for t in self._tensors(arrays)]
-            (weight,) = self._tensors([cotangent])
-            found = torch.autograd.grad(
-                self._call(*inputs), inputs, weight, allow_unused=True, materialize_grads=True
+            inputs = [t.requires_grad_() for t in inputs]
+            outputs = self.of.function(*inputs)
+            return torch.autograd.grad(
+                outputs, inputs, weights, allow_unused=True, materialize_grads=True
             )
-        return tuple(map(_like, found, arrays))
-
-
-def _like(tensor: Any, array: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy().reshape(np.shape(array)).astype(array.dtype, copy=False)
 
 
 # JAX's `custom_jvp` can't be told how a tangent that the host computes is transposed, and its
-# `custom_vjp` has no forward mode; a primitive has both.
-_value_p, _tangent_p = Primitive("torch_value"), Primitive("torch_tangent")
+# `custom_vjp` has no forward mode; primitives have both. The second is linear in its tangents.
+_call_p, _tangent_p = Primitive("torch_call"), Primitive("torch_tangent")
 
 
-def _on_host(method: str, *args: Array, host: _Host) -> Array:
-    result = jax.ShapeDtypeStruct(args[0].shape, args[0].dtype)
-    return jax.pure_callback(getattr(host, method), result, *args)
+def _host_of(primitive: Primitive, host: _Host) -> _Host:
+    return host if primitive is _call_p else _Tangent(host.event_ndim, host)
 
 
-def _batched(primitive: Primitive, args: Any, axes: Any, *, host: _Host) -> tuple[Array, int]:
+def _run(primitive: Primitive, *args: Array, host: _Host) -> list[Array]:
+    function = _host_of(primitive, host)
+    results = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in function.outputs_like(args)]
+    return jax.pure_callback(function, results, *args)
+
+
+def _shapes(primitive: Primitive, *args: Any, host: _Host) -> list[Any]:
+    return list(_host_of(primitive, host).outputs_like(args))
+
+
+def _batched(primitive: Primitive, args: Any, axes: Any, *, host: _Host) -> tuple[Any, Any]:
     mapped = [(a, axis) for a, axis in zip(args, axes, strict=True) if axis is not None]
     size = mapped[0][0].shape[mapped[0][1]]
     args = [
         jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
         for a, axis in zip(args, axes, strict=True)
     ]
-    return primitive.bind(*args, host=host), 0
+    found = primitive.bind(*args, host=host)
+    return found, [0] * len(found)
 
 
-for _primitive, _method in ((_value_p, "value"), (_tangent_p, "tangent")):
-    _function = partial(_on_host, _method)
-    _primitive.def_impl(_function)
-    _primitive.def_abstract_eval(lambda x, *_, host: x)
-    mlir.register_lowering(_primitive, mlir.lower_fun(_function, multiple_results=False))
-    batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
-
-
-def _jvp(primals: Any, tangents: Any, *, host: _Host) -> tuple[Array, Array]:
+def _jvp(primitive: Primitive, primals: Any, tangents: Any, *, host: _Host) -> tuple[Any, Any]:
     tangents = map(ad.instantiate_zeros, tangents)
-    return _value_p.bind(*primals, host=host), _tangent_p.bind(*primals, *tangents, host=host)
+    found = primitive.bind(*primals, host=host)
+    return found, _tangent_p.bind(*primals, *tangents, host=_host_of(primitive, host))
 
 
-def _transpose(cotangent: Any, *args: Any, host: _Host) -> list[Any]:
+def _transpose(weights: Any, *args: Any, host: _Host) -> list[Any]:
     half = len(args) // 2
-    primals = args[:half]
-    if type(cotangent) is ad.Zero:
-        return [None] * len(args)
-    results = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in primals)
-    found = jax.pure_callback(
-        host.cotangents, results, cotangent, *primals, vmap_method="broadcast_all"
-    )
+    gradient = _Gradient(host.event_ndim, host, len(weights))
+    weights = map(ad.instantiate_zeros, weights)
+    found = _call_p.bind(*weights, *args[:half], host=gradient)
     wanted = map(ad.is_undefined_primal, args[half:])
-    return [None] * half + [c if w else None for c, w in zip(found, wanted, strict=True)]
+    return [None] * half + [g if w else None for g, w in zip(found, wanted, strict=True)]
 
 
-ad.primitive_jvps[_value_p] = _jvp
+for _primitive in (_call_p, _tangent_p):
+    _primitive.multiple_results = True
+    _primitive.def_impl(partial(_run, _primitive))
+    _primitive.def_abstract_eval(partial(_shapes, _primitive))
+    mlir.register_lowering(
+        _primitive, mlir.lower_fun(partial(_run, _primitive), multiple_results=True)
+    )
+    batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
+    ad.primitive_jvps[_primitive] = partial(_jvp, _primitive)
 ad.primitive_transposes[_tangent_p] = _transpose

@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Write `tests/data/draws.npz`: draws of one and the same exact denoiser, that of two Gaussians in the
-plane, by schedulers of diffusers. Needs `torch` and `diffusers`, in an environment of their own; the
-tests need neither.
+plane, by schedulers of diffusers. Needs `torch` and `diffusers`, in an environment of their own;
+the tests need neither.
 
     python tests/data/make_draws.py
 
-Every run takes nine steps along the linear schedule of 1,000 steps and ends at its first level: from
-step 900 down by a hundred (`leading`), or from step 999 down by 111 (`linspace`). All start at
-`start` times the first level, and those with noise take `noise`. Draws are in the units of the data.
+Every run takes nine steps along the linear schedule of 1,000 steps and ends at its first level:
+from step 900 down by a hundred (`leading`), or from step 999 down by 111 (`linspace`). All start at
+`start` times the first level, those with noise take `noise`, and draws are in the units of the
+data.
 
 diffusers keeps its table of the chain in `float32`; here it is given one in `float64`, since the
 first level would be off by a factor of 1.0003.
@@ -61,7 +62,10 @@ def run(scheduler, start, *, shrunken, num_steps=NUM_STEPS, **options):
     alphas = np.cumprod(1 - betas)
     scheduler.alphas_cumprod = torch.tensor(alphas)
     # The solvers of DPM keep their own copies.
-    scheduler.alpha_t, scheduler.sigma_t = torch.tensor(alphas).sqrt(), torch.tensor(1 - alphas).sqrt()
+    scheduler.alpha_t, scheduler.sigma_t = (
+        torch.tensor(alphas).sqrt(),
+        torch.tensor(1 - alphas).sqrt(),
+    )
     scheduler.set_timesteps(num_steps + (0 if options.pop("all_steps", False) else 1))
     level = np.sqrt(1 / alphas - 1)
     steps = scheduler.timesteps.numpy()

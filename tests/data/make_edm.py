@@ -1,20 +1,20 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 """
-Write `tests/data/edm/`: for each of some tiny networks of Karras et al. (2022) the arguments that it
-is made with (`config.json`), the names and shapes of its tensors (`shapes.json`), and what it makes
-of random pictures (`expected.npz`), by the authors' own code. That is under a license of its own
-(CC BY-NC-SA 4.0) and no part of this project: give the path of a clone of NVlabs/edm. Needs `torch`;
-the tests need neither.
+Write `tests/data/edm/`: for each of some tiny networks of Karras et al. (2022) the arguments that
+it is made with (`config.json`), the names and shapes of its tensors (`shapes.json`), and what it
+makes of random pictures (`expected.npz`), by the authors' own code. That is under a license of its
+own (CC BY-NC-SA 4.0) and no part of this project: give the path of a clone of NVlabs/edm. Needs
+`torch`; the tests need neither.
 
     python tests/data/make_edm.py CLONE
 
-The weights are in no file: `weight_of` of `edm_weights.py` makes them of a name and
-a shape, here and in the tests.
+The weights are in no file: `weight_of` of `edm_weights.py` makes them of a name and a shape, here
+and in the tests.
 
-An `expected.npz` holds pictures `x`, what the network sees of a noise level `t` and weights `c`; the
-output `out` and the gradient of `sum(c * out)` in `x`, both in `float32` and in `float64`; and of
-the wrapper in `float32` the noise levels `sigma` and the clean pictures `clean` of `noisy`.
+An `expected.npz` holds pictures `x`, what the network sees of a noise level `t` and weights `c`;
+the output `out` and the gradient of `sum(c * out)` in `x`, both in `float32` and in `float64`; and
+of the wrapper in `float32` the noise levels `sigma` and the clean pictures `clean` of `noisy`.
 
 The authors' code computes the frequencies of the time and the attention in `float32` whatever comes
 in. For the `float64` reference both are computed in `float64`.

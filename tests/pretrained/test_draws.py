@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Draws by schedulers of diffusers of one exact denoiser on the same levels, and ours (`tests/data`)."""
+"""Draws of one exact denoiser on the same levels: by schedulers of diffusers, and ours."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tiny networks of the authors of EDM: what their code makes of pictures, and ours (`tests/data`)."""
+"""Tiny networks of the authors of EDM: what their code makes of pictures, and ours."""
 
 import functools
 import json

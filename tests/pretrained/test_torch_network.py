@@ -75,6 +75,19 @@ def test_values_and_derivatives_are_those_of_torch(x64, module, dtype, bound):
     backward = (grad_x * c).sum((1, 2, 3))
     np.testing.assert_allclose(curvature, backward, atol=100 * bound)
 
+    @jax.jit
+    @jax.vmap
+    def second(x, t, c):
+        gradient = jax.grad(lambda x: jnp.vdot(c, network(x, t)))
+        return jax.linearize(gradient, x)[1](c), jax.vjp(gradient, x)[1](c)[0]
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        weighted = (module(*inputs) * torch.tensor(c)).sum()
+        (grad,) = torch.autograd.grad(weighted, inputs[:1], create_graph=True)
+        (wanted,) = torch.autograd.grad((grad * torch.tensor(c)).sum(), inputs[:1])
+    for hessian in second(x, t, c):
+        np.testing.assert_allclose(hessian, wanted, atol=100 * bound)
+
 
 @needs_torch
 def test_scan_nested_vmap_and_another_dtype(module):

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         TransferMatrix,
         log_normalizer,
     )
-    from numpyro_scores.pretrained import load_diffusers
+    from numpyro_scores.pretrained import from_torch, load_diffusers, load_edm
     from numpyro_scores.processes import (
         DDPM,
         RectifiedFlow,
@@ -171,11 +171,13 @@ __all__ = [
     "diagnose",
     "diagnostics",
     "fit",
+    "from_torch",
     "handlers",
     "infer",
     "integrators",
     "inverse",
     "load_diffusers",
+    "load_edm",
     "load_weights",
     "log_normalizer",
     "long_runs",
@@ -218,7 +220,7 @@ _HOMES = {
         "ReverseAnnealedImportanceSampling ThermodynamicIntegration TransferMatrix "
         "log_normalizer"
     ),
-    "pretrained": "load_diffusers",
+    "pretrained": "from_torch load_diffusers load_edm",
     "processes": "DDPM RectifiedFlow SubVariancePreserving VarianceExploding VariancePreserving",
     "samplers": "DDIM Ancestral Heun Multistep PredictorCorrector ReverseSDE",
     "training": "FitProgress FitResult fit load_weights save_weights",

@@ -54,6 +54,7 @@ LIBRARIES = {
     "optax": 1,
     "orbax": 1,
     "safetensors": 1,
+    "torch": 1,
     "tqdm": 1,
     "numpyro": 2,
     "arviz": 4,
@@ -64,7 +65,7 @@ LIBRARIES = {
     "zarr": 4,
 }
 # Importing these takes seconds: only a function that needs one pays for it.
-DEFERRED = {"arviz", "diffrax", "matplotlib", "xarray", "zarr"}
+DEFERRED = {"arviz", "diffrax", "matplotlib", "torch", "xarray", "zarr"}
 # A training or a network may import these when it is itself imported, and nothing else may.
 HEAVY = DEFERRED | {"flax", "h5py", "optax", "orbax", "safetensors"}
 STRANGERS = [{"nn", "distributions"}]

@@ -199,7 +199,9 @@ def read_unet_config(path: Path) -> UNet2DConfig:
         raise ValueError(f"{str(path)!r}: {error}") from error
 
 
-def fields_of(path: Path, found: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def fields_of(
+    path: Path, found: Mapping[str, Any], known: set[str], *, reader: str = "load_diffusers"
+) -> dict[str, Any]:
     """
     The fields of a configuration but for its notes, such as `_diffusers_version`.
 
@@ -210,8 +212,8 @@ def fields_of(path: Path, found: Mapping[str, Any], known: set[str]) -> dict[str
     if unknown:
         raise ValueError(
             f"{str(path)!r} has the field{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}, "
-            "which load_diffusers does not handle: a network that depends on it would come out "
-            "wrong. If it does nothing in this model, take it out of the file."
+            f"which {reader} does not handle: a network that depends on it would come out wrong. "
+            "If it does nothing in this model, take it out of the file."
         )
     return values
 

@@ -32,6 +32,7 @@ class Conv(nnx.Module):
     A convolution of a picture `(h, w, num_in) -> (h', w', num_out)`, computed in the dtype of the
     picture.
 
+    :param size: of the square kernel.
     :param padding: zeros before and behind each axis.
     """
 
@@ -145,9 +146,16 @@ class SelfAttention(nnx.Module):
             layer(pixels).reshape(len(pixels), self.num_heads, -1)
             for layer in (self.query, self.key, self.value)
         )
-        logits = jnp.einsum("qhd,khd->hqk", query, key) / math.sqrt(query.shape[-1])
-        # A sum over thousands of pixels needs more digits than bfloat16 has.
-        weights = jax.nn.softmax(logits.astype(jnp.promote_types(x.dtype, jnp.float32)))
-        mixed = jnp.einsum("hqk,khd->qhd", weights.astype(x.dtype), value)
+        mixed = attention(query, key, value)
         update = self.out(mixed.reshape(len(pixels), -1)).reshape(x.shape)
         return (x + update) / self.output_scale
+
+
+def attention(query: Array, key: Array, value: Array) -> Array:
+    r"""
+    :math:`\text{softmax}(q k^T / \sqrt{d})\, v` by heads, all of shape `(pixels, heads, d)`.
+    """
+    logits = jnp.einsum("qhd,khd->hqk", query, key) / math.sqrt(query.shape[-1])
+    # A sum over thousands of pixels needs more digits than bfloat16 has.
+    weights = jax.nn.softmax(logits.astype(jnp.promote_types(query.dtype, jnp.float32)))
+    return jnp.einsum("hqk,khd->qhd", weights.astype(query.dtype), value)

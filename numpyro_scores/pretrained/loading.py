@@ -30,8 +30,8 @@ TEXT = {"text_encoder", "text_encoder_2", "tokenizer", "bert", "text_model"}
 
 class PretrainedModel(NamedTuple):
     """
-    What :func:`load_diffusers` reads. The prior of it is `DiffusionPrior(denoiser, process,
-    event_shape)`.
+    What :func:`load_diffusers` and :func:`load_edm` read. The prior of it is
+    `DiffusionPrior(denoiser, process, event_shape)`.
 
     :param denoiser: `denoiser(x, sigma) -> x.shape` on one picture of shape `event_shape`, in the
         units of `data_range`; a pytree that holds the weights.
@@ -66,7 +66,7 @@ class NoiseLevelScore:
 class FirstChannels(nnx.Module):
     """A network without the second half of its channels, the variance of a step."""
 
-    def __init__(self, network: UNet2D, channels: int):
+    def __init__(self, network: Callable[[Array, Array], Array], channels: int):
         self.network, self.channels = network, channels
 
     def __call__(self, x: Array, t: Array) -> Array:
@@ -74,7 +74,12 @@ class FirstChannels(nnx.Module):
 
 
 def load_diffusers(
-    folder: Any, *, dtype: Any = None, label: Any = None, sample_size: Any = None
+    folder: Any,
+    *,
+    dtype: Any = None,
+    label: Any = None,
+    sample_size: Any = None,
+    remat: bool = False,
 ) -> PretrainedModel:
     r"""
     A public diffusion model as the denoiser of a prior, from the folder that diffusers has of it:
@@ -93,6 +98,8 @@ def load_diffusers(
     :param label: the class, for a network that takes one.
     :param sample_size: height and width of a picture, if other than in the file; one number for a
         square.
+    :param remat: compute what is inside of the network anew in a gradient instead of keeping it,
+        for less memory at the price of one more evaluation.
     :return: `denoiser`, `process`, `event_shape`, `data_range`.
     :raises FileNotFoundError: if a file isn't there.
     :raises ValueError: if a file is damaged, or of a model that needs a decoder or a text; if its
@@ -105,7 +112,7 @@ def load_diffusers(
     _check_pair(config, schedule)
     event_shape = (*config.picture_size(sample_size), config.in_channels)
     tensors = Tensors(_weights(network_folder))
-    network = UNet2D(config, tensors, event_shape, dtype=dtype, label=label)
+    network = UNet2D(config, tensors, event_shape, dtype=dtype, label=label, remat=remat)
     tensors.check()
     if schedule.prediction == "score":
         denoiser = NoiseLevelScore(network)

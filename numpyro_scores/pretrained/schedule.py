@@ -225,10 +225,10 @@ def _variance_preserving(values: dict[str, Any]) -> Schedule:
         values.get("beta_min", 0.1), values.get("beta_max", 20.0), values.get("sampling_eps", 1e-3)
     )
     last = values.get("num_train_timesteps", 2000) - 1
-    return Schedule(process, _StepsOfTime(process, last), "epsilon", (-1.0, 1.0))
+    return Schedule(process, StepsOfTime(process, last), "epsilon", (-1.0, 1.0))
 
 
-class _StepsOfTime(NamedTuple):
+class StepsOfTime(NamedTuple):
     """The time in [0, 1] in units of steps, which is what these networks count."""
 
     process: VariancePreserving

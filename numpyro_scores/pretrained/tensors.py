@@ -68,6 +68,15 @@ class Tensors:
             return tensor
         return np.zeros(shape, np.float32)
 
+    def take_constant(self, name: str, value: np.ndarray) -> None:
+        """
+        Take a tensor that must be what the configuration says, such as a filter.
+
+        :param value: what it must be, to six digits.
+        """
+        if name in self.left and not np.allclose(self.take(name, value.shape), value, 1e-6, 1e-6):
+            self.problems.append(f"{name} is not what the configuration says")
+
     def check(self) -> None:
         """
         :raises ValueError: if a tensor is missing, left over, of another shape or not finite.

@@ -42,16 +42,22 @@ class PositionalFeatures(nnx.Module):
 
 class FourierFeatures(nnx.Module):
     r"""
-    :math:`\sin(2 \pi w_i \ln t)` and :math:`\cos(2 \pi w_i \ln t)` with frequencies of the file;
-    `t` is a noise level (Song et al. 2021, appendix H).
+    :math:`\sin(2 \pi w_i u)` and :math:`\cos(2 \pi w_i u)` with frequencies of the file, of a time
+    `u` or of :math:`u = \ln t` (Song et al. 2021, appendix H).
+
+    :param name: the name of the frequencies.
+    :param log: whether it is of the logarithm.
     """
 
-    def __init__(self, tensors: Tensors, name: str, size: int):
+    def __init__(self, tensors: Tensors, name: str, size: int, *, log: bool):
         # No nnx.Param: they are drawn once and are not trained.
-        self.frequencies = nnx.Variable(jnp.asarray(tensors.take(f"{name}.weight", (size,))))
+        self.frequencies = nnx.Variable(jnp.asarray(tensors.take(name, (size,))))
+        self.log = log
 
     def __call__(self, t: Array) -> Array:
-        angle = jnp.log(t) * self.frequencies[...].astype(t.dtype) * (2 * np.pi)
+        u = jnp.log(t) if self.log else t
+        # Rounded once, as torch does it: angles of a thousand magnify the rounding.
+        angle = u * ((2 * np.pi) * self.frequencies[...].astype(t.dtype))
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)])
 
 

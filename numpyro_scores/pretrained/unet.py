@@ -3,8 +3,10 @@
 
 """The network `UNet2DModel` of diffusers, of one unbatched picture, channels last."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -33,6 +35,7 @@ class UNet2D(nnx.Module):
     :param dtype: of all computations but those of the time and of norms, such as `jnp.bfloat16`;
         by default that of the picture.
     :param label: the class, if the network takes one: its index, a time, or an embedding.
+    :param remat: compute each block anew in the gradient, instead of keeping what it computed.
     :raises ValueError: if the label is of another kind, or a number of groups doesn't divide the
         channels.
     """
@@ -45,14 +48,16 @@ class UNet2D(nnx.Module):
         *,
         dtype: Any = None,
         label: Any = None,
+        remat: bool = False,
     ):
+        self.remat = remat
         self.event_shape = event_shape
         self.dtype = None if dtype is None else jnp.dtype(dtype)
         self.center = config.center_input_sample
         self.divide_by_time = config.time_embedding_type == "fourier"
         widths = config.block_out_channels
         if self.divide_by_time:
-            self.features = FourierFeatures(tensors, "time_proj", widths[0])
+            self.features = FourierFeatures(tensors, "time_proj.weight", widths[0], log=True)
         else:
             shift, cosines_first = config.freq_shift, config.flip_sin_to_cos
             self.features = PositionalFeatures(widths[0], shift, cosines_first)
@@ -105,15 +110,18 @@ class UNet2D(nnx.Module):
         if self.center:
             x = 2 * x - 1
         h = self.conv_in(x)
+        call = rematerialized if self.remat else lambda block: block
         seen, picture = [h], x
         for block in self.down:
-            h, new, picture = block(h, embedding, picture)
+            h, new, picture = call(block)(h, embedding, picture)
             seen += new
         if self.mid is not None:
-            h = self.mid(h, embedding)
+            h = call(self.mid)(h, embedding)
         picture = None
         for block in self.up:
-            h, picture = block(h, seen, embedding, picture)
+            num_seen = len(block.blocks)
+            mine, seen = seen[-num_seen:], seen[:-num_seen]
+            h, picture = call(block)(h, mine, embedding, picture)
         h = self.conv_out(ACTIVATIONS["silu"](self.norm_out(h)))
         if picture is not None:
             h = h + picture
@@ -138,17 +146,34 @@ def _class_embedding(
     else:
         number = config.num_class_embeds or 0
         table = tensors.take(f"{name}.weight", (number, size))
-        index = _label(f"a class from 0 to {number - 1}", label, ())
-        if not (index == int(index) and 0 <= index < number):
-            raise ValueError(f"label must be a class from 0 to {number - 1}, got {label!r}.")
-        found = table[int(index)]
+        found = table[class_index("load_diffusers", label, number)]
     return nnx.Param(jnp.asarray(found))
 
 
-def _label(what: str, label: Any, shape: tuple[int, ...]) -> np.ndarray:
+def class_index(reader: str, label: Any, number: int) -> int:
+    """
+    A label as one of `number` classes.
+
+    :param reader: who asks for it.
+    :raises ValueError: unless it is one.
+    """
+    index = _label(f"a class from 0 to {number - 1}", label, (), reader)
+    if not (index == int(index) and 0 <= index < number):
+        raise ValueError(f"label must be a class from 0 to {number - 1}, got {label!r}.")
+    return int(index)
+
+
+def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A part of a network, of which a gradient keeps what goes in alone."""
+    return jax.checkpoint(lambda *args: function(*args))
+
+
+def _label(
+    what: str, label: Any, shape: tuple[int, ...], reader: str = "load_diffusers"
+) -> np.ndarray:
     if label is None:
         raise ValueError(
-            f"The network wants to know a class: load_diffusers(folder, label=...) takes {what}."
+            f"The network wants to know a class: {reader}(folder, label=...) takes {what}."
         )
     try:
         found = np.asarray(label, float)

@@ -1,0 +1,127 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Seconds and memory of one evaluation of a U-Net of DDPM with random weights, and of its gradient in
+the picture; with `--torch` beside the same network of diffusers, in turns, where both packages are.
+
+    python benchmarks/pretrained.py --size 64 --torch
+    python benchmarks/pretrained.py --size 256 --dtype bfloat16 --remat
+"""
+
+import argparse
+import resource
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_scores.pretrained.config import UNet2DConfig
+from numpyro_scores.pretrained.unet import UNet2D
+
+# By the size of a picture. That of 256 is the architecture of google/ddpm-celebahq-256.
+WIDTHS = {32: (128, 256, 256, 256), 64: (128, 256, 384, 384), 256: (128, 128, 256, 256, 512, 512)}
+DOWN, ATTENTION = "DownBlock2D", "AttnDownBlock2D"
+
+
+class RandomTensors:
+    """Small weights of any shape, in place of a file."""
+
+    def __init__(self):
+        self.rng, self.number = np.random.default_rng(0), 0
+
+    def take(self, name, shape):
+        self.number += int(np.prod(shape))
+        if len(shape) == 1:
+            return np.full(shape, float("norm" in name and name.endswith("weight")), np.float32)
+        scale = np.prod(shape[1:]) ** -0.5
+        return (scale * self.rng.standard_normal(shape)).astype(np.float32)
+
+
+def fields_of(size):
+    widths = WIDTHS[size]
+    down = [DOWN] * len(widths)
+    down[-2 if size > 32 else 1] = ATTENTION
+    return {
+        "sample_size": size,
+        "block_out_channels": widths,
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(down)),
+        "layers_per_block": 2,
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "norm_eps": 1e-6,
+        "attention_head_dim": None,
+    }
+
+
+def ours(size, dtype, remat):
+    tensors = RandomTensors()
+    network = UNet2D(
+        UNet2DConfig(**fields_of(size)), tensors, (size, size, 3), dtype=dtype, remat=remat
+    )
+    print(f"{tensors.number / 1e6:.1f} million parameters")
+    x, t = jnp.ones((size, size, 3)), jnp.asarray(500.0)
+    value = jax.jit(lambda network, x, t: network(x, t))
+    gradient = jax.jit(jax.grad(lambda x, network, t: jnp.sum(network(x, t) ** 2)))
+    programs = {
+        "value": (value.lower(network, x, t).compile(), (network, x, t)),
+        "gradient": (gradient.lower(x, network, t).compile(), (x, network, t)),
+    }
+    runs = {}
+    for name, (program, args) in programs.items():
+        analysis = program.memory_analysis()
+        print(f"{name}: {analysis.temp_size_in_bytes / 2**20:.0f} MiB beside the weights")
+        runs[name] = lambda p=program, a=args: jax.block_until_ready(p(*a))
+    return runs
+
+
+def in_torch(size):
+    import diffusers
+    import torch
+
+    network = diffusers.UNet2DModel(**fields_of(size)).eval().requires_grad_(False)
+    x, t = torch.ones(1, 3, size, size), torch.tensor([500.0])
+
+    def value():
+        with torch.no_grad():
+            network(x, t)
+
+    def gradient():
+        point = x.clone().requires_grad_()
+        torch.autograd.grad((network(point, t).sample ** 2).sum(), point)
+
+    return {"value": value, "gradient": gradient}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, choices=WIDTHS, default=64)
+    parser.add_argument("--dtype")
+    parser.add_argument("--remat", action="store_true")
+    parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    dtype = None if options.dtype is None else jnp.dtype(options.dtype)
+    sides = {"ours": ours(options.size, dtype, options.remat)}
+    if options.torch:
+        sides["torch"] = in_torch(options.size)
+    for name in ("value", "gradient"):
+        seconds = {side: [] for side in sides}
+        for i in range(options.repeats + 1):  # the first warms up
+            for side, runs in sides.items():
+                start = time.perf_counter()
+                runs[name]()
+                if i:
+                    seconds[side].append(time.perf_counter() - start)
+        medians = {side: float(np.median(found)) for side, found in seconds.items()}
+        line = ", ".join(f"{side} {median:.3f} s" for side, median in medians.items())
+        if options.torch:
+            line += f", ratio {medians['ours'] / medians['torch']:.2f}"
+        print(f"{name}: {line}")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from jax import random
 
 from numpyro_scores._words import is_key
 from numpyro_scores.long_runs.moments import RunningMoments
+from numpyro_scores.long_runs.processes import Processes
 from numpyro_scores.long_runs.stores import Checkpoint
 
 
@@ -23,6 +24,7 @@ class Progress:
     :param sizes: numbers of chains and, if there are many, of data sets.
     :param lanes: which chains, or which data sets, each batch is about. Some may be in two.
     :param states: a state for each batch, with a leading axis of its chains or data sets.
+    :param processes: those that draw; `lanes` and `states` are of this one.
     """
 
     def __init__(
@@ -31,35 +33,58 @@ class Progress:
         sizes: dict[str, int],
         lanes: list[slice],
         states: list[Any],
+        processes: Processes,
     ):
         self._identity, self._sizes, self._lanes = identity, sizes, lanes
+        self._processes = processes
         self.num_warmup = 0
-        self.num_draws = 0
-        self.num_divergences = 0
+        self.num_draws = self.num_committed = 0
         self.is_enough = False
         # The number of draws at which convergence is looked at.
         self.next_look = 0
         self.states = [on_host(state) for state in states]
         self.moments: list[list[RunningMoments] | None] = [None] * len(states)
+        self._num_own_divergences = 0
+        # Of all chains, since `share`: states, moments of each leaf of the draws, and divergences.
+        self.state: Any = None
+        self.all_moments: list[RunningMoments] = []
+        self.num_divergences = 0
 
     @property
     def num_chains(self) -> int:
         return self._sizes["chain"]
 
-    @property
-    def state(self) -> Any:
-        """The state of all chains."""
-        return jax.tree.map(lambda *parts: self._assembled(parts, 0), *self.states)
+    def share(self) -> None:
+        """Put together what is known of the batches, here and in the other processes."""
+        states = jax.tree.map(lambda *parts: self._assembled(parts, 0), *self.states)
+        leaves, treedef = jax.tree.flatten(states)
+        batches = [moments for moments in self.moments if moments is not None]
+        axis = 1 if "dataset" in self._sizes else 0
+        moments = [
+            self._assembled([getattr(part, name) for part in parts], axis)
+            for parts in zip(*batches, strict=True)
+            for name in ("mean", "squares")
+        ]
+        divergences = np.array([self._num_own_divergences])
+        *joined, counts = self._processes.joined([*leaves, *moments, divergences])
+        self.state = treedef.unflatten(joined[: len(leaves)])
+        moments = joined[len(leaves) :]
+        self.all_moments = [
+            RunningMoments(self.num_draws, mean, squares)
+            for mean, squares in zip(moments[::2], moments[1::2], strict=True)
+        ]
+        self.num_divergences = int(counts.sum())
 
     def _assembled(self, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
         """What is known of each batch as one array."""
         if len(parts) == 1:
             return parts[0]
-        shape = list(parts[0].shape)
-        shape[axis] = self._lanes[-1].stop
+        shape, first = list(parts[0].shape), self._lanes[0].start
+        shape[axis] = self._lanes[-1].stop - first
         whole = np.empty(shape, parts[0].dtype)
         for lanes, part in zip(self._lanes, parts, strict=True):
-            whole[(slice(None),) * axis + (lanes,)] = part
+            own = slice(lanes.start - first, lanes.stop - first)
+            whole[(slice(None),) * axis + (own,)] = part
         return whole
 
     def advance(self, num_draws: int, num_warmup: int, states: list[Any]) -> None:
@@ -74,25 +99,12 @@ class Progress:
         if known is not None:
             moments = [a.merged(b) for a, b in zip(known, moments, strict=True)]
         self.moments[batch] = moments
-        self.num_divergences += num_divergences
-
-    def all_moments(self) -> list[RunningMoments]:
-        """Of all chains, a leaf of the draws each; none before the first draw."""
-        batches = [moments for moments in self.moments if moments is not None]
-        axis = 1 if "dataset" in self._sizes else 0
-        return [
-            RunningMoments(
-                parts[0].count,
-                self._assembled([part.mean for part in parts], axis),
-                self._assembled([part.squares for part in parts], axis),
-            )
-            for parts in zip(*batches, strict=True)
-        ]
+        self._num_own_divergences += num_divergences
 
     def checkpoint(self) -> Checkpoint:
-        """What a store keeps."""
+        """What a store keeps of what was shared."""
         arrays = {f"state_{i}": x for i, x in enumerate(jax.tree.leaves(self.state))}
-        for i, moments in enumerate(self.all_moments()):
+        for i, moments in enumerate(self.all_moments):
             arrays |= {f"mean_{i}": moments.mean, f"squares_{i}": moments.squares}
         record = {
             "num_draws": self.num_draws,
@@ -108,7 +120,10 @@ class Progress:
         """Go on from what a store has kept; states and moments were those of the start."""
         record, arrays = checkpoint
         self.num_draws, self.num_warmup = record["num_draws"], record["num_warmup"]
-        self.num_divergences, self.next_look = record["num_divergences"], record["next_look"]
+        self.num_committed = self.num_draws
+        self.next_look = record["next_look"]
+        if self._processes.is_first:
+            self._num_own_divergences = record["num_divergences"]
         template, treedef = jax.tree.flatten(self.states[0])
         leaves = [_typed(arrays[f"state_{i}"], x.dtype) for i, x in enumerate(template)]
         self.states = [treedef.unflatten([x[lanes] for x in leaves]) for lanes in self._lanes]

@@ -10,11 +10,25 @@ import numpy as np
 
 from numpyro_scores.long_runs.checkpoints import on_host
 from numpyro_scores.long_runs.identity import why_other
+from numpyro_scores.long_runs.processes import Processes
 from numpyro_scores.long_runs.stores import DrawStore, MemoryStore
 
 
-def store_of(given: Any) -> DrawStore:
+def store_of(given: Any, processes: Processes) -> DrawStore:
     """The store that was asked for."""
+    store = _store_of(given)
+    if processes.number > 1:
+        if not callable(getattr(store, "share", None)):
+            raise TypeError(
+                f"{processes.number} processes draw this run, and cannot write one "
+                f"{type(store).__name__}: give a path that all of them reach (a ZarrStore), or a "
+                "store with the method share(rank, number)."
+            )
+        store.share(processes.rank, processes.number)
+    return store
+
+
+def _store_of(given: Any) -> Any:
     if given is None:
         return MemoryStore()
     if isinstance(given, str | Path):

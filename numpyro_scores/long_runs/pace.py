@@ -32,3 +32,7 @@ class Pace:
     @property
     def num_steps(self) -> int:
         return self._steps
+
+    @num_steps.setter
+    def num_steps(self, number: int) -> None:
+        self._steps = number

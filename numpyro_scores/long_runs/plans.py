@@ -23,6 +23,7 @@ from numpyro_scores.long_runs.identity import record_of_run
 from numpyro_scores.long_runs.lanes import Compiled, compiled_chains
 from numpyro_scores.long_runs.names import Names
 from numpyro_scores.long_runs.operations import word_of
+from numpyro_scores.long_runs.processes import Processes
 from numpyro_scores.long_runs.program import ChainProgram, Keep
 from numpyro_scores.training._identity import description
 
@@ -40,7 +41,7 @@ class Setup(NamedTuple):
     keep: Sequence[str] | Callable | None
     chunk_size: int | None
     batch_size: int | None
-    mesh: Any
+    processes: Processes
 
 
 class Batch(NamedTuple):
@@ -137,37 +138,41 @@ def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any)
     keep = keep_of(setup.keep)
 
     def program(chunk_size: int) -> ChainProgram:
-        own = (kernel.sample_field, *setup.fields, keep, chunk_size)
-        return ChainProgram(kernel, setup.num_warmup, *own)
+        settings = (kernel.sample_field, *setup.fields, keep, chunk_size)
+        return ChainProgram(kernel, setup.num_warmup, *settings)
 
-    key, own = keys[0], jax.tree.map(lambda x: x[0], params)
+    key, start = keys[0], jax.tree.map(lambda x: x[0], params)
     try:
         if many:
             found = looked_at(program(1), key[0], None, [x[0] for x in arrays], merge)
         else:
-            found = looked_at(program(1), key, own, arrays, merge)
+            found = looked_at(program(1), key, start, arrays, merge)
     except jax.errors.JAXTypeError:  # a model that must see its data, to count groups, say
         if many:
             raise
         merge, arrays = partial(_merged, merge, arrays), []
-        found = looked_at(program(1), key, own, arrays, merge)
+        found = looked_at(program(1), key, start, arrays, merge)
     size = setup.num_datasets or setup.num_chains
     per_lane = setup.num_chains if many else 1
-    batch_size = max(1, min(size, (setup.batch_size or size * per_lane) // per_lane))
+    own = setup.processes.own(size)
+    num_own = own.stop - own.start
+    batch_size = (setup.batch_size or size * per_lane) // per_lane // setup.processes.number
+    batch_size = max(1, min(num_own, batch_size))
     chunk_size = setup.chunk_size or default_chunk_size(
         (found.kept, found.fields), batch_size * per_lane, setup.num_draws
     )
+    mesh = setup.processes.mesh
     kept = setup.keep if callable(setup.keep) else repr(setup.keep)
     programs = compiled_chains(
         setup.kernel,
         program(chunk_size),
-        (setup.num_warmup, repr(setup.fields), kept, chunk_size, setup.mesh, many, *rest),
+        (setup.num_warmup, repr(setup.fields), kept, chunk_size, mesh, many, *rest),
         found.operations,
         merge,
-        setup.mesh,
+        mesh,
         0 if many else None,
     )
-    lanes = lanes_of(size, batch_size)
+    lanes = lanes_of(own, batch_size)
     sizes = {"chain": setup.num_chains} | ({"dataset": size} if many else {})
     sites = found.kept if keep is None else found.samples
     return Plan(

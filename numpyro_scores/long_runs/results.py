@@ -86,7 +86,7 @@ class StoredResults(MCMC):
         shapes = {name: (*many, *shape) for name, shape in names.shapes.items()}
         elements = {name: np.arange(int(np.prod(shape))) for name, shape in shapes.items()}
         if worst is not None and self._keep is None:
-            elements = worst_elements(elements, progress.all_moments(), names.order, worst)
+            elements = worst_elements(elements, progress.all_moments, names.order, worst)
 
         def read(name, start, stop):
             return self._store.read("posterior", name, start, stop)
@@ -101,7 +101,7 @@ class StoredResults(MCMC):
         """
         self._names_of_run()
         assert self._progress is not None
-        pooled = [moments.pooled() for moments in self._progress.all_moments()]
+        pooled = [moments.pooled() for moments in self._progress.all_moments]
         return tuple(self._site_tree.unflatten(part) for part in zip(*pooled, strict=True))
 
     def not_converged(self, r_hat: float = 1.01, bulk_ess: float = 400) -> np.ndarray:

@@ -19,6 +19,7 @@ from numpyro_scores.long_runs.moments import RunningMoments
 from numpyro_scores.long_runs.names import Names
 from numpyro_scores.long_runs.pace import Pace
 from numpyro_scores.long_runs.plans import Plan, Wanted
+from numpyro_scores.long_runs.processes import Processes
 from numpyro_scores.long_runs.stores import DrawStore
 
 
@@ -48,6 +49,7 @@ class Runner:
     :param states: a state for each batch, as the programs take it.
     :param names: of the variables of the store.
     :param wanted: how long it is.
+    :param processes: those that draw it.
     :param fixed: whether a piece has `chunk_size` draws, and not as many as two seconds.
     :param after_commit: says what the bar shows, and by `progress.is_enough` whether to stop.
     :param attributes: what is to be noted with the groups.
@@ -61,6 +63,7 @@ class Runner:
         names: Names,
         store: DrawStore,
         wanted: Wanted,
+        processes: Processes,
         *,
         fixed: bool,
         progress_bar: bool,
@@ -74,16 +77,17 @@ class Runner:
         self._bar = tqdm(
             total=self._num_warmup + self._num_draws * self._thinning,
             initial=progress.num_warmup + progress.num_draws * self._thinning,
-            disable=not progress_bar,
+            disable=not (progress_bar and processes.is_first),
             unit="step",
         )
         self._after_commit, self._attributes = after_commit, attributes
-        self._pace = Pace()
+        self._processes, self._pace = processes, Pace()
         # What the device has been told to do, ahead of what is stored.
         self._warmup, self._draws = progress.num_warmup, progress.num_draws
         self._states = states
         self._settled: list[Any] = []
-        self.is_interrupted = False
+        self._error: OSError | None = None
+        self._is_asked_to_stop = self.is_interrupted = False
 
     def run(self) -> None:
         """Draw; all that is drawn is committed."""
@@ -99,7 +103,9 @@ class Runner:
                 self._settle(pending)
 
     def _interrupt(self) -> None:
-        self.is_interrupted = True
+        self._is_asked_to_stop = True
+        # Several processes stop at the same piece, at which they have agreed.
+        self.is_interrupted = self._processes.number == 1
 
     def _launches(self) -> Iterator[Launched]:
         while (piece := self._next_piece()) is not None:
@@ -123,7 +129,8 @@ class Runner:
             self._warmup += (steps := min(left, most))
             return Piece(1, steps, True)
         if (left := self._num_draws - self._draws) > 0:
-            most = self._chunk_size
+            # Up to where a chunk of the store ends: none is then written twice at full speed.
+            most = self._chunk_size - self._draws % self._chunk_size
             if not self._fixed:
                 most = min(most, max(1, self._pace.num_steps // self._thinning))
             self._draws += (draws := min(left, most))
@@ -135,24 +142,49 @@ class Runner:
         piece = launched.piece
         # This waits.
         self._settled.append(on_host(launched.state))
-        if not piece.is_warmup:
-            self._append(piece.num_draws, launched)
-        if launched.batch < len(self._batches) - 1:
+        if not piece.is_warmup and self._error is None:
+            try:
+                self._append(piece.num_draws, launched)
+            except OSError as error:
+                self._error = error
+        if launched.batch < len(self._batches) - 1 and self._error is None:
             return
+        # All draws of the piece are stored, in every process, before the first one commits.
+        self._processes.together(self._check_written)
         states, self._settled = self._settled, []
         num_steps = piece.num_draws * piece.num_steps
-        text = ""
         if piece.is_warmup:
             self._progress.advance(0, num_steps, states)
         else:
             self._progress.advance(piece.num_draws, 0, states)
-        self._store.commit(self._progress.checkpoint(), self._attributes(self._progress))
+        self._progress.share()
+        text = self._processes.together(lambda: self._commit(piece))
+        self._progress.num_committed = self._progress.num_draws
         self._pace.finished(num_steps)
-        if not piece.is_warmup:
-            text = self._after_commit(self._progress)
+        self._agree()
         self._bar.set_description("warmup" if piece.is_warmup else "sample", refresh=False)
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(num_steps)
+
+    def _check_written(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _commit(self, piece: Piece) -> str:
+        """Make the piece valid; what is to be said of the run."""
+        if not self._processes.is_first:
+            return ""
+        self._store.commit(self._progress.checkpoint(), self._attributes(self._progress))
+        return "" if piece.is_warmup else self._after_commit(self._progress)
+
+    def _agree(self) -> None:
+        """How long the next piece is, and whether there is one: the same in all processes."""
+        if self._processes.number == 1:
+            return
+        own = [self._pace.num_steps, self._progress.is_enough, self._is_asked_to_stop]
+        every = np.stack([x for (x,) in self._processes.gathered([np.array(own)])])
+        self._pace.num_steps, self._progress.is_enough = int(every[0, 0]), bool(every[0, 1])
+        self.is_interrupted = bool(every[:, 2].any())
 
     def _append(self, num_draws: int, launched: Launched) -> None:
         region, start = self._batches[launched.batch].region, self._progress.num_draws

@@ -27,6 +27,7 @@ from numpyro_scores.long_runs.checks import check_same, check_states, store_of
 from numpyro_scores.long_runs.convergence import FEWEST_DRAWS, GROWTH, WORST, Convergence, Until
 from numpyro_scores.long_runs.layout import groups_of
 from numpyro_scores.long_runs.plans import Plan, Setup, Wanted, plan_of
+from numpyro_scores.long_runs.processes import processes_of
 from numpyro_scores.long_runs.results import StoredResults
 from numpyro_scores.long_runs.runner import Runner
 from numpyro_scores.long_runs.stores import MemoryStore
@@ -48,9 +49,10 @@ class StoredMCMC(StoredResults):
     :param store: a path, whose folder becomes a Zarr store; an object with the methods of
         :class:`~numpyro_scores.long_runs.stores.DrawStore`; or None for the memory of the host.
     :param chunk_size: the most draws of a chunk. By default as many as take about two seconds, at
-        most 10,000 and 16 MiB. The draws do not depend on it.
+        most 10,000 and 8 MiB. The draws do not depend on it.
     :param chain_batch_size: chains that are drawn at a time; all by default.
-    :param mesh: a `jax.sharding.Mesh` whose devices share the chains.
+    :param mesh: a `jax.sharding.Mesh` whose devices share the chains. Those of several processes
+        (`jax.distributed`) draw one run into one store, each process its own chains.
     :param keep: names of the sites to store, or a function of one draw (a dict of its sites) that
         returns what is stored of it. Means and variances of all sites are in `moments` anyway.
     :param until: a rule of :func:`~numpyro_scores.until` that stops the run early.
@@ -93,6 +95,7 @@ class StoredMCMC(StoredResults):
         )
         self._kernel, self._store_given, self._until = kernel, store, until
         self._chunk_size_given, self._mesh, self._keep = chunk_size, mesh, keep
+        self._processes = processes_of(mesh, num_chains)
         self._batch_size = chain_batch_size
         batch = min(chain_batch_size or num_chains, num_chains)
         if mesh is not None and batch % mesh.size:
@@ -162,7 +165,7 @@ class StoredMCMC(StoredResults):
         self, keys: Array, params: Any, data: Any, extra_fields: Sequence[str], init_params: Any
     ) -> None:
         self._store.close()
-        self._store = store_of(self._store_given)
+        self._store = store_of(self._store_given, self._processes)
         self._worst = None
         setup = Setup(
             self._kernel,
@@ -175,7 +178,7 @@ class StoredMCMC(StoredResults):
             self._keep,
             self._chunk_size_given,
             self._batch_size,
-            self._mesh,
+            self._processes,
         )
         plan = plan_of(setup, keys, params, data, init_params)
         self.sampler, self._names, self._site_tree = plan.kernel, plan.names, plan.site_tree
@@ -186,29 +189,42 @@ class StoredMCMC(StoredResults):
 
     def _draw(self, plan: Plan) -> None:
         """Start, or go on, until all draws are there."""
-        checkpoint = self._store.load()
+        processes, store = self._processes, self._store
+        checkpoint = processes.first_then_others(store.load)
         if checkpoint is not None:
-            check_same(self._store, checkpoint.record["run"], plan.identity)
+            processes.together(lambda: check_same(store, checkpoint.record["run"], plan.identity))
         states = [plan.programs.start(b.keys, b.params, b.arrays) for b in plan.batches]
-        check_states(type(self.sampler).__name__, states[0])
-        progress = Progress(plan.identity, plan.sizes, plan.lanes, states)
-        if checkpoint is None:
-            groups = {}
-            if not isinstance(self._store, MemoryStore):
-                groups = groups_of(self, plan.names, plan.point, plan.sizes)
-            self._store.create(groups, plan.chunk_size, progress.checkpoint())
-        else:
+        progress = Progress(plan.identity, plan.sizes, plan.lanes, states, processes)
+        if checkpoint is not None:
             progress.restore(checkpoint)
             states = [
                 with_keys(there, like) for there, like in zip(progress.states, states, strict=True)
             ]
+        progress.share()
+        if checkpoint is None:
+            check_states(type(self.sampler).__name__, progress.state)
+            processes.first_then_others(lambda: self._create(plan, progress))
         self._progress = progress
         # A killed process may have died between a commit and a look.
         if progress.num_draws and self._until is not None:
             self._look(progress)
-        if progress.is_enough:
-            self._set_last_state(progress, states[0])
+        if not progress.is_enough:
+            self._run(plan, progress, states)
+        self._set_last_state(progress, states[0])
+
+    def _create(self, plan: Plan, progress: Progress) -> None:
+        """Make a new store; or, by the other processes, see that it is that of their run."""
+        if not self._processes.is_first:
+            made = self._store.load()
+            assert made is not None
+            check_same(self._store, made.record["run"], plan.identity)
             return
+        groups = {}
+        if not isinstance(self._store, MemoryStore):
+            groups = groups_of(self, plan.names, plan.point, plan.sizes)
+        self._store.create(groups, plan.chunk_size, progress.checkpoint())
+
+    def _run(self, plan: Plan, progress: Progress, states: list[Any]) -> None:
         runner = Runner(
             plan,
             progress,
@@ -216,6 +232,7 @@ class StoredMCMC(StoredResults):
             plan.names,
             self._store,
             Wanted(self.num_warmup, self.num_samples // self.thinning, self.thinning),
+            self._processes,
             fixed=self._chunk_size_given is not None,
             progress_bar=self.progress_bar,
             after_commit=self._look,
@@ -227,16 +244,15 @@ class StoredMCMC(StoredResults):
             raise OSError(
                 error.errno,
                 f"{self._store!r} could not be written ({error.strerror or error}): it has "
-                f"{progress.num_draws:,} draws of each chain, which can be read. Make room and "
+                f"{progress.num_committed:,} draws of each chain, which can be read. Make room and "
                 "call run again, which goes on from there.",
             ) from error
-        self._set_last_state(progress, states[0])
         if runner.is_interrupted:
             warnings.warn(
                 f"Interrupted: {progress.num_draws:,} of {self.num_samples // self.thinning:,} "
                 "draws are there, of each chain.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _set_last_state(self, progress: Progress, like: Any) -> None:

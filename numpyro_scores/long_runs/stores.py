@@ -39,6 +39,10 @@ class DrawStore(Protocol):
 
     A process may be killed between any two lines. So draws are appended first, and do not count;
     `commit` makes them and the state of the sampler valid, both at once or neither.
+
+    A store that several processes may write at once (`jax.distributed`) has one method more,
+    `share(rank, number)`, which tells it so before `load`. The first process alone creates and
+    commits; each appends its own chains.
     """
 
     def load(self) -> Checkpoint | None:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         MALA,
         MALT,
         MAMS,
+        MCLMC,
         SKROCK,
         ULA,
         AnnealedLangevin,
@@ -108,6 +109,7 @@ __all__ = [
     "MALA",
     "MALT",
     "MAMS",
+    "MCLMC",
     "OBABO",
     "SKROCK",
     "UBU",
@@ -206,10 +208,11 @@ _HOMES = {
     ),
     "guidance": "ClassifierFreeGuidance",
     "infer": (
-        "DAPS MALA MALT MAMS SKROCK ULA AnnealedLangevin BlockGibbs DiffusionPosteriorSampling "
-        "DiscreteLangevin ExchangeKernel GibbsWithGradients InverseTemperatures "
-        "LikelihoodPowers MomentMatching NoiseLevels OverdampedLangevin ReplicaExchange "
-        "SplitGibbs SwendsenWang TemperedSMC TwistedDiffusionSampler UnderdampedLangevin"
+        "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin BlockGibbs "
+        "DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel GibbsWithGradients "
+        "InverseTemperatures LikelihoodPowers MomentMatching NoiseLevels OverdampedLangevin "
+        "ReplicaExchange SplitGibbs SwendsenWang TemperedSMC TwistedDiffusionSampler "
+        "UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
     "long_runs": "StoredMCMC until",

@@ -22,6 +22,7 @@ from numpyro_scores.infer.langevin.base import LangevinKernel
 from numpyro_scores.infer.langevin.mala import MALA
 from numpyro_scores.infer.langevin.malt import MALT
 from numpyro_scores.infer.langevin.mams import MAMS
+from numpyro_scores.infer.langevin.mclmc import MCLMC
 from numpyro_scores.infer.langevin.overdamped import SKROCK, ULA, OverdampedLangevin
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedState
 from numpyro_scores.infer.langevin.underdamped import UnderdampedLangevin
@@ -34,6 +35,7 @@ __all__ = [
     "MALA",
     "MALT",
     "MAMS",
+    "MCLMC",
     "ULA",
     "AdjustedState",
     "AnnealedLangevin",

@@ -25,14 +25,17 @@ from numpyro_scores.infer.langevin.decoherence import Recorder
 from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
 from numpyro_scores.infer.langevin.isokinetic import moved
 from numpyro_scores.infer.langevin.metric import (
+    Dense,
+    Diagonal,
     Root,
     check_inverse_mass_matrix,
-    checked_blocks,
+    checked_metric,
     coordinates,
     flat_root,
     given_metric,
 )
 from numpyro_scores.infer.langevin.segments import Point, Target, check_rule, target_of
+from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.infer.trees import all_finite, scan_random, select
 from numpyro_scores.integrators.isokinetic import (
     MINIMAL_NORM,
@@ -168,6 +171,7 @@ class MCLMC(LangevinKernel):
     :param decoherence_length: `L`, likewise over :math:`\sqrt d`: given, it is not adapted. Without
         a warmup it is the standard deviation of a Gaussian for which the step size is right.
     :param adapt_mass_matrix: whether warmup adapts the metric.
+    :param metric: in the place of `dense_mass`: see :class:`~numpyro_scores.MALA`.
     :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
     :param inverse_mass_matrix: where the adaptation of the metric starts: likewise.
     :param splitting: the integrator: `MINIMAL_NORM`, of two gradients a step, or `LEAPFROG`, of
@@ -194,6 +198,7 @@ class MCLMC(LangevinKernel):
         step_size: float | None = None,
         decoherence_length: float | None = None,
         adapt_mass_matrix: bool = True,
+        metric: Diagonal | Dense | LowRank | None = None,
         dense_mass: bool | list = False,
         inverse_mass_matrix: Any = None,
         splitting: Splitting = MINIMAL_NORM,
@@ -221,7 +226,7 @@ class MCLMC(LangevinKernel):
         self._step_size = step_size
         self._decoherence_length = decoherence_length
         self._adapt_mass_matrix = adapt_mass_matrix
-        self._dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
+        self._dense_mass = checked_metric(metric, dense_mass, inverse_mass_matrix)
         self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
         self._splitting = splitting
         self._segment_integral = segment_integral
@@ -364,7 +369,7 @@ class MCLMC(LangevinKernel):
             update = self._adapter()[1]
             adapt_state = lax.cond(
                 state.i < num_metric,
-                lambda: update(state.i, jnp.zeros(()), (state.z,), state.adapt_state),
+                lambda: update(state.i, jnp.zeros(()), (state.z, state.z_grad), state.adapt_state),
                 lambda: state.adapt_state,
             )
             state = lax.cond(

@@ -56,12 +56,15 @@ if TYPE_CHECKING:
         ULA,
         AnnealedLangevin,
         BlockGibbs,
+        Dense,
+        Diagonal,
         DiffusionPosteriorSampling,
         DiscreteLangevin,
         ExchangeKernel,
         GibbsWithGradients,
         InverseTemperatures,
         LikelihoodPowers,
+        LowRank,
         MomentMatching,
         NoiseLevels,
         OverdampedLangevin,
@@ -121,6 +124,8 @@ __all__ = [
     "BernoulliRBM",
     "BlockGibbs",
     "ClassifierFreeGuidance",
+    "Dense",
+    "Diagonal",
     "DiffusionPosteriorSampling",
     "DiffusionPrior",
     "DiscreteLangevin",
@@ -142,6 +147,7 @@ __all__ = [
     "LikelihoodPowers",
     "LineIntegral",
     "LogNormalizer",
+    "LowRank",
     "MomentMatching",
     "Multistep",
     "NoiseLevels",
@@ -208,11 +214,11 @@ _HOMES = {
     ),
     "guidance": "ClassifierFreeGuidance",
     "infer": (
-        "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin BlockGibbs "
+        "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin BlockGibbs Dense Diagonal "
         "DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel GibbsWithGradients "
-        "InverseTemperatures LikelihoodPowers MomentMatching NoiseLevels OverdampedLangevin "
-        "ReplicaExchange SplitGibbs SwendsenWang TemperedSMC TwistedDiffusionSampler "
-        "UnderdampedLangevin"
+        "InverseTemperatures LikelihoodPowers LowRank MomentMatching NoiseLevels "
+        "OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
+        "TwistedDiffusionSampler UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
     "long_runs": "StoredMCMC until",

@@ -11,9 +11,9 @@ rank. On a Gaussian of covariance :math:`\Sigma` the gradients have the covarian
 :math:`\Sigma^{-1}`. In the metric with :math:`M^{-1} C_g M^{-1} = C_x`, the geometric mean of the
 covariance of the draws and the inverse of that of the gradients, the Fisher divergence from a
 standard normal law is least (Seyboldt, Carlson & Carpenter 2026, arXiv 2603.18845). It is found for
-the diagonal first, :math:`D^2 = \sqrt{\operatorname{var} x / \operatorname{var} g}`, and then in
+the diagonal first, :math:`D^2 = \sqrt{\operatorname{var} x / \operatorname{var} g}`, then in
 the span of the directions in which the scaled draws are widest and those in which the scaled
-gradients are.
+gradients are, and again for the diagonal of what is left without these.
 """
 
 from collections.abc import Callable
@@ -33,6 +33,8 @@ from numpyro_scores._validation import check_count
 # chance is not taken for a correlation.
 SMALLEST_FACTOR = 2.0
 PSEUDO_DRAWS = 0.1
+# Of the diagonal, after the directions are known.
+NUM_ROUNDS, SHARE_OF_ALL = 2, 1e-3
 # Draws that are kept of a window.
 MAX_DRAWS = 256
 
@@ -100,11 +102,29 @@ def low_rank_root(x: Array, grad: Array, num_draws: Array | int, rank: int) -> L
     """
     is_draw = (jnp.arange(len(x)) < num_draws)[:, None]
     x, grad = (jnp.where(is_draw, v - jnp.mean(v, axis=0, where=is_draw), 0.0) for v in (x, grad))
-    tiny = jnp.finfo(x.dtype).tiny
-    # A chain that has not moved says nothing of the scale: 1.
-    squares = [jnp.maximum(jnp.sum(v**2, axis=0), tiny) for v in (x, grad)]
-    scale = jnp.sqrt(jnp.sqrt(squares[0]) / jnp.sqrt(squares[1]))
-    x, grad = x / scale, grad * scale
+    scale = _fisher_scale(*(jnp.sum(v**2, axis=0) for v in (x, grad)))
+    for _ in range(NUM_ROUNDS):
+        scaled = x / scale, grad * scale
+        basis, _ = _directions(*scaled, num_draws, rank)
+        # The gradient of a few stiff directions is large in all entries: the diagonal is for what
+        # is left without them, and for a little of them, or rounding would decide where all is.
+        squares = (
+            jnp.sum((v - v @ basis @ basis.T) ** 2 + SHARE_OF_ALL * v**2, axis=0) for v in scaled
+        )
+        scale = scale * _fisher_scale(*squares)
+    basis, values = _directions(x / scale, grad * scale, num_draws, rank)
+    return LowRankRoot(scale, basis, jnp.sqrt(values))
+
+
+def _fisher_scale(of_draws: Array, of_gradients: Array) -> Array:
+    """The fourth root of the ratio of the variances; 1 for a chain that has not moved."""
+    tiny = jnp.finfo(of_draws.dtype).tiny
+    roots = (jnp.sqrt(jnp.maximum(squares, tiny)) for squares in (of_draws, of_gradients))
+    return jnp.sqrt(next(roots) / next(roots))
+
+
+def _directions(x: Array, grad: Array, num_draws: Array | int, rank: int) -> tuple[Array, Array]:
+    """Those whose variance is farthest from 1, and this variance; 1 if that is not far."""
     basis = jnp.linalg.qr(jnp.concatenate([_widest(x, rank), _widest(grad, rank)], axis=1))[0]
     # A little of a standard normal law, since few draws do not span all directions.
     prior = PSEUDO_DRAWS * jnp.eye(basis.shape[1], dtype=x.dtype)
@@ -112,10 +132,9 @@ def low_rank_root(x: Array, grad: Array, num_draws: Array | int, rank: int) -> L
         (v.T @ v + prior) / (num_draws + PSEUDO_DRAWS) for v in (x @ basis, grad @ basis)
     ]
     values, vectors = jnp.linalg.eigh(geometric_mean(*covariances))
-    factor = jnp.maximum(values, 1 / jnp.maximum(values, tiny))
+    factor = jnp.maximum(values, 1 / jnp.maximum(values, jnp.finfo(x.dtype).tiny))
     order = jnp.argsort(-factor)[:rank]
-    values = jnp.where(factor > SMALLEST_FACTOR, values, 1.0)[order]
-    return LowRankRoot(scale, basis @ vectors[:, order], jnp.sqrt(values))
+    return basis @ vectors[:, order], jnp.where(factor > SMALLEST_FACTOR, values, 1.0)[order]
 
 
 def _widest(x: Array, rank: int) -> Array:

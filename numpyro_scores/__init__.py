@@ -51,16 +51,20 @@ if TYPE_CHECKING:
         MALA,
         MALT,
         MAMS,
+        MCLMC,
         SKROCK,
         ULA,
         AnnealedLangevin,
         BlockGibbs,
+        Dense,
+        Diagonal,
         DiffusionPosteriorSampling,
         DiscreteLangevin,
         ExchangeKernel,
         GibbsWithGradients,
         InverseTemperatures,
         LikelihoodPowers,
+        LowRank,
         MomentMatching,
         NoiseLevels,
         OverdampedLangevin,
@@ -108,6 +112,7 @@ __all__ = [
     "MALA",
     "MALT",
     "MAMS",
+    "MCLMC",
     "OBABO",
     "SKROCK",
     "UBU",
@@ -119,6 +124,8 @@ __all__ = [
     "BernoulliRBM",
     "BlockGibbs",
     "ClassifierFreeGuidance",
+    "Dense",
+    "Diagonal",
     "DiffusionPosteriorSampling",
     "DiffusionPrior",
     "DiscreteLangevin",
@@ -140,6 +147,7 @@ __all__ = [
     "LikelihoodPowers",
     "LineIntegral",
     "LogNormalizer",
+    "LowRank",
     "MomentMatching",
     "Multistep",
     "NoiseLevels",
@@ -208,10 +216,11 @@ _HOMES = {
         "Ising PairwiseMRF Potts ProductOfExperts ScoreDistribution"
     ),
     "infer": (
-        "DAPS MALA MALT MAMS SKROCK ULA AnnealedLangevin BlockGibbs DiffusionPosteriorSampling "
-        "DiscreteLangevin ExchangeKernel GibbsWithGradients InverseTemperatures "
-        "LikelihoodPowers MomentMatching NoiseLevels OverdampedLangevin ReplicaExchange "
-        "SplitGibbs SwendsenWang TemperedSMC TwistedDiffusionSampler UnderdampedLangevin"
+        "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin BlockGibbs Dense Diagonal "
+        "DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel GibbsWithGradients "
+        "InverseTemperatures LikelihoodPowers LowRank MomentMatching NoiseLevels "
+        "OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
+        "TwistedDiffusionSampler UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
     "long_runs": "StoredMCMC until",

@@ -22,9 +22,12 @@ from numpyro_scores.infer.langevin.base import LangevinKernel
 from numpyro_scores.infer.langevin.mala import MALA
 from numpyro_scores.infer.langevin.malt import MALT
 from numpyro_scores.infer.langevin.mams import MAMS
+from numpyro_scores.infer.langevin.mclmc import MCLMC
+from numpyro_scores.infer.langevin.metric import Dense, Diagonal
 from numpyro_scores.infer.langevin.overdamped import SKROCK, ULA, OverdampedLangevin
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedState
 from numpyro_scores.infer.langevin.underdamped import UnderdampedLangevin
+from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
 from numpyro_scores.infer.smc.tempered import TemperedSMC
 from numpyro_scores.infer.smc.twisted import TwistedDiffusionSampler
@@ -34,11 +37,14 @@ __all__ = [
     "MALA",
     "MALT",
     "MAMS",
+    "MCLMC",
     "ULA",
     "AdjustedState",
     "AnnealedLangevin",
     "AnnealedState",
     "BlockGibbs",
+    "Dense",
+    "Diagonal",
     "DiffusionPosteriorSampling",
     "DiscreteKernel",
     "DiscreteLangevin",
@@ -50,6 +56,7 @@ __all__ = [
     "InverseTemperatures",
     "LangevinKernel",
     "LikelihoodPowers",
+    "LowRank",
     "MomentMatching",
     "NoiseLevels",
     "OverdampedLangevin",

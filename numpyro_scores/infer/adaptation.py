@@ -12,6 +12,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule, warmup_adapter
 
+from numpyro_scores.infer.low_rank import LowRank, low_rank_adapter
 from numpyro_scores.infer.trees import select
 
 PARTICLE_RATE = 2.0  # of the logarithm of a step size; the acceptance falls by 0.3 a unit of it
@@ -70,13 +71,13 @@ class Adaptation(NamedTuple):
     What warmup adapts, by NumPyro's scheme.
 
     - **step_size**, **mass_matrix** - whether it adapts these.
-    - **dense_mass** - whether the metric is dense, or its dense blocks.
+    - **dense_mass** - whether the metric is dense, its dense blocks, or one of low rank.
     - **target_accept_prob** - what the step size aims at.
     """
 
     step_size: bool
     mass_matrix: bool
-    dense_mass: bool | list[tuple[str, ...]]
+    dense_mass: bool | list[tuple[str, ...]] | LowRank
     target_accept_prob: float
 
     def adapter(self, num_warmup: int) -> tuple[Callable, Callable]:
@@ -94,21 +95,24 @@ class Adaptation(NamedTuple):
         _, update = self.adapter(num_warmup)
 
         def adapt():
-            return update(state.i, figures["accept_prob"], (z,), state.adapt_state)
+            z_info = (z, state.z_grad) if isinstance(self.dense_mass, LowRank) else (z,)
+            return update(state.i, figures["accept_prob"], z_info, state.adapt_state)
 
         return after_draw(state, num_warmup, adapt, **figures)
 
 
 def metric_adapter(
-    num_warmup: int, dense_mass: bool | list[tuple[str, ...]], **settings: Any
+    num_warmup: int, dense_mass: bool | list[tuple[str, ...]] | LowRank, **settings: Any
 ) -> tuple[Callable, Callable]:
     """
     The `init` and `update` of NumPyro's `warmup_adapter`. A dense metric is :func:`shrunk`.
 
     :param num_warmup: number of draws.
-    :param dense_mass: whether the metric is dense, or its dense blocks.
+    :param dense_mass: whether the metric is dense, its dense blocks, or one of low rank.
     :param settings: of `warmup_adapter`.
     """
+    if isinstance(dense_mass, LowRank):
+        return low_rank_adapter(num_warmup, dense_mass.rank, **settings)
     init, update = warmup_adapter(num_warmup, dense_mass=dense_mass, **settings)
     if not (dense_mass and settings["adapt_mass_matrix"]):
         return init, update

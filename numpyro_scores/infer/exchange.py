@@ -25,7 +25,7 @@ from numpyro_scores.infer.discrete.block_gibbs import BlockGibbs
 from numpyro_scores.infer.guards import latent_normalizers, sites_at
 from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel
-from numpyro_scores.infer.langevin.metric import checked_blocks, flat_root, given_metric, unwhiten
+from numpyro_scores.infer.langevin.metric import checked_metric, flat_root, given_metric, unwhiten
 
 
 class ExchangeState(NamedTuple):
@@ -118,7 +118,7 @@ class ExchangeKernel(LangevinKernel):
         self._adaptation = Adaptation(
             adapt_step_size,
             adapt_mass_matrix,
-            checked_blocks(dense_mass, None),
+            checked_metric(None, dense_mass, None),
             target_accept_prob,
         )
         self._num_warmup = 0

@@ -19,7 +19,14 @@ from numpyro_scores.integrators._base import (
     UnderdampedIntegrator,
 )
 from numpyro_scores.integrators.gaussian import stationary_variance
-from numpyro_scores.integrators.isokinetic import random_direction, turned
+from numpyro_scores.integrators.isokinetic import (
+    LEAPFROG,
+    MINIMAL_NORM,
+    Splitting,
+    partly_refreshed,
+    random_direction,
+    turned,
+)
 from numpyro_scores.integrators.overdamped import (
     EulerMaruyama,
     LeimkuhlerMatthews,
@@ -31,6 +38,8 @@ from numpyro_scores.integrators.underdamped import BAOAB, OBABO, UBU, free_flow,
 
 __all__ = [
     "BAOAB",
+    "LEAPFROG",
+    "MINIMAL_NORM",
     "OBABO",
     "SKROCK",
     "UBU",
@@ -40,11 +49,13 @@ __all__ = [
     "IntegratorState",
     "LeimkuhlerMatthews",
     "OverdampedIntegrator",
+    "Splitting",
     "UnderdampedIntegrator",
     "euler_maruyama",
     "free_flow",
     "friction_flow",
     "log_proposal_ratio",
+    "partly_refreshed",
     "random_direction",
     "stationary_variance",
     "turned",

@@ -26,9 +26,11 @@ from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.asymmetry import proposals, warn_unless_gradient
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.metric import (
+    Dense,
+    Diagonal,
     Root,
     check_inverse_mass_matrix,
-    checked_blocks,
+    checked_metric,
     coordinates,
     flat_root,
     given_metric,
@@ -41,6 +43,7 @@ from numpyro_scores.infer.langevin.segments import (
     score_sites,
     target_of,
 )
+from numpyro_scores.infer.low_rank import LowRank
 
 # Share of the proposals above which the progress bar tells it.
 MANY_UNRESOLVED = 0.02
@@ -102,6 +105,7 @@ class AdjustedKernel(LangevinKernel):
         num_steps: int = 10,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
+        metric: Diagonal | Dense | LowRank | None = None,
         dense_mass: bool | list = False,
         inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.574,
@@ -116,7 +120,7 @@ class AdjustedKernel(LangevinKernel):
         check_rule(segment_integral)
         self._step_size = step_size
         self._num_steps = num_steps
-        dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
+        dense_mass = checked_metric(metric, dense_mass, inverse_mass_matrix)
         self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, dense_mass)
         self._adaptation = Adaptation(
             adapt_step_size, adapt_mass_matrix, dense_mass, target_accept_prob

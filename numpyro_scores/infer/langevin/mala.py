@@ -75,6 +75,10 @@ class MALA(AdjustedKernel):
     :param num_steps: number of proposals between two draws.
     :param adapt_step_size: whether warmup adapts the step size.
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
+    :param metric: :class:`~numpyro_scores.Diagonal`, :class:`~numpyro_scores.Dense` or
+        :class:`~numpyro_scores.LowRank`, which has a few directions besides a diagonal and is
+        learned from draws and gradients: for many dimensions of which some are stiff or wide
+        together. By default what `dense_mass` says.
     :param dense_mass: a full metric in place of a diagonal one. From `n` draws of warmup with
         covariance `C` it is :math:`(n C + d \operatorname{diag} C) / (n + d)`, so that few draws of
         many entries do not forbid a direction. `[("a", "b")]` is one of the sites `a` and `b`

@@ -16,8 +16,9 @@ from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.adaptation import accept_or_stay
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.metric import Root, unwhiten, whiten
+from numpyro_scores.infer.langevin.metric import Dense, Diagonal, Root, unwhiten, whiten
 from numpyro_scores.infer.langevin.segments import Point, Target, Transition
+from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.infer.trees import scan_random
 from numpyro_scores.integrators.underdamped import friction_flow
 
@@ -98,6 +99,7 @@ class MALT(AdjustedKernel):
         nothing up to that width moves slower than it must.
     :param adapt_step_size: whether warmup adapts the step size.
     :param adapt_mass_matrix: whether warmup adapts the metric `M`.
+    :param metric: in the place of `dense_mass`: see :class:`~numpyro_scores.MALA`.
     :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
     :param inverse_mass_matrix: :math:`M^{-1}`, where the adaptation starts: likewise.
     :param target_accept_prob: what warmup adapts the step size to: by default that of NumPyro's
@@ -123,6 +125,7 @@ class MALT(AdjustedKernel):
         friction: float = 1.0,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
+        metric: Diagonal | Dense | LowRank | None = None,
         dense_mass: bool | list = False,
         inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.8,
@@ -136,6 +139,7 @@ class MALT(AdjustedKernel):
             num_steps=num_steps,
             adapt_step_size=adapt_step_size,
             adapt_mass_matrix=adapt_mass_matrix,
+            metric=metric,
             dense_mass=dense_mass,
             inverse_mass_matrix=inverse_mass_matrix,
             target_accept_prob=target_accept_prob,

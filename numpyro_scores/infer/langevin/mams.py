@@ -18,8 +18,9 @@ from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.adaptation import accept_or_stay
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.metric import Root, unwhiten, whiten
+from numpyro_scores.infer.langevin.metric import Dense, Diagonal, Root, unwhiten, whiten
 from numpyro_scores.infer.langevin.segments import Point, Target, Transition
+from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.integrators.isokinetic import random_direction, turned
 
 
@@ -95,6 +96,7 @@ class MAMS(AdjustedKernel):
         trajectories shorter.
     :param adapt_step_size: whether warmup adapts the step size.
     :param adapt_mass_matrix: whether warmup adapts the metric.
+    :param metric: in the place of `dense_mass`: see :class:`~numpyro_scores.MALA`.
     :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
     :param inverse_mass_matrix: where the adaptation of the metric starts: likewise.
     :param target_accept_prob: what warmup adapts the step size to: 0.9, as the paper has it.
@@ -115,6 +117,7 @@ class MAMS(AdjustedKernel):
         max_num_steps: int = 512,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
+        metric: Diagonal | Dense | LowRank | None = None,
         dense_mass: bool | list = False,
         inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.9,
@@ -128,6 +131,7 @@ class MAMS(AdjustedKernel):
             num_steps=max_num_steps,
             adapt_step_size=adapt_step_size,
             adapt_mass_matrix=adapt_mass_matrix,
+            metric=metric,
             dense_mass=dense_mass,
             inverse_mass_matrix=inverse_mass_matrix,
             target_accept_prob=target_accept_prob,

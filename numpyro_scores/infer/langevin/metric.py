@@ -20,9 +20,28 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from numpyro.util import identity
 
+from numpyro_scores.infer.low_rank import LowRank, LowRankRoot
+
 Names = tuple[str, ...]
-Dense = bool | list[Names]
+Setting = bool | list[Names] | LowRank
 Given = np.ndarray | dict[Names, np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """A diagonal metric, of the variances of the draws of warmup."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """
+    A metric of the covariance of the draws of warmup.
+
+    :param blocks: tuples of names of sites that have one together, all others a diagonal: NumPyro's
+        `dense_mass=[("a", "b")]`. By default one of all sites.
+    """
+
+    blocks: tuple[Names, ...] = ()
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("roots",), meta_fields=("slices",))
@@ -60,7 +79,7 @@ def flat_root(root: Any, z: Any) -> Any:
     )
 
 
-Root = Array | BlockRoot | None
+Root = Array | BlockRoot | LowRankRoot | None
 
 
 def whiten(root: Root, grad: Array) -> Array:
@@ -69,6 +88,8 @@ def whiten(root: Root, grad: Array) -> Array:
         return grad
     if isinstance(root, BlockRoot):
         return root.map(whiten, grad)
+    if isinstance(root, LowRankRoot):
+        return root.whiten(grad)
     return root @ grad if root.ndim == 2 else root * grad
 
 
@@ -78,6 +99,8 @@ def unwhiten(root: Root, v: Array) -> Array:
         return v
     if isinstance(root, BlockRoot):
         return root.map(unwhiten, v)
+    if isinstance(root, LowRankRoot):
+        return root.unwhiten(v)
     return root.T @ v if root.ndim == 2 else root * v
 
 
@@ -91,12 +114,32 @@ def coordinates(root: Root, x: Array) -> tuple[Array, Callable[[Array], Array]]:
     return jnp.zeros_like(x), lambda v: x + unwhiten(root, v)
 
 
-def checked_blocks(dense_mass: Any, inverse_mass_matrix: Any) -> bool | list[Names]:
+def checked_metric(metric: Any, dense_mass: Any, inverse_mass_matrix: Any) -> Setting:
     """
-    What NumPyro's `dense_mass` says: True, False, or blocks as tuples of names.
+    What NumPyro's `dense_mass` says: True, False, or blocks as tuples of names; or `metric` in its
+    place.
 
-    :raises ValueError: if it is none of these, or if a site is in two blocks.
+    :raises ValueError: if it is none of these, if both are given, or if a site is in two blocks.
     """
+    if metric is None:
+        return _checked_blocks(dense_mass, inverse_mass_matrix)
+    if dense_mass is not False:
+        raise ValueError(
+            f"dense_mass={dense_mass!r} is the metric Dense in NumPyro's words: give it or metric="
+            f"{metric!r}, not both."
+        )
+    if isinstance(metric, Dense):
+        return _checked_blocks(metric.blocks or True, inverse_mass_matrix)
+    if isinstance(metric, Diagonal | LowRank):
+        if isinstance(inverse_mass_matrix, Mapping):
+            raise ValueError(
+                f"inverse_mass_matrix by block of sites needs metric=Dense(blocks), got {metric!r}."
+            )
+        return metric if isinstance(metric, LowRank) else False
+    raise ValueError(f"metric must be Diagonal(), Dense() or LowRank(rank=...), got {metric!r}.")
+
+
+def _checked_blocks(dense_mass: Any, inverse_mass_matrix: Any) -> bool | list[Names]:
     if isinstance(dense_mass, bool | np.bool_):
         if not isinstance(inverse_mass_matrix, Mapping):
             return bool(dense_mass)
@@ -156,18 +199,18 @@ def check_sites(dense_mass: Sequence[Names], given: Mapping[Names, Any], z: Any)
             )
 
 
-def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: Dense) -> Given:
+def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: Setting) -> Given:
     """
     An inverse metric as the caller gave it, on the host, or None.
 
-    :param dense_mass: see :func:`checked_blocks`.
+    :param dense_mass: see :func:`checked_metric`.
     :raises ValueError: unless it is a vector of positive numbers or, with `dense_mass`, a symmetric
         positive definite matrix; or with blocks a dict of these.
     """
     if inverse_mass_matrix is None:
         return None
     if not isinstance(dense_mass, list):
-        return _checked("inverse_mass_matrix", inverse_mass_matrix, dense_mass)
+        return _checked("inverse_mass_matrix", inverse_mass_matrix, dense_mass is True)
     if not isinstance(inverse_mass_matrix, Mapping):
         raise ValueError(
             f"With the blocks dense_mass={dense_mass}, inverse_mass_matrix must be a dict by "
@@ -209,7 +252,7 @@ def _checked(name: str, values: Any, is_dense: bool) -> np.ndarray:
     return matrix
 
 
-def given_metric(inverse_mass_matrix: Given, dense_mass: Dense, z: Any) -> Any:
+def given_metric(inverse_mass_matrix: Given, dense_mass: Setting, z: Any) -> Any:
     """
     The inverse metric of the caller for values like `z`.
 

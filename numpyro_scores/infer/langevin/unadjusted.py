@@ -20,7 +20,7 @@ from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.metric import (
     check_inverse_mass_matrix,
-    checked_blocks,
+    checked_metric,
     coordinates,
     flat_root,
     given_metric,
@@ -129,7 +129,7 @@ class UnadjustedKernel(LangevinKernel):
         self._integrator: Any = integrator
         self._step_size = step_size
         self._num_steps = num_steps
-        self._dense_mass = checked_blocks(dense_mass, inverse_mass_matrix)
+        self._dense_mass = checked_metric(None, dense_mass, inverse_mass_matrix)
         self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
         self._adapt_mass_matrix = adapt_mass_matrix
         self._num_warmup = 0

@@ -71,7 +71,7 @@ def unknown_noise(y=None):
 def test_beside_nuts_an_unknown_noise_scale_has_its_posterior():
     y = np.array([[1.2, 0.6, -0.9], [0.4, 1.1, -1.6]])
     kernel = Gibbs([(ns.BlockGibbs(unknown_noise), ["x"]), (NUTS(unknown_noise), ["noise"])])
-    mcmc = MCMC(kernel, num_warmup=200, num_samples=1500, num_chains=2, progress_bar=False)
+    mcmc = MCMC(kernel, num_warmup=200, num_samples=6000, num_chains=2, progress_bar=False)
     mcmc.run(random.key(0), y)
     draws = mcmc.get_samples(group_by_chain=True)
     noise, x = np.linspace(1e-3, 4, 2000), enumerated((-1, 1), (2, 3))
@@ -80,10 +80,11 @@ def test_beside_nuts_an_unknown_noise_scale_has_its_posterior():
     log_prob += dist.HalfNormal(1.0).log_prob(noise)
     pi = np.exp(log_prob - log_prob.max())
     pi /= pi.sum()
-    # Batches of 50 draws are as good as independent.
-    batches = np.asarray(draws["noise"]).reshape(60, 50)
+    # Batches of 200 draws are as good as independent, of 50 not: the rare values of a site come in
+    # runs, in which the noise is large.
+    batches = np.asarray(draws["noise"]).reshape(60, 200)
     assert_within(batches.mean(), (pi.sum(0) * noise).sum(), batches.mean(1).std() / 60**0.5)
-    batches = np.asarray(draws["x"], float).reshape(60, 50, 2, 3).mean(1)
+    batches = np.asarray(draws["x"], float).reshape(60, 200, 2, 3).mean(1)
     assert_within(batches.mean(0), np.tensordot(pi.sum(1), x, 1), batches.std(0) / 60**0.5)
 
 

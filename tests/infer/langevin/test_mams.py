@@ -15,6 +15,7 @@ from numpyro.infer import MCMC
 import numpyro_scores as ns
 from numpyro_scores.infer.langevin import mams
 from numpyro_scores.infer.langevin.segments import Target, init
+from numpyro_scores.infer.low_rank import LowRankRoot
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -35,10 +36,17 @@ def moments_on_a_grid():
     return [float((weight * f).sum()) for f in (grid[0], grid[1], grid[1] ** 2, grid[0] * grid[1])]
 
 
-@pytest.mark.parametrize("metric", ["identity", "dense"])
+ROOTS = {
+    "identity": None,
+    "dense": np.array([[1.2, 0.5], [0.0, 0.6]]),
+    "low rank": LowRankRoot(np.array([1.2, 0.7]), np.array([[0.6], [0.8]]), np.array([0.6])),
+}
+
+
+@pytest.mark.parametrize("metric", ROOTS)
 def test_a_trajectory_leaves_the_target_as_it_is(x64, metric):
     """At a step so long that some trajectories are rejected, from 256 chains."""
-    root = None if metric == "identity" else jnp.array([[1.2, 0.5], [0.0, 0.6]])
+    root = jax.tree.map(jnp.asarray, ROOTS[metric])
     target = Target(bent)
 
     def draw(carry, key):

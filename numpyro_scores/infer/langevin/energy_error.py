@@ -1,0 +1,97 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+r"""
+The step size of an integrator without a Metropolis test, from the variance of the error that a step
+makes of the energy, a dimension.
+
+On a Gaussian both this variance and the bias of the second moments are functions of the step size
+alone (:meth:`numpyro_scores.integrators.Splitting.of_oscillator`), so that the one tells the other:
+the step size is right when the variance is that which the bias asked for would have (Robnik,
+Cohn-Gordon & Seljak 2024, arXiv 2412.08876). In other directions than the narrowest the bias is
+smaller, and what is averaged grows with the sixth power of the step size: the average is of the
+directions that are narrow in the metric.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from numpyro_scores.integrators.isokinetic import Splitting
+
+# Leading power of the step size in the variance of the energy error.
+POWER = 6
+# Weight of the draws of warmup in the average: that of number n as n to this power.
+FORGETTING = 2.0
+# By how much a draw of warmup may change the step size.
+LARGEST_CHANGE = 2.0
+
+
+class Calibration:
+    """
+    The step size, the bias and the variance of the energy error of a Gaussian of variance one.
+
+    :param splitting: the integrator.
+    :param desired_bias: relative error of the second moments, above 0 and below 0.5.
+    """
+
+    def __init__(self, splitting: Splitting, desired_bias: float):
+        steps = np.geomspace(0.02, 4.0, 2_000)
+        biases, variances = np.array([splitting.of_oscillator(step) for step in steps]).T
+        # Up to where the energy error is largest, near the end of stability. Before, errors of a
+        # minimal-norm step change their sign: what counts is the largest so far.
+        end = 1 + int(np.nanargmax(variances))
+        self._biases = biases[:end]
+        self._largest = np.maximum.accumulate(np.abs(biases[:end]))
+        self._variances = np.maximum.accumulate(variances[:end])
+        last = max(int(np.searchsorted(self._largest, desired_bias)) - 1, 0)
+        self.step_size = float(steps[last])
+        self.energy_variance = float(self._variances[last])
+
+    def bias(self, energy_variance: Array) -> Array:
+        """
+        Of a Gaussian whose steps make this error: the largest of steps up to that one, with the
+        sign of the last.
+        """
+        sign = np.sign(self._biases)
+        logs = jnp.log(jnp.maximum(energy_variance, self._variances[0]))
+        return jnp.interp(logs, np.log(self._variances), sign * self._largest)
+
+
+class Tuning(NamedTuple):
+    """
+    - **coefficient** - mean of the squared energy error a dimension over the sixth power of the
+      step size, shape `()`.
+    - **count** - number of draws in it.
+    """
+
+    coefficient: Array
+    count: Array
+
+    @classmethod
+    def start(cls, like: Array) -> "Tuning":
+        return cls(jnp.zeros_like(like), jnp.zeros_like(like))
+
+    def after(
+        self, step_size: Array, energy_variance: Array, is_finite: Array, wanted: float
+    ) -> tuple["Tuning", Array]:
+        """
+        With one draw more, and the next step size.
+
+        :param energy_variance: mean of the squared error of this draw a dimension.
+        :param is_finite: whether it ended at finite numbers; else the step was far too long.
+        :param wanted: the variance that the step size aims at.
+        """
+        largest = wanted * LARGEST_CHANGE**POWER
+        # What is no number, or beyond all bounds, says no more than that the step is too long.
+        seen = jnp.where(is_finite, jnp.minimum(energy_variance, largest), largest)
+        seen = jnp.where(jnp.isnan(seen), largest, seen) / step_size**POWER
+        count = self.count + 1
+        weight = (1 + FORGETTING) / (count + FORGETTING)
+        mean = self.coefficient + weight * (seen - self.coefficient)
+        tiny = jnp.finfo(mean.dtype).tiny
+        new = (wanted / jnp.maximum(mean, tiny)) ** (1 / POWER)
+        new = jnp.clip(new, step_size / LARGEST_CHANGE, step_size * LARGEST_CHANGE)
+        return Tuning(mean, count), new

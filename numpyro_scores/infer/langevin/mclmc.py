@@ -1,0 +1,418 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Unadjusted microcanonical Langevin dynamics."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
+from numpyro.infer.initialization import init_to_uniform
+
+from numpyro_scores._validation import check_count, check_positive
+from numpyro_scores.curvature import curvature_at
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.infer.adaptation import after_draw, metric_adapter
+from numpyro_scores.infer.kernel import by_position
+from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
+from numpyro_scores.infer.langevin.decoherence import Recorder
+from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
+from numpyro_scores.infer.langevin.isokinetic import moved
+from numpyro_scores.infer.langevin.metric import (
+    Dense,
+    Diagonal,
+    Root,
+    check_inverse_mass_matrix,
+    checked_metric,
+    coordinates,
+    flat_root,
+    given_metric,
+)
+from numpyro_scores.infer.langevin.segments import Point, Target, check_rule, target_of
+from numpyro_scores.infer.low_rank import LowRank
+from numpyro_scores.infer.trees import all_finite, scan_random, select
+from numpyro_scores.integrators.isokinetic import (
+    MINIMAL_NORM,
+    Splitting,
+    partly_refreshed,
+    random_direction,
+)
+
+# Shares of warmup: the metric is learned in the first, the autocorrelation is measured until the
+# second, the rest is for the step size.
+METRIC_SHARE, AUTOCORRELATION_SHARE = 0.6, 0.9
+
+
+class Flight(NamedTuple):
+    """
+    - **point**, **direction** - where it ends; the direction in the coordinates of the metric.
+    - **energy_variance** - mean over the steps of the squared error of the energy, a dimension.
+    """
+
+    point: Point
+    direction: Array
+    energy_variance: Array
+
+
+def step(
+    key: Array,
+    point: Point,
+    direction: Array,
+    target: Target,
+    step_size: Array,
+    decoherence_length: Array,
+    root: Root = None,
+    splitting: Splitting = MINIMAL_NORM,
+    num_steps: int = 1,
+) -> Flight:
+    r"""
+    Steps of the dynamics, after each of which the direction is partly refreshed.
+
+    :param point: of :func:`~numpyro_scores.infer.langevin.segments.init`.
+    :param step_size: of a coordinate: a step is :math:`\sqrt d` times as long; likewise the length
+        on which the direction is forgotten.
+    :param root: of the inverse metric, by which steps are scaled.
+    """
+    d = point.x.size
+
+    def draw(key, shape):
+        return random.normal(key, (*shape, d), point.x.dtype)
+
+    def one(carry, noise):
+        start, direction = carry
+        new, direction, kinetic, doubt = moved(
+            start, direction, target, step_size, root, splitting, is_energy_asked=True
+        )
+        error = new.energy - start.energy + (new.integral - start.integral) + kinetic
+        # An integral that is not known tells no energy.
+        is_known = target.is_known(doubt)
+        error = jnp.where(is_known, error, 0.0)
+        direction = partly_refreshed(direction, noise, step_size / decoherence_length)
+        return (new, direction), (error**2 / d, is_known)
+
+    carry = point, direction
+    (end, direction), (squares, known) = scan_random(one, draw, carry, key, num_steps)
+    return Flight(end, direction, jnp.sum(squares) / jnp.maximum(jnp.sum(known), 1))
+
+
+class MCLMCState(NamedTuple):
+    """
+    - **i** - number of draws so far, warmup included.
+    - **z** - unconstrained values, a pytree.
+    - **z_grad** - gradient of the potential energy at `z`, flat, shape `(d,)`.
+    - **potential_energy** - at `z`, shape `()`; with sites of a `ScoreDistribution` that of the
+      start, plus the differences along the path.
+    - **direction** - in the coordinates of the metric, of length one, shape `(d,)`.
+    - **step_size**, **decoherence_length** - see :class:`MCLMC`, shape `()`.
+    - **energy_variance** - mean squared error of the energy a dimension, of the steps of this draw.
+    - **mean_energy_variance** - its mean over the draws of this phase.
+    - **variance_error** - the relative bias of the second moments that goes with this mean, were
+      the target Gaussian.
+    - **diverging** - whether the steps of this draw left the finite numbers, and so were not made.
+    - **num_grad_evals** - number of gradients of this draw, and of scores along its segments.
+    - **tuning** - what the step size follows in warmup; None if it was given.
+    - **recent** - draws of warmup by which the autocorrelation is told, or None.
+    - **adapt_state** - NumPyro's: `inverse_mass_matrix`, ...
+    - **rng_key** - key of the next draw.
+    """
+
+    i: Array
+    z: Any
+    z_grad: Array
+    potential_energy: Array
+    direction: Array
+    step_size: Array
+    decoherence_length: Array
+    energy_variance: Array
+    mean_energy_variance: Array
+    variance_error: Array
+    diverging: Array
+    num_grad_evals: Array
+    tuning: Tuning | None
+    recent: Array | None
+    adapt_state: HMCAdaptState
+    rng_key: Array
+
+    __getitem__ = by_position
+
+
+class MCLMC(LangevinKernel):
+    r"""
+    Microcanonical Langevin dynamics without a Metropolis test (Robnik, De Luca, Silverstein &
+    Seljak 2023; Robnik & Seljak 2023): the direction turns to where the density rises, the speed
+    is constant, and after each step the direction is partly refreshed. In many dimensions a draw
+    costs far fewer gradients than one of NUTS; its price is a bias, of the size that is asked for.
+
+    With a direction of length one and a length `L` on which it is forgotten a step is
+
+    .. math::
+        du = -(I - u u^\top) \frac{\nabla U}{d - 1} dt, \quad dx = u\, dt, \quad
+        u \leftarrow \frac{e^{-t / L} u + \sqrt{(1 - e^{-2 t / L}) / d}\, z}{|\cdot|}.
+
+    Warmup finds a metric as :class:`~numpyro_scores.MALA` does (in its first six tenths); the step
+    size from the variance of the energy error of a step, a dimension, which on a Gaussian goes
+    with the bias (Robnik, Cohn-Gordon & Seljak 2024, arXiv 2412.08876); and `L` from the
+    autocorrelation of the draws (in its last four tenths).
+
+    :param model: a NumPyro model with continuous latent sites, of two numbers at least.
+    :param potential_fn: a potential energy, in place of a model.
+    :param desired_bias: relative error of the second moments, in the directions that are narrow in
+        the metric. The cost of a draw falls as its root.
+    :param num_steps: number of steps of a draw.
+    :param step_size: the way of a step is :math:`\sqrt d` times as long, so that it compares with
+        the step size of NumPyro's `HMC`; in the metric. Given, it is not adapted, and the state's
+        `variance_error` says what comes of it.
+    :param decoherence_length: `L`, likewise over :math:`\sqrt d`: given, it is not adapted. Without
+        a warmup it is the standard deviation of a Gaussian for which the step size is right.
+    :param adapt_mass_matrix: whether warmup adapts the metric.
+    :param metric: in the place of `dense_mass`: see :class:`~numpyro_scores.MALA`.
+    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
+    :param inverse_mass_matrix: where the adaptation of the metric starts: likewise.
+    :param splitting: the integrator: `MINIMAL_NORM`, of two gradients a step, or `LEAPFROG`, of
+        one, of `numpyro_scores.integrators`.
+    :param segment_integral: how the sites of a :class:`~numpyro_scores.ScoreDistribution` enter the
+        error of the energy: as in :class:`~numpyro_scores.MALA`.
+    :param init_strategy: NumPyro's, where a model starts.
+    :raises ValueError: if an argument is out of its range; at `init`, if the model has one number
+        only, in which there is nowhere to turn.
+
+    Steps that leave the finite numbers are not made: the chain stays at its last draw, with a new
+    direction, and `diverging` says so.
+    """
+
+    _shared_fields = ("i",)  # or the adaptation would be computed after warmup too
+
+    def __init__(
+        self,
+        model: Callable | None = None,
+        potential_fn: PotentialFn | None = None,
+        *,
+        desired_bias: float = 0.01,
+        num_steps: int = 10,
+        step_size: float | None = None,
+        decoherence_length: float | None = None,
+        adapt_mass_matrix: bool = True,
+        metric: Diagonal | Dense | LowRank | None = None,
+        dense_mass: bool | list = False,
+        inverse_mass_matrix: Any = None,
+        splitting: Splitting = MINIMAL_NORM,
+        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=7),
+        init_strategy: Callable = init_to_uniform,
+    ):
+        super().__init__(model, potential_fn, init_strategy=init_strategy)
+        if not 0 < desired_bias < 0.5:
+            raise ValueError(
+                "desired_bias is a relative error of the second moments, above 0 and below 0.5, "
+                f"got {desired_bias!r}. For draws without a bias take MAMS."
+            )
+        if not isinstance(splitting, Splitting):
+            raise ValueError(
+                "splitting must be a Splitting, MINIMAL_NORM or LEAPFROG of "
+                f"numpyro_scores.integrators, got {splitting!r}."
+            )
+        check_count("num_steps", num_steps)
+        for name, value in (("step_size", step_size), ("decoherence_length", decoherence_length)):
+            if value is not None:
+                check_positive(name, value)
+        check_rule(segment_integral)
+        self._calibration = Calibration(splitting, desired_bias)
+        self._num_steps = num_steps
+        self._step_size = step_size
+        self._decoherence_length = decoherence_length
+        self._adapt_mass_matrix = adapt_mass_matrix
+        self._dense_mass = checked_metric(metric, dense_mass, inverse_mass_matrix)
+        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
+        self._splitting = splitting
+        self._segment_integral = segment_integral
+        self._num_warmup = 0
+
+    def _adapter(self):
+        return metric_adapter(
+            int(METRIC_SHARE * self._num_warmup),
+            self._dense_mass,
+            adapt_step_size=False,
+            adapt_mass_matrix=self._adapt_mass_matrix,
+        )
+
+    @property
+    def _recorder(self) -> Recorder:
+        """Of the draws of warmup that tell the autocorrelation."""
+        shares = METRIC_SHARE, AUTOCORRELATION_SHARE
+        return Recorder(*(int(share * self._num_warmup) for share in shares))
+
+    def _root(self, adapt_state, z) -> Root:
+        return flat_root(adapt_state.mass_matrix_sqrt_inv, z)
+
+    def _first_step_size(self, key, x, potential, root):
+        """What is right for a Gaussian of the largest curvature at this point."""
+        if self._step_size is not None:
+            return jnp.asarray(self._step_size, x.dtype)
+        v, position = coordinates(root, x)
+        curvature = curvature_at(jax.grad(lambda v: potential(position(v))), v, key)
+        curvature = jnp.where(curvature > 0, curvature, 1.0)
+        return (self._calibration.step_size / jnp.sqrt(curvature)).astype(x.dtype)
+
+    def _first_length(self, step_size):
+        """The standard deviation of a Gaussian for which this step size is right."""
+        if self._decoherence_length is not None:
+            return jnp.asarray(self._decoherence_length, step_size.dtype)
+        return step_size / self._calibration.step_size
+
+    def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
+        self._num_warmup = num_warmup
+        x, _, potential = self._flat(z, model_args, model_kwargs)
+        if x.size < 2:
+            raise ValueError(
+                "MCLMC needs at least two unconstrained numbers, got one: the direction of "
+                "isokinetic dynamics has nowhere to turn. Take NUTS, MALT or MALA."
+            )
+        potential_energy, grad = jax.value_and_grad(potential)(x)
+        key_adapt, key_curvature, key_direction, rng_key = random.split(rng_key, 4)
+        adapt_state = self._adapter()[0](
+            (z,),
+            key_adapt,
+            inverse_mass_matrix=given_metric(self._inverse_mass_matrix, self._dense_mass, z),
+        )
+        step_size = self._first_step_size(key_curvature, x, potential, self._root(adapt_state, z))
+        zero = jnp.zeros((), x.dtype)
+        state = MCLMCState(
+            i=jnp.array(0),
+            z=z,
+            z_grad=grad,
+            potential_energy=potential_energy,
+            direction=random_direction(key_direction, x.shape, x.dtype),
+            step_size=step_size,
+            decoherence_length=self._first_length(step_size),
+            energy_variance=zero,
+            mean_energy_variance=zero,
+            variance_error=zero,
+            diverging=jnp.array(False),
+            num_grad_evals=jnp.array(0),
+            tuning=None if self._step_size is not None else Tuning.start(zero),
+            recent=None if self._decoherence_length is not None else self._recorder.start(x),
+            adapt_state=adapt_state,
+            rng_key=rng_key,
+        )
+        return state, (potential_energy, grad)
+
+    def _sample_chain(self, state, model_args, model_kwargs):
+        x, unravel, potential = self._flat(state.z, model_args, model_kwargs)
+        target = Target(potential)
+        if self._model is not None:
+            target = target_of(potential, x, self._segment_integral)
+        rng_key, key_flight, key_direction, key_adapt = random.split(state.rng_key, 4)
+        energy, force = state.potential_energy, None
+        if target.force is not None:
+            energy, force = target.energy(x), target.force(x)
+        start = Point(x, energy, state.z_grad, state.potential_energy - energy, force)
+        flight = step(
+            key_flight,
+            start,
+            state.direction,
+            target,
+            state.step_size,
+            state.decoherence_length,
+            self._root(state.adapt_state, state.z),
+            self._splitting,
+            self._num_steps,
+        )
+        # What is not finite once stays so: one look at the end sees every step.
+        finite = all_finite(flight)
+        stay = start, random_direction(key_direction, x.shape, x.dtype)
+        end, direction = select(finite, (flight.point, flight.direction), stay)
+        energy_variance = jnp.where(finite, flight.energy_variance, state.mean_energy_variance)
+        num_evals = self._num_steps * len(self._splitting.moves) * (1 + target.num_score_evals)
+        state = state._replace(
+            z=unravel(end.x),
+            z_grad=end.grad,
+            potential_energy=end.energy + end.integral,
+            direction=direction,
+            diverging=~finite,
+            num_grad_evals=jnp.array(num_evals),
+            rng_key=rng_key,
+        )
+        return self._adapted(state, energy_variance, potential, key_adapt)
+
+    def _adapted(self, state, energy_variance, potential, key):
+        """The state after a draw, with what one of warmup teaches."""
+        if self._num_warmup:
+            state = lax.cond(
+                state.i < self._num_warmup,
+                lambda state: self._warmed(state, energy_variance, potential, key),
+                lambda state: state,
+                state,
+            )
+        state = after_draw(
+            state, self._num_warmup, lambda: state.adapt_state, energy_variance=energy_variance
+        )
+        return state._replace(variance_error=self._calibration.bias(state.mean_energy_variance))
+
+    def _warmed(self, state, energy_variance, potential, key):
+        num_metric = int(METRIC_SHARE * self._num_warmup)
+        if state.tuning is not None:
+            tuning, step_size = state.tuning.after(
+                state.step_size,
+                energy_variance,
+                ~state.diverging,
+                self._calibration.energy_variance,
+            )
+            state = state._replace(tuning=tuning, step_size=step_size)
+        if self._adapt_mass_matrix and num_metric:
+            windows = build_adaptation_schedule(num_metric)
+            ends = np.array([end for _, end in windows[1:-1]], int)
+            update = self._adapter()[1]
+            adapt_state = lax.cond(
+                state.i < num_metric,
+                lambda: update(state.i, jnp.zeros(()), (state.z, state.z_grad), state.adapt_state),
+                lambda: state.adapt_state,
+            )
+            state = lax.cond(
+                jnp.any(state.i == ends),
+                lambda state: self._in_new_metric(state, potential, key),
+                lambda state: state,
+                state._replace(adapt_state=adapt_state),
+            )
+        return self._with_length(state)
+
+    def _in_new_metric(self, state, potential, key):
+        """What was learnt of the step size is of the metric before."""
+        key_curvature, key_direction = random.split(key)
+        x, _ = ravel_pytree(state.z)
+        state = state._replace(direction=random_direction(key_direction, x.shape, x.dtype))
+        if state.tuning is None:
+            return state
+        root = self._root(state.adapt_state, state.z)
+        return state._replace(
+            step_size=self._first_step_size(key_curvature, x, potential, root),
+            tuning=Tuning.start(state.step_size),
+        )
+
+    def _with_length(self, state):
+        """The length on which the direction is forgotten, once the draws tell it."""
+        if self._decoherence_length is not None:
+            return state
+        recorder, first = self._recorder, self._first_length(state.step_size)
+        if state.recent is None:
+            return state._replace(decoherence_length=first)
+        recent = recorder.after(state.recent, state.i, ravel_pytree(state.z)[0])
+        length = lax.cond(
+            state.i == recorder.last - 1,
+            lambda: jnp.maximum(first, recorder.length(recent, self._num_steps * state.step_size)),
+            lambda: jnp.where(state.i < recorder.last, first, state.decoherence_length),
+        )
+        return state._replace(recent=recent, decoherence_length=length)
+
+    def refresh(self, state, model_args, model_kwargs):
+        """Potential energy and gradient at the current point for other arguments of the model."""
+        x, _, potential = self._flat(state.z, model_args, model_kwargs)
+        potential_energy, grad = jax.value_and_grad(potential)(x)
+        return state._replace(potential_energy=potential_energy, z_grad=grad)
+
+    def get_diagnostics_str(self, state):
+        return f"step size {state.step_size:.2e}. variance {state.variance_error:+.1%}"

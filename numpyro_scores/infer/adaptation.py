@@ -4,16 +4,24 @@
 """The phases of a Metropolis kernel: acceptance, its means, and what warmup adapts."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule, warmup_adapter
 
+from numpyro_scores.infer.langevin.metric import (
+    Given,
+    Setting,
+    check_inverse_mass_matrix,
+    checked_metric,
+    given_metric,
+)
 from numpyro_scores.infer.low_rank import LowRank, low_rank_adapter
-from numpyro_scores.infer.trees import select
 
 PARTICLE_RATE = 2.0  # of the logarithm of a step size; the acceptance falls by 0.3 a unit of it
 
@@ -40,7 +48,8 @@ def accept_or_stay(
     # its gradient. Reject, an energy of -inf too: it would never be left.
     finite = jnp.isfinite(log_ratio)
     accept_prob = jnp.where(finite & is_known, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-    return select(uniform < accept_prob, proposal, current), accept_prob, ~finite
+    point = jax.tree.map(partial(jnp.where, uniform < accept_prob), proposal, current)
+    return point, accept_prob, ~finite
 
 
 def after_draw(state: Any, num_warmup: int, adapt: Callable[[], Any], **figures: Array) -> Any:
@@ -72,23 +81,76 @@ class Adaptation(NamedTuple):
 
     - **step_size**, **mass_matrix** - whether it adapts these.
     - **dense_mass** - whether the metric is dense, its dense blocks, or one of low rank.
+    - **inverse_mass_matrix** - where the metric starts, as the caller gave it.
     - **target_accept_prob** - what the step size aims at.
     """
 
     step_size: bool
     mass_matrix: bool
-    dense_mass: bool | list[tuple[str, ...]] | LowRank
+    dense_mass: Setting
+    inverse_mass_matrix: Given
     target_accept_prob: float
 
+    @classmethod
+    def of(
+        cls,
+        step_size: bool,
+        mass_matrix: bool,
+        dense_mass: Any = False,
+        inverse_mass_matrix: Any = None,
+        metric: Any = None,
+        target_accept_prob: float = 0.5,
+    ) -> "Adaptation":
+        """
+        By the arguments of a kernel.
+
+        :raises ValueError: if the metric is none, or the target not in (0, 1).
+        """
+        check_target(target_accept_prob)
+        dense_mass = checked_metric(metric, dense_mass, inverse_mass_matrix)
+        given = check_inverse_mass_matrix(inverse_mass_matrix, dense_mass)
+        return cls(step_size, mass_matrix, dense_mass, given, target_accept_prob)
+
     def adapter(self, num_warmup: int) -> tuple[Callable, Callable]:
-        """The functions `init` and `update` of :func:`metric_adapter`."""
-        return metric_adapter(
-            num_warmup,
-            self.dense_mass,
-            adapt_step_size=self.step_size,
-            adapt_mass_matrix=self.mass_matrix,
-            target_accept_prob=self.target_accept_prob,
-        )
+        """
+        The `init` and `update` of NumPyro's `warmup_adapter`. A dense metric is a
+        :func:`shrunk_covariance`.
+        """
+        settings = {
+            "adapt_step_size": self.step_size,
+            "adapt_mass_matrix": self.mass_matrix,
+            "target_accept_prob": self.target_accept_prob,
+        }
+        if isinstance(self.dense_mass, LowRank):
+            return low_rank_adapter(num_warmup, self.dense_mass.rank, **settings)
+        init, update = warmup_adapter(num_warmup, dense_mass=self.dense_mass, **settings)
+        if not (self.dense_mass and self.mass_matrix):
+            return init, update
+        # The metric is learned in all windows but the first and the last.
+        ends = np.array([end for _, end in build_adaptation_schedule(num_warmup)[1:-1]], int)
+
+        def update_dense(t: Array, accept_prob: Array, z_info: Any, state: HMCAdaptState):
+            new = update(t, accept_prob, z_info, state)
+
+            def learned():
+                return with_inverse_metric(
+                    new, _shrunk_metric(new.inverse_mass_matrix, state.mm_state)
+                )
+
+            # All chains end a window with the same draw, and no other draw pays for it.
+            return lax.cond(jnp.any(t == ends), learned, lambda: new)
+
+        return init, update_dense
+
+    def start(self, z: Any, key: Array, num_warmup: int) -> Callable[..., HMCAdaptState]:
+        """
+        The state before the first draw, from a step size; by default 1.
+
+        :raises ValueError: if the given metric is not of values like `z`.
+        """
+        init, _ = self.adapter(num_warmup)
+        given = given_metric(self.inverse_mass_matrix, self.dense_mass, z)
+        return partial(init, (z,), key, inverse_mass_matrix=given)
 
     def after_draw(self, state: Any, num_warmup: int, z: Any, **figures: Array) -> Any:
         """The state after a draw that ended at `z`: see the function of this name."""
@@ -101,51 +163,21 @@ class Adaptation(NamedTuple):
         return after_draw(state, num_warmup, adapt, **figures)
 
 
-def metric_adapter(
-    num_warmup: int, dense_mass: bool | list[tuple[str, ...]] | LowRank, **settings: Any
-) -> tuple[Callable, Callable]:
-    """
-    The `init` and `update` of NumPyro's `warmup_adapter`. A dense metric is :func:`shrunk`.
-
-    :param num_warmup: number of draws.
-    :param dense_mass: whether the metric is dense, its dense blocks, or one of low rank.
-    :param settings: of `warmup_adapter`.
-    """
-    if isinstance(dense_mass, LowRank):
-        return low_rank_adapter(num_warmup, dense_mass.rank, **settings)
-    init, update = warmup_adapter(num_warmup, dense_mass=dense_mass, **settings)
-    if not (dense_mass and settings["adapt_mass_matrix"]):
-        return init, update
-    # The metric is learned in all windows but the first and the last.
-    ends = np.array([end for _, end in build_adaptation_schedule(num_warmup)[1:-1]], int)
-
-    def update_dense(t: Array, accept_prob: Array, z_info: Any, state: HMCAdaptState):
-        new = update(t, accept_prob, z_info, state)
-
-        def learned():
-            return with_inverse_metric(new, _shrunk(new.inverse_mass_matrix, state.mm_state))
-
-        # All chains end a window with the same draw, and no other draw pays for it.
-        return lax.cond(jnp.any(t == ends), learned, lambda: new)
-
-    return init, update_dense
-
-
-def _shrunk(covariance: Any, before: Any) -> Any:
+def _shrunk_metric(covariance: Any, before: Any) -> Any:
     """
     The dense covariance, or all those that are dense of a dict by block.
 
     :param before: what NumPyro had counted before the last draw.
     """
     if isinstance(covariance, dict):
-        return {names: _shrunk(block, before[names]) for names, block in covariance.items()}
+        return {names: _shrunk_metric(block, before[names]) for names, block in covariance.items()}
     if covariance.ndim == 1:
         return covariance
     _, _, num_before = before
-    return shrunk(covariance, num_before + 1)
+    return shrunk_covariance(covariance, num_before + 1)
 
 
-def shrunk(covariance: Array, num_draws: Array) -> Array:
+def shrunk_covariance(covariance: Array, num_draws: Array) -> Array:
     r"""
     The covariance `C` of few draws, :math:`(n C + d \operatorname{diag} C) / (n + d)`, as if the
     `d` entries had also been seen `d` times without correlation. Fewer draws than dimensions leave

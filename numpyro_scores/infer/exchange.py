@@ -20,12 +20,12 @@ from numpyro.util import identity
 
 from numpyro_scores._validation import as_number, check_count, check_positive, is_concrete
 from numpyro_scores.distributions._short_runs import as_sampler, checked_kernel, one_draw
-from numpyro_scores.infer.adaptation import Adaptation, accept_or_stay, check_target
+from numpyro_scores.infer.adaptation import Adaptation, accept_or_stay
 from numpyro_scores.infer.discrete.block_gibbs import BlockGibbs
 from numpyro_scores.infer.guards import latent_normalizers, sites_at
-from numpyro_scores.infer.kernel import by_position
+from numpyro_scores.infer.kernel import ChainKernel, by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel
-from numpyro_scores.infer.langevin.metric import checked_metric, flat_root, given_metric, unwhiten
+from numpyro_scores.infer.langevin.targets import flat_root, unwhiten
 
 
 class ExchangeState(NamedTuple):
@@ -110,16 +110,12 @@ class ExchangeKernel(LangevinKernel):
         super().__init__(model, init_strategy=init_strategy)
         check_positive("step_size", step_size)
         check_count("num_steps", num_steps)
-        check_target(target_accept_prob)
         default = partial(BlockGibbs, num_steps=100)
         self._make_kernel = as_sampler(default if sampler is None else sampler, "BlockGibbs")
         self._step_size = step_size
         self._num_steps = num_steps
-        self._adaptation = Adaptation(
-            adapt_step_size,
-            adapt_mass_matrix,
-            checked_metric(None, dense_mass, None),
-            target_accept_prob,
+        self._adaptation = Adaptation.of(
+            adapt_step_size, adapt_mass_matrix, dense_mass, target_accept_prob=target_accept_prob
         )
         self._num_warmup = 0
         self._unnormalized: tuple[str, ...] = ()
@@ -141,9 +137,8 @@ class ExchangeKernel(LangevinKernel):
         for site in self._densities(z, model_args, model_kwargs).values():
             _num_counts(site)  # raises for what the kernel cannot do
         x, _, potential = self._flat(z, model_args, model_kwargs)
-        given_metric(None, self._adaptation.dense_mass, z)  # raises for sites that are none
         key_adapt, rng_key = random.split(rng_key)
-        init_adapter, _ = self._adaptation.adapter(num_warmup)
+        adapt = self._adaptation.start(z, key_adapt, num_warmup)
         zero = jnp.zeros((), x.dtype)
         state = ExchangeState(
             i=jnp.array(0),
@@ -151,7 +146,7 @@ class ExchangeKernel(LangevinKernel):
             accept_prob=zero,
             mean_accept_prob=zero,
             diverging=jnp.array(False),
-            adapt_state=init_adapter((z,), key_adapt, jnp.asarray(self._step_size, x.dtype)),
+            adapt_state=adapt(jnp.asarray(self._step_size, x.dtype)),
             rng_key=rng_key,
         )
         return state, (potential(x),)
@@ -215,9 +210,7 @@ class ExchangeKernel(LangevinKernel):
             state, self._num_warmup, state.z, accept_prob=jnp.mean(accept_probs)
         )
 
-    def refresh(self, state, model_args, model_kwargs):
-        """Nothing is kept that depends on the other sites."""
-        return state
+    refresh = ChainKernel.refresh  # nothing is kept that depends on other sites
 
     def get_diagnostics_str(self, state):
         return (

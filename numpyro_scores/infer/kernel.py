@@ -3,6 +3,7 @@
 
 """NumPyro's protocol of a kernel, for kernels that write one chain: batches of chains, resuming."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, random
+from jax.flatten_util import ravel_pytree
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
@@ -31,8 +33,9 @@ class of_instances(property):
 
 class ChainKernel(MCMCKernel):
     """
-    A kernel whose state is a `NamedTuple` with `z` and `rng_key`. A subclass writes
-    one chain, `_sample_chain`, and an `init` that ends in `_init_chains`.
+    A kernel whose state is a `NamedTuple` with `z` and `rng_key`. A subclass looks at the model,
+    `_first_values`, and writes one chain, `_init_chain` and `_sample_chain`; this class maps chains
+    (`chain_method="vectorized"` hands over a batch of keys).
 
     Nothing that may be a tracer is stored on the object: `init` can run under `jax.vmap`.
     """
@@ -45,6 +48,9 @@ class ChainKernel(MCMCKernel):
     # Why replica exchange cannot wrap the kernel, if it cannot, and what to do.
     _why_not_swapped: str | None = None
     _model: Callable | None
+    _potential_fn: Callable[[Any], Array] | None = None
+    # From the model's arguments to its potential energy: what `init` finds.
+    _potential_fn_gen: Callable | None = None
     # MCMC runs `init` again on every resume while this is None.
     _sample_fn: Callable | None = None
 
@@ -68,6 +74,45 @@ class ChainKernel(MCMCKernel):
     def default_fields(self) -> tuple[str, ...]:
         return self._default_fields
 
+    def get_potential_fn(
+        self, model_args: tuple = (), model_kwargs: dict | None = None
+    ) -> Callable[[Any], Array]:
+        """The potential energy of the chain's values, for these arguments of the model."""
+        if self._potential_fn is not None:
+            return self._potential_fn
+        if self._potential_fn_gen is None:
+            raise RuntimeError("get_potential_fn requires the kernel's init to have run.")
+        return self._potential_fn_gen(*model_args, **(model_kwargs or {}))
+
+    def _flat(self, z: Any, model_args: tuple, model_kwargs: dict):
+        """The values `z` as one vector, its way back, and the potential energy of the vector."""
+        potential_fn = self.get_potential_fn(model_args, model_kwargs)
+        x, unravel = ravel_pytree(z)
+        return x, unravel, lambda x: potential_fn(unravel(x))
+
+    def _forget(self) -> None:
+        """Drop what `init` derives from the model."""
+        self._potential_fn_gen = None
+        self._sample_fn = None
+
+    def wrap_model(self, wrapper: Callable) -> MCMCKernel:
+        if self._model is None:
+            raise ValueError("A kernel built from a potential_fn has no model to wrap.")
+        kernel = copy.copy(self)
+        kernel._model = wrapper(self._model)
+        kernel._forget()
+        return kernel
+
+    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict | None) -> Any:
+        """Nothing is kept from one draw to the next that depends on other sites."""
+        return state
+
+    def _first_values(
+        self, rng_key: Array, init_params: Any, model_args: tuple, model_kwargs: dict
+    ) -> Any:
+        """Look at the model; the values of one chain, or with a batch of keys of as many."""
+        raise NotImplementedError
+
     @abstractmethod
     def _init_chain(
         self, rng_key: Array, z: Any, num_warmup: int, model_args: tuple, model_kwargs: dict
@@ -76,6 +121,21 @@ class ChainKernel(MCMCKernel):
         The state of one chain at the start `z`, and the arrays that must be finite there: the
         potential energy and its gradient, or nothing.
         """
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        """
+        The first state, of one chain or, given a batch of keys, of as many.
+
+        :raises ValueError: if the model has latent sites that the kernel cannot move, `init_params`
+            does not fit it, or the density is not finite at the start.
+        """
+        model_kwargs = {} if model_kwargs is None else dict(model_kwargs)
+        if is_prng_key(rng_key):
+            key_start, key_chain = random.split(rng_key)
+        else:
+            key_start, key_chain = jnp.swapaxes(jax.vmap(random.split)(rng_key), 0, 1)
+        z = self._first_values(key_start, init_params, model_args, model_kwargs)
+        return self._init_chains(key_chain, z, num_warmup, model_args, model_kwargs)
 
     def _init_chains(
         self, rng_key: Array, z: Any, num_warmup: int, model_args: tuple, model_kwargs: dict

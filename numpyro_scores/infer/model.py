@@ -21,7 +21,8 @@ from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.handlers import denoised, latent_prior, noise_conditional_prior, noise_level
 from numpyro_scores.infer.guards import check_observations, sites_at
-from numpyro_scores.infer.langevin.segments import Target, target_of
+from numpyro_scores.infer.langevin.score_sites import score_distribution, target_of
+from numpyro_scores.infer.langevin.targets import Target
 from numpyro_scores.infer.parts import (
     diffusion_by_score,
     likelihood_alone,
@@ -38,6 +39,7 @@ class LatentSites(NamedTuple):
     - **enumerated** - names of those that are.
     - **processes** - the noise processes of the noise-conditional priors, by name.
     - **levels** - and the noise levels of these priors.
+    - **by_score** - names of the sites, observed ones too, of a `ScoreDistribution`.
     - **has_deterministic** - whether the model has deterministic sites.
     - **dynamic_support** - whether a support has bounds that may depend on other values.
     - **params** - values of `numpyro.param` and of the state of a `numpyro.module`.
@@ -48,6 +50,7 @@ class LatentSites(NamedTuple):
     enumerated: tuple[str, ...] = ()
     processes: Mapping[str, Any] = {}
     levels: Mapping[str, Any] = {}
+    by_score: tuple[str, ...] = ()
     has_deterministic: bool = False
     dynamic_support: bool = False
     params: Mapping[str, Any] = {}
@@ -91,6 +94,11 @@ class LatentSites(NamedTuple):
             enumerated=tuple(enumerated),
             processes={name: p.process for name, p in priors.items() if p is not None},
             levels={name: p.sigma for name, p in priors.items() if p is not None},
+            by_score=tuple(
+                name
+                for name, site in model_trace.items()
+                if site["type"] == "sample" and score_distribution(site["fn"]) is not None
+            ),
             has_deterministic=any(site["type"] == "deterministic" for site in model_trace.values()),
             dynamic_support=any(_is_dynamic(site["fn"].support) for site in continuous.values()),
             params={
@@ -110,7 +118,7 @@ class LatentSites(NamedTuple):
         """From constrained values of the continuous sites."""
         return transform_fn(self.transforms, values, invert=True)
 
-    def prepared(self, model: Callable) -> Callable:
+    def density_model(self, model: Callable) -> Callable:
         """The model as its density is asked for, without a `seed`: as NumPyro prepares it."""
         model = default_key(substitute(model, data=dict(self.params)))
         # Enumerated sites are summed over in the density, and drawn where the model is replayed.

@@ -120,6 +120,7 @@ class ReplicaExchange(ChainKernel):
     """
 
     _shared_fields = ("i",)
+    wrap_model, refresh = MCMCKernel.wrap_model, MCMCKernel.refresh  # there are none
 
     def __init__(self, kernel: MCMCKernel, ladder: Ladder, *, adapt_ladder: bool = False):
         self._model = model_to_wrap(kernel)

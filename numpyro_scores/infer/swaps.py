@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
-from numpyro_scores.infer.langevin.segments import Potential, Target, score_sites, target_of
+from numpyro_scores.infer.langevin.score_sites import Potential, score_sites, target_of
+from numpyro_scores.infer.langevin.targets import Target
 
 # Directions of the walkers: on the way to the last rung, or back from it to the first.
 UP, DOWN = 1, -1

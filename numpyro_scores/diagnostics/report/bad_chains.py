@@ -10,6 +10,7 @@ import numpy as np
 from numpyro.infer import HMC
 
 from numpyro_scores.diagnostics.arviz.datasets import Arrays
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
 from numpyro_scores.infer.langevin.base import LangevinKernel
 
 # Fewer equal draws may be rejections.
@@ -19,9 +20,10 @@ FEWEST_STUCK_DRAWS = 10
 DIVERGENCES = {
     HMC: "Under HMC and NUTS the energy error of these trajectories was too large, and draws near "
     "them may be missing: raise target_accept_prob, or reparametrise the model.",
-    LangevinKernel: "Under Langevin kernels steps that left the finite numbers were not made, and "
-    "these draws are not of the posterior; those with a Metropolis test (MALA, MALT) only rejected "
-    "such proposals, and their draws are. Try a smaller step size or another start.",
+    (LangevinKernel, NoiseLevelKernel): "Under Langevin kernels steps that left the finite numbers "
+    "were not made, and these draws are not of the posterior; those with a Metropolis test (MALA, "
+    "MALT) only rejected such proposals, and their draws are. Try a smaller step size or another "
+    "start.",
 }
 
 

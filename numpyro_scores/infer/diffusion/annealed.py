@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
-from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent
+from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent_draws
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin
 from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
 
@@ -102,7 +102,7 @@ class AnnealedLangevin(NoiseLevelKernel):
         self._integrator = integrator
         self._friction = friction
 
-    @independent
+    @independent_draws
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))

@@ -22,9 +22,14 @@ from numpyro_scores._validation import check_count, check_decreasing, is_concret
 from numpyro_scores.handlers import noise_level
 from numpyro_scores.infer.diffusion.priors import mixed_priors, prior_coordinates
 from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
-from numpyro_scores.infer.guards import check_independent_priors, check_normalizers, check_supports
-from numpyro_scores.infer.kernel import by_position
-from numpyro_scores.infer.langevin.base import LangevinKernel
+from numpyro_scores.infer.guards import (
+    check_independent_priors,
+    check_model,
+    check_normalizers,
+    check_supports,
+)
+from numpyro_scores.infer.kernel import ChainKernel, by_position
+from numpyro_scores.infer.langevin.base import given_values
 from numpyro_scores.infer.model import FlatModel, LatentSites
 from numpyro_scores.infer.parts import without_priors
 
@@ -59,11 +64,11 @@ class Draw(NamedTuple):
     rng_key: Array
 
 
-class NoiseLevelKernel(LangevinKernel):
+class NoiseLevelKernel(ChainKernel):
     """
     A kernel for a model with noise-conditional priors. Chains start at a draw of the priors at the
     largest noise level and, for all other sites, of their own priors. A subclass writes
-    `_sample_chain`, most of them one that is :func:`independent`.
+    `_sample_chain`, most of them one that is :func:`independent_draws`.
 
     :param num_levels: number of geometric noise levels.
     :param noise_levels: the noise levels themselves.
@@ -92,7 +97,9 @@ class NoiseLevelKernel(LangevinKernel):
         noise_levels: Sequence[float] | Array | None = None,
         denoised: bool = True,
     ):
-        super().__init__(model, init_strategy=init_to_sample)
+        check_model(type(self).__name__, model)
+        self._model = model
+        self._forget()
         check_count("num_levels", num_levels)
         if num_levels < 2:
             raise ValueError(
@@ -113,12 +120,12 @@ class NoiseLevelKernel(LangevinKernel):
 
     def postprocess_fn(self, model_args, model_kwargs):
         # Through the model itself: supports and transforms may depend on other sites.
-        return partial(self._constrained, model_args, model_kwargs or {}, True)
+        return partial(self._site_values, model_args, model_kwargs or {}, True)
 
     def get_constrain_fn(self, model_args=(), model_kwargs=None):
-        return partial(self._constrained, model_args, model_kwargs or {}, False)
+        return partial(self._site_values, model_args, model_kwargs or {}, False)
 
-    def _constrained(self, model_args, model_kwargs, return_deterministic, z):
+    def _site_values(self, model_args, model_kwargs, return_deterministic, z):
         model = self._coordinates()
         # Gibbs asks without the values of other blocks, on which no support depends: any will do.
         seeded = seed(model, random.key(0))
@@ -141,13 +148,17 @@ class NoiseLevelKernel(LangevinKernel):
     def _look(self, key: Array, model_args: tuple, model_kwargs: dict):
         # The priors clip this level to the largest of their process, where a draw is mere noise.
         model = self._at(LARGEST_LEVEL)
-        return LatentSites.of(model, key, self._init_strategy, model_args, model_kwargs)
+        return LatentSites.of(model, key, init_to_sample, model_args, model_kwargs)
 
     def _start(self, key: Array, model_args: tuple, model_kwargs: dict) -> dict[str, Array]:
         sites, values = self._look(key, model_args, model_kwargs)
         return sites.unconstrained(values)
 
-    def _init_from_model(self, rng_key, model_args, model_kwargs):
+    def _forget(self) -> None:
+        super()._forget()
+        self._sites = LatentSites()
+
+    def _first_values(self, rng_key, init_params, model_args, model_kwargs):
         single_chain = is_prng_key(rng_key)
         single_key = rng_key if single_chain else rng_key[0]
         sites, values = self._look(single_key, model_args, model_kwargs)
@@ -165,7 +176,10 @@ class NoiseLevelKernel(LangevinKernel):
         self._sites = sites
         self._check_model(model_args, model_kwargs, values)
         start = partial(self._start, model_args=model_args, model_kwargs=model_kwargs)
-        return jax.jit(start if single_chain else jax.vmap(start))(rng_key)
+        z = jax.jit(start if single_chain else jax.vmap(start))(rng_key)
+        if init_params is not None:
+            z = given_values(init_params, z, self._sites, model_kwargs)
+        return z
 
     def _about_mixtures(self, key: Array, model_args: tuple, model_kwargs: dict) -> str:
         """What to add where a model has mixtures of noise-conditional priors alone."""
@@ -255,12 +269,8 @@ class NoiseLevelKernel(LangevinKernel):
         state = AnnealedState(jnp.array(0), z, jnp.array(False), jnp.zeros((), int), rng_key)
         return state, (self._energy_at_start(z, model_args, model_kwargs),)
 
-    def refresh(self, state, model_args, model_kwargs):
-        """Nothing of the model is kept between draws."""
-        return state
 
-
-def independent(draw: Callable[..., Draw]) -> Callable[..., AnnealedState]:
+def independent_draws(draw: Callable[..., Draw]) -> Callable[..., AnnealedState]:
     """
     The `_sample_chain` of a kernel whose `draw(self, state, model_args, model_kwargs)` takes from
     a state no more than its key and its shapes. What learns nothing from the draws of a warmup

@@ -15,7 +15,7 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.densities.flow import probability_flow
 from numpyro_scores.densities.traces import rademacher
-from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent
+from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent_draws
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin
 
 # Of the variance sigma^2 that the clean value is left with at least.
@@ -101,7 +101,7 @@ class DAPS(NoiseLevelKernel):
         self._num_steps = num_steps
         self._num_flow_steps = num_flow_steps
 
-    @independent
+    @independent_draws
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))

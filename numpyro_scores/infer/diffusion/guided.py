@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
-from numpyro_scores.infer.diffusion.base import Draw, independent
+from numpyro_scores.infer.diffusion.base import Draw, independent_draws
 from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin, Walk
 from numpyro_scores.infer.langevin.stiffness import FRICTION
@@ -53,7 +53,7 @@ class Guidance(Protocol):
         ...
 
 
-@independent
+@independent_draws
 def guided_chain(kernel: Any, state: Any, model_args: tuple, model_kwargs: dict) -> Draw:
     r"""
     The `_sample_chain` of a kernel with a `_guidance`, a `_sampler` of its prior, and `_num_steps`

@@ -66,7 +66,7 @@ class prior_coordinates(Messenger):
                 f"{msg['name']!r}: indices}}), the likelihood of which is then scaled."
             )
         elif msg["type"] == "sample" and not msg["is_observed"]:
-            prior, transform = untransformed(msg["fn"])
+            prior, transform = prior_and_transform(msg["fn"])
             if noise_conditional_prior(prior) is not None:
                 self._check(msg, transform)
                 msg["fn"] = prior
@@ -103,18 +103,18 @@ class prior_coordinates(Messenger):
             )
 
 
-def untransformed(fn: Any) -> tuple[Any, Any]:
+def prior_and_transform(fn: Any) -> tuple[Any, Any]:
     """
     A distribution without the transforms beneath its `expand`, `to_event` and `mask`, and the
     transform, or None.
     """
     if isinstance(fn, TransformedDistribution):
-        prior, transform = untransformed(fn.base_dist)
+        prior, transform = prior_and_transform(fn.base_dist)
         parts = list(fn.transforms) if transform is None else [transform, *fn.transforms]
         return prior, parts[0] if len(parts) == 1 else transforms.ComposeTransform(parts)
     if not isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
         return fn, None
-    prior, transform = untransformed(fn.base_dist)
+    prior, transform = prior_and_transform(fn.base_dist)
     if transform is None:
         return fn, None
     if isinstance(fn, ExpandedDistribution):

@@ -3,7 +3,6 @@
 
 """How a kernel of discrete sites is wired to a model: its plan, its start, blocks of Gibbs."""
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,8 +16,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.util import identity, is_prng_key
 
 from numpyro_scores._validation import check_count, is_concrete
-from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
-from numpyro_scores.infer.discrete.model_trace import Trace, Values
+from numpyro_scores.infer.discrete.model_trace import Trace, Values, unsummed_log_prob
 from numpyro_scores.infer.guards import check_normalizers
 from numpyro_scores.infer.kernel import ChainKernel, are_equal, arrays_and_rest, by_position
 
@@ -74,10 +72,8 @@ class DiscreteKernel(ChainKernel):
         self._forget()
 
     def _forget(self) -> None:
-        """Drop what `init` derives from the model."""
+        super()._forget()
         self._planned: Planned | None = None
-        self._sample_fn = None
-        self._init_program = None
 
     @abstractmethod
     def _plan(self, fns: dict[str, Any], values: Values, trace_at: Trace) -> Any:
@@ -89,7 +85,7 @@ class DiscreteKernel(ChainKernel):
         :param trace_at: the model, with no latent site conditioned.
         """
 
-    def _owned(self, discrete: list[str], continuous: list[str]) -> list[str]:
+    def _own_sites(self, discrete: list[str], continuous: list[str]) -> list[str]:
         """The latent sites that the kernel updates."""
         if continuous:
             name = type(self).__name__
@@ -102,32 +98,20 @@ class DiscreteKernel(ChainKernel):
             raise ValueError(f"{type(self).__name__} found no discrete latent site in the model.")
         return discrete
 
-    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+    def _first_values(self, rng_key, init_params, model_args, model_kwargs):
         """
-        The first state, of one chain or, given a batch of keys, of as many: sites with blocks at
-        states drawn uniformly, others at a draw from their prior, unless `init_params` has them.
-
-        :raises ValueError: if the model has latent sites that the kernel cannot update, or
-            `init_params` does not fit.
+        Sites with blocks at states drawn uniformly, others at a draw from their prior, unless
+        `init_params` has them.
         """
-        model_kwargs = {} if model_kwargs is None else model_kwargs
         self.look(model_args, model_kwargs)
-        names = self._found.names
 
         def start(key):
             trace_at = self._trace_at(model_args, model_kwargs)
             sites = trace_at.start(key, self._found.forbids)
-            return {name: jnp.asarray(sites[name]["value"]) for name in names}
+            return {name: jnp.asarray(sites[name]["value"]) for name in self._found.names}
 
-        if is_prng_key(rng_key):
-            key_start, key_chain = random.split(rng_key)
-        else:
-            key_start, key_chain = jnp.swapaxes(jax.vmap(random.split)(rng_key), 0, 1)
-            start = jax.vmap(start)
-        z = jax.jit(start)(key_start)
-        if init_params is not None:
-            z |= _checked_start(init_params, z)
-        return self._init_chains(key_chain, z, num_warmup, model_args, model_kwargs)
+        z = jax.jit(start if is_prng_key(rng_key) else jax.vmap(start))(rng_key)
+        return z if init_params is None else z | _given_values(init_params, z)
 
     def _trace_at(self, model_args: tuple, model_kwargs: dict | None) -> Trace:
         assert self._model is not None
@@ -178,7 +162,7 @@ class DiscreteKernel(ChainKernel):
             check_normalizers(trace_at.model, model_args, kwargs, values)
             own = [name for name in latent if name not in conditioned]
             discrete = [name for name in own if latent[name].fn is not None]
-            names = self._owned(discrete, [name for name in own if name not in discrete])
+            names = self._own_sites(discrete, [name for name in own if name not in discrete])
             enumerated = [n for n in names if latent[n].is_enumerated]
             if enumerated:
                 raise ValueError(
@@ -195,12 +179,6 @@ class DiscreteKernel(ChainKernel):
             return super()._sample_chains(state, model_args, model_kwargs)
         return lax.map(lambda chain: self._sample_chain(chain, model_args, model_kwargs), state)
 
-    def wrap_model(self, wrapper: Callable) -> "DiscreteKernel":
-        kernel = copy.copy(self)
-        kernel._model = wrapper(self._model)
-        kernel._forget()
-        return kernel
-
     def get_potential_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
         """The potential energy of the values of the kernel's sites."""
         trace_at = self._trace_at(model_args, model_kwargs)
@@ -210,10 +188,6 @@ class DiscreteKernel(ChainKernel):
             return -sum(jnp.sum(unsummed_log_prob(s, 0)) for s in sites if s["type"] == "sample")
 
         return potential_energy
-
-    def refresh(self, state, model_args, model_kwargs):
-        """Nothing is kept from one draw to the next but the values."""
-        return state
 
     def get_constrain_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
         return identity
@@ -229,7 +203,7 @@ def _outside_of_transformations() -> AbstractContextManager:
     return jax.ensure_compile_time_eval() if is_traced else nullcontext()
 
 
-def _checked_start(init_params: Any, z: Values) -> Values:
+def _given_values(init_params: Any, z: Values) -> Values:
     if not isinstance(init_params, dict) or not set(init_params) <= set(z):
         got = sorted(init_params) if isinstance(init_params, dict) else type(init_params)
         raise ValueError(

@@ -62,11 +62,11 @@ class BlockGibbs(DiscreteKernel):
         num_steps: int = 1,
     ):
         super().__init__(model, num_steps)
-        self._blocks = None if blocks is None else _checked_blocks(blocks)
+        self._blocks = None if blocks is None else _pairs_of(blocks)
 
-    def _owned(self, discrete: list[str], continuous: list[str]) -> list[str]:
+    def _own_sites(self, discrete: list[str], continuous: list[str]) -> list[str]:
         if self._blocks is None:
-            return super()._owned(discrete, continuous)
+            return super()._own_sites(discrete, continuous)
         named = [name for sites, _ in self._blocks for name in sites]
         given = {name for sites, conditional in self._blocks if conditional for name in sites}
         unknown = [name for name in named if name not in discrete + continuous]
@@ -78,7 +78,7 @@ class BlockGibbs(DiscreteKernel):
                 "in blocks found from the model; other sites belong to another kernel of "
                 "numpyro.infer.Gibbs."
             )
-        super()._owned(
+        super()._own_sites(
             [n for n in named if n in discrete], [n for n in continuous if n not in given]
         )
         return named
@@ -130,7 +130,7 @@ class BlockGibbs(DiscreteKernel):
         return DiscreteState(state.i + 1, z, rng_key)
 
 
-def _checked_blocks(blocks: Any) -> tuple[tuple[tuple[str, ...], Callable | None], ...]:
+def _pairs_of(blocks: Any) -> tuple[tuple[tuple[str, ...], Callable | None], ...]:
     """The pairs as tuples; raise unless each is `(names, callable or None)` and no name repeats."""
     checked = []
     for block in blocks:

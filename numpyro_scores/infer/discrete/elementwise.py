@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, random
-from numpyro.distributions.distribution import Independent, MaskedDistribution
 
 from numpyro_scores.distributions._wrapped import num_event_axes
+from numpyro_scores.infer.discrete.model_trace import unsummed_log_prob
 
 # One element that acts on one other stays unseen in a probe with probability 3/4.
 NUM_PROBES = 32
@@ -45,16 +45,6 @@ class Layout(NamedTuple):
     split: Callable[[Array], tuple[Array, ...]]
     join: Callable[[tuple[Array, ...]], Array]
     random_value: Callable[[Array], Array]
-
-
-def unsummed_log_prob(site: Any, num_axes: int) -> Array:
-    """The log density of a site of a trace, before it is summed over some axes of its event."""
-    log_prob = _log_prob(site["fn"], site["value"], num_axes)
-    if site["scale"] is None:
-        return log_prob
-    scale = jnp.reshape(site["scale"], (*jnp.shape(site["scale"]), *[1] * num_axes))
-    # A power of zero leaves a density out, where that is zero too.
-    return scale * jnp.where(scale == 0, 0.0, log_prob)
 
 
 def find_terms(
@@ -171,18 +161,3 @@ def _aligns(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) >= len(target) and all(
         m in (1, n) for n, m in zip(shape[len(shape) - len(target) :], target, strict=True)
     )
-
-
-def _log_prob(fn: Any, value: Array, num_axes: int) -> Array:
-    if num_axes == 0:
-        return fn.log_prob(value)
-    if isinstance(fn, Independent):
-        n = fn.reinterpreted_batch_ndims
-        if num_axes >= n:
-            return _log_prob(fn.base_dist, value, num_axes - n)
-        return fn.base_dist.to_event(n - num_axes).log_prob(value)
-    if isinstance(fn, MaskedDistribution):
-        log_prob = _log_prob(fn.base_dist, value, num_axes)
-        mask = jnp.reshape(fn._mask, jnp.shape(fn._mask) + (1,) * num_axes)
-        return jnp.where(mask, log_prob, 0.0)
-    return _log_prob(fn.base_dist, value, num_axes)  # an ExpandedDistribution

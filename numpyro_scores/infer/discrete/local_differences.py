@@ -23,8 +23,7 @@ from jax import Array, random
 from numpyro_scores.distributions._wrapped import base_of, power_of
 from numpyro_scores.distributions.boltzmann.base import BlockDistribution
 from numpyro_scores.distributions.boltzmann.states import finite_states, tilted
-from numpyro_scores.infer.discrete.elementwise import unsummed_log_prob
-from numpyro_scores.infer.discrete.model_trace import Trace, Values
+from numpyro_scores.infer.discrete.model_trace import Trace, Values, unsummed_log_prob
 from numpyro_scores.infer.discrete.updates import SiteUpdate
 
 # A gradient that is zero at one point need not be zero at another.

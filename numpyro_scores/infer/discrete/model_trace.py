@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""The trace of a model with discrete sites: its latent sites, and where a chain starts."""
+"""The trace of a model with discrete sites: where a chain starts, and the log densities there."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from numpyro.distributions.distribution import Independent, MaskedDistribution
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, subsample_plate_sizes
 from numpyro.infer.initialization import init_to_uniform
@@ -97,6 +98,31 @@ class Trace:
         if any(forbids.values()):
             found = program(rng_key, allowed=True)
         return {name: Latent(*found[name], forbids[name], enumerated[name]) for name in enumerated}
+
+
+def unsummed_log_prob(site: Any, num_axes: int) -> Array:
+    """The log density of a site of a trace, before it is summed over some axes of its event."""
+    log_prob = _log_prob(site["fn"], site["value"], num_axes)
+    if site["scale"] is None:
+        return log_prob
+    scale = jnp.reshape(site["scale"], (*jnp.shape(site["scale"]), *[1] * num_axes))
+    # A power of zero leaves a density out, where that is zero too.
+    return scale * jnp.where(scale == 0, 0.0, log_prob)
+
+
+def _log_prob(fn: Any, value: Array, num_axes: int) -> Array:
+    if num_axes == 0:
+        return fn.log_prob(value)
+    if isinstance(fn, Independent):
+        n = fn.reinterpreted_batch_ndims
+        if num_axes >= n:
+            return _log_prob(fn.base_dist, value, num_axes - n)
+        return fn.base_dist.to_event(n - num_axes).log_prob(value)
+    if isinstance(fn, MaskedDistribution):
+        log_prob = _log_prob(fn.base_dist, value, num_axes)
+        mask = jnp.reshape(fn._mask, jnp.shape(fn._mask) + (1,) * num_axes)
+        return jnp.where(mask, log_prob, 0.0)
+    return _log_prob(fn.base_dist, value, num_axes)  # an ExpandedDistribution
 
 
 def blocks_of(fn: Any) -> Any:

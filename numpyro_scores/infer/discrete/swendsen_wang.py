@@ -139,8 +139,8 @@ class ClusterSite:
         weights = jnp.broadcast_to(weights, (*copies, *weights.shape))
         power = power_of(site)
         if power is not None:
-            couplings = _raised(couplings, power)
-            weights = _raised(weights, power)
+            couplings = _to_power(couplings, power)
+            weights = _to_power(weights, power)
         if self.update.terms:
             of_terms = d.join(self.update.log_weights(values, trace_at))
             weights += jnp.moveaxis(of_terms, 0, -1)
@@ -158,7 +158,7 @@ class ClusterSite:
 
         def draw_copy(key: Array, number: Array, couplings: Array, weights: Array) -> Array:
             key_pairs, key_edges, key_states = random.split(key, 3)
-            partners = paired(key_pairs, len(self.states))
+            partners = random_partners(key_pairs, len(self.states))
             first, second = field.ends(number)
             is_open = random.bernoulli(key_edges, open_probs(first, second, couplings, partners))
             labels = connected_components(field.ends, is_open, self.event_shape)
@@ -172,7 +172,7 @@ class ClusterSite:
         return (low + step * new).astype(value.dtype).reshape(value.shape)
 
 
-def paired(key: Array, num_states: int) -> Array:
+def random_partners(key: Array, num_states: int) -> Array:
     """The partner of each state in pairs at random; of an odd number, one is its own."""
     if num_states == 2:
         return jnp.array([1, 0])
@@ -216,7 +216,7 @@ def _by_pairs(couplings: Array) -> Array:
     return jnp.any(couplings < 0)
 
 
-def _raised(log_weights: Array, power: Array) -> Array:
+def _to_power(log_weights: Array, power: Array) -> Array:
     power = jnp.reshape(power, (*power.shape, *[1] * (log_weights.ndim - power.ndim)))
     # A power of zero leaves a density out, where that is zero too.
     return power * jnp.where(power == 0, 0.0, log_weights)

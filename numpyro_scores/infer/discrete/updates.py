@@ -22,13 +22,13 @@ from numpyro_scores.infer.discrete.elementwise import (
     Layout,
     Term,
     find_terms,
-    unsummed_log_prob,
 )
 from numpyro_scores.infer.discrete.model_trace import (
     Trace,
     Values,
     blocks_of,
     support_sources,
+    unsummed_log_prob,
 )
 
 

@@ -16,8 +16,8 @@ from numpyro_scores._callables import Score, as_pytree
 from numpyro_scores._validation import is_concrete
 from numpyro_scores.densities.conservativeness import jacobian_asymmetry
 from numpyro_scores.infer.guards import sites_at
-from numpyro_scores.infer.langevin.metric import flat_root, unwhiten
-from numpyro_scores.infer.langevin.segments import score_distribution
+from numpyro_scores.infer.langevin.score_sites import score_distribution
+from numpyro_scores.infer.langevin.targets import flat_root, unwhiten
 
 # What diagnostics of draws calls large: exact scores measure below 1e-5 in float32, learned ones
 # some 0.05 to 0.1.

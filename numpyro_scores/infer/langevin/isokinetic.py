@@ -9,8 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores.infer.langevin.metric import Root, unwhiten, whiten
-from numpyro_scores.infer.langevin.segments import Point, Target
+from numpyro_scores.infer.langevin.targets import Point, Root, Target, unwhiten, whiten
 from numpyro_scores.integrators.isokinetic import Splitting, turned
 
 
@@ -27,7 +26,7 @@ class Move(NamedTuple):
     doubt: Array
 
 
-def moved(
+def isokinetic_step(
     start: Point,
     direction: Array,
     target: Target,
@@ -49,11 +48,8 @@ def moved(
     for share, turn in zip(splitting.moves, splitting.turns[1:], strict=True):
         jump = unwhiten(root, time * share * direction)
         is_last = turn is splitting.turns[-1]
-        new = (
-            target.at(point.x + jump) if is_energy_asked and is_last else target.moved(point, jump)
-        )
-        rise, error = target.rise(point, new)
-        point, doubt = new._replace(integral=point.integral + rise), doubt + error
+        point, error = target.leap(point, jump, is_energy_asked and is_last)
+        doubt = doubt + error
         direction, more = turned(direction, whiten(root, point.grad), time * turn)
         kinetic = kinetic + more
     return Move(point, direction, kinetic, doubt)

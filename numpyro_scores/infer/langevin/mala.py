@@ -8,9 +8,15 @@ from jax import Array, random
 
 from numpyro_scores.infer.adaptation import accept_or_stay
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
-from numpyro_scores.infer.langevin.metric import Root, unwhiten, whiten
-from numpyro_scores.infer.langevin.segments import Point, Target, Transition
-from numpyro_scores.infer.trees import scan_random
+from numpyro_scores.infer.langevin.targets import (
+    Point,
+    Root,
+    Target,
+    Transition,
+    scan_random,
+    unwhiten,
+    whiten,
+)
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
 
 
@@ -23,7 +29,7 @@ def step(
     num_steps: int = 1,
 ) -> Transition:
     """
-    Steps from a point of :func:`~numpyro_scores.infer.langevin.segments.init` that leave the target
+    Steps from a point of :func:`~numpyro_scores.infer.langevin.targets.init` that leave the target
     as it is.
 
     :param root: of the inverse metric, by which steps are scaled.

@@ -8,18 +8,21 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, random
-from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_positive
-from numpyro_scores.densities.line_integral import LineIntegral
-from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.adaptation import accept_or_stay
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.metric import Dense, Diagonal, Root, unwhiten, whiten
-from numpyro_scores.infer.langevin.segments import Point, Target, Transition
-from numpyro_scores.infer.low_rank import LowRank
-from numpyro_scores.infer.trees import scan_random
+from numpyro_scores.infer.langevin.targets import (
+    Point,
+    Root,
+    Target,
+    Transition,
+    scan_random,
+    unwhiten,
+    whiten,
+)
+from numpyro_scores.infer.langevin.trajectories import accept_end
+from numpyro_scores.infer.settings import takes_settings_of
 from numpyro_scores.integrators.underdamped import friction_flow
 
 
@@ -33,7 +36,7 @@ def step(
     friction: float = 1.0,
 ) -> Transition:
     """
-    One trajectory from a point of :func:`~numpyro_scores.infer.langevin.segments.init`: leaves the
+    One trajectory from a point of :func:`~numpyro_scores.infer.langevin.targets.init`: leaves the
     target as it is.
 
     :param root: of the inverse metric, by which steps are scaled.
@@ -48,27 +51,19 @@ def step(
         momentum = friction_flow(momentum, noise, step_size, friction)
         momentum = momentum - step_size / 2 * whiten(root, point.grad)
         jump = step_size * unwhiten(root, momentum)
-        new = target.moved(point, jump)
+        new, new_error = target.leap(point, jump)
         momentum = momentum - step_size / 2 * whiten(root, new.grad)
         work = work + jnp.vdot(jump, point.grad + new.grad) / 2
-        rise, new_error = target.rise(point, new)
-        new = new._replace(integral=new.integral + rise)
         return (new, momentum, work, error + new_error), None
 
     zero = jnp.zeros_like(state.energy)
     carry = (state, draw(key_momentum, ()), zero, zero)
     (end, _, work, integral_error), _ = scan_random(move, draw, carry, key_steps, num_steps)
-    end = end._replace(energy=target.energy(end.x))
     # The kinetic energy that a leapfrog step gains is (|g'|^2 - |g|^2) delta^2 / 8, which is a
     # telescope, less the work against the gradients g by the trapezoidal rule.
     squares = [jnp.sum(whiten(root, point.grad) ** 2) for point in (state, end)]
-    error = end.energy - state.energy + (end.integral - state.integral) - work
-    error = error + step_size**2 / 8 * (squares[1] - squares[0])
-    uniform = random.uniform(key_accept, dtype=error.dtype)
-    is_known = target.is_known(integral_error)
-    point, accept_prob, diverging = accept_or_stay(uniform, -error, end, state, is_known)
-    unresolved = (~is_known & ~diverging).astype(error.dtype)
-    return Transition(point, accept_prob, diverging, unresolved, num_steps)
+    kinetic = step_size**2 / 8 * (squares[1] - squares[0]) - work
+    return accept_end(key_accept, state, end, target, kinetic, integral_error, num_steps)
 
 
 class MALT(AdjustedKernel):
@@ -97,11 +92,6 @@ class MALT(AdjustedKernel):
         direction that is twice as wide as the metric says. With 1, the default, the correlation
         with the start overshoots by at most 16% (:math:`e^{-\pi / \sqrt 3}`) at unit scale, and
         nothing up to that width moves slower than it must.
-    :param adapt_step_size: whether warmup adapts the step size.
-    :param adapt_mass_matrix: whether warmup adapts the metric `M`.
-    :param metric: in the place of `dense_mass`: see :class:`~numpyro_scores.MALA`.
-    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
-    :param inverse_mass_matrix: :math:`M^{-1}`, where the adaptation starts: likewise.
     :param target_accept_prob: what warmup adapts the step size to: by default that of NumPyro's
         `HMC`. 0.651, optimal on a Gaussian in high dimensions (section 3), makes the most of a
         gradient there, but its steps are too long for tails that are steeper than the middle.
@@ -110,52 +100,25 @@ class MALT(AdjustedKernel):
         their `log_prob` and costs 5 scores a step besides the one at its end. As in
         :class:`~numpyro_scores.MALA`; a trajectory is refused if the errors of its steps sum up to
         more than the tolerance.
-    :param init_strategy: NumPyro's, where a model starts.
+    :param settings: `adapt_step_size`, `adapt_mass_matrix`, `metric`, `dense_mass`,
+        `inverse_mass_matrix` and `init_strategy`, as of :class:`~numpyro_scores.MALA`.
     :raises ValueError: if an argument is out of its range; at `init`, if `inverse_mass_matrix` has
         another size than the model.
     """
 
+    @takes_settings_of(AdjustedKernel)
     def __init__(
         self,
         model: Callable | None = None,
         potential_fn: PotentialFn | None = None,
         *,
-        step_size: float | None = None,
-        num_steps: int = 10,
         friction: float = 1.0,
-        adapt_step_size: bool = True,
-        adapt_mass_matrix: bool = True,
-        metric: Diagonal | Dense | LowRank | None = None,
-        dense_mass: bool | list = False,
-        inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.8,
-        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=7),
-        init_strategy: Callable = init_to_uniform,
+        **settings: Any,
     ):
-        super().__init__(
-            model,
-            potential_fn,
-            step_size=step_size,
-            num_steps=num_steps,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            metric=metric,
-            dense_mass=dense_mass,
-            inverse_mass_matrix=inverse_mass_matrix,
-            target_accept_prob=target_accept_prob,
-            segment_integral=segment_integral,
-            init_strategy=init_strategy,
-        )
+        super().__init__(model, potential_fn, target_accept_prob=target_accept_prob, **settings)
         check_positive("friction", friction)
         self._friction = friction
-
-    def _first_step_size(self, curvature, size):
-        # On a Gaussian Delta = delta^2 (|x_L|^2 - |x_0|^2) / 8, of variance d delta^4 / 16 once the
-        # start is forgotten: this makes the acceptance 0.8 in high dimensions. Stable below 2.
-        return min(1.42 * size ** (-1 / 4), 1.4) / jnp.sqrt(curvature)
-
-    def _noise_scale(self, step_size):
-        return step_size
 
     def _step(self, key, start, target, step_size, root):
         return step(key, start, target, step_size, root, self._num_steps, self._friction)

@@ -10,18 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_positive
-from numpyro_scores.densities.line_integral import LineIntegral
-from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.adaptation import accept_or_stay
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.metric import Dense, Diagonal, Root, unwhiten, whiten
-from numpyro_scores.infer.langevin.segments import Point, Target, Transition
-from numpyro_scores.infer.low_rank import LowRank
-from numpyro_scores.integrators.isokinetic import random_direction, turned
+from numpyro_scores.infer.langevin.isokinetic import isokinetic_step
+from numpyro_scores.infer.langevin.targets import Point, Root, Target, Transition
+from numpyro_scores.infer.langevin.trajectories import accept_end
+from numpyro_scores.infer.settings import takes_settings_of
+from numpyro_scores.integrators.isokinetic import LEAPFROG, random_direction
 
 
 def step(
@@ -33,7 +30,7 @@ def step(
     num_steps: Array | int = 10,
 ) -> Transition:
     r"""
-    One trajectory from a point of :func:`~numpyro_scores.infer.langevin.segments.init`: leaves the
+    One trajectory from a point of :func:`~numpyro_scores.infer.langevin.targets.init`: leaves the
     target as it is.
 
     :param step_size: of a coordinate: a step is :math:`\sqrt d` times as long.
@@ -41,29 +38,20 @@ def step(
     :param num_steps: which must not depend on the point.
     """
     key_direction, key_accept = random.split(key)
-    time = step_size * math.sqrt(state.x.size)
 
     def move(_, carry):
         point, direction, kinetic, error = carry
-        direction, first = turned(direction, whiten(root, point.grad), time / 2)
-        new = target.moved(point, unwhiten(root, time * direction))
-        direction, second = turned(direction, whiten(root, new.grad), time / 2)
-        rise, new_error = target.rise(point, new)
-        new = new._replace(integral=new.integral + rise)
-        return new, direction, kinetic + first + second, error + new_error
+        new, direction, gain, new_error = isokinetic_step(
+            point, direction, target, step_size, root, LEAPFROG, is_energy_asked=False
+        )
+        return new, direction, kinetic + gain, error + new_error
 
     zero = jnp.zeros_like(state.energy)
     direction = random_direction(key_direction, state.x.shape, state.x.dtype)
     end, _, kinetic, integral_error = lax.fori_loop(
         0, num_steps, move, (state, direction, zero, zero)
     )
-    end = end._replace(energy=target.energy(end.x))
-    error = end.energy - state.energy + (end.integral - state.integral) + kinetic
-    uniform = random.uniform(key_accept, dtype=error.dtype)
-    is_known = target.is_known(integral_error)
-    point, accept_prob, diverging = accept_or_stay(uniform, -error, end, state, is_known)
-    unresolved = (~is_known & ~diverging).astype(error.dtype)
-    return Transition(point, accept_prob, diverging, unresolved, num_steps)
+    return accept_end(key_accept, state, end, target, kinetic, integral_error, num_steps)
 
 
 class MAMS(AdjustedKernel):
@@ -94,49 +82,32 @@ class MAMS(AdjustedKernel):
         target is much wider than the metric says.
     :param max_num_steps: largest mean number of steps; a step size that needs more makes
         trajectories shorter.
-    :param adapt_step_size: whether warmup adapts the step size.
-    :param adapt_mass_matrix: whether warmup adapts the metric.
-    :param metric: in the place of `dense_mass`: see :class:`~numpyro_scores.MALA`.
-    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
-    :param inverse_mass_matrix: where the adaptation of the metric starts: likewise.
     :param target_accept_prob: what warmup adapts the step size to: 0.9, as the paper has it.
     :param segment_integral: how the sites of a :class:`~numpyro_scores.ScoreDistribution` enter the
         energy: as in :class:`~numpyro_scores.MALT`.
-    :param init_strategy: NumPyro's, where a model starts.
+    :param settings: `adapt_step_size`, `adapt_mass_matrix`, `metric`, `dense_mass`,
+        `inverse_mass_matrix` and `init_strategy`, as of :class:`~numpyro_scores.MALA`.
     :raises ValueError: if an argument is out of its range; at `init`, if the model has one number
         only, in which there is nowhere to turn.
     """
 
+    @takes_settings_of(AdjustedKernel, but=["num_steps"])
     def __init__(
         self,
         model: Callable | None = None,
         potential_fn: PotentialFn | None = None,
         *,
-        step_size: float | None = None,
         trajectory_length: float = math.pi / 2,
         max_num_steps: int = 512,
-        adapt_step_size: bool = True,
-        adapt_mass_matrix: bool = True,
-        metric: Diagonal | Dense | LowRank | None = None,
-        dense_mass: bool | list = False,
-        inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.9,
-        segment_integral: SegmentIntegral | LineIntegral = SegmentIntegral(num_nodes=7),
-        init_strategy: Callable = init_to_uniform,
+        **settings: Any,
     ):
         super().__init__(
             model,
             potential_fn,
-            step_size=step_size,
             num_steps=max_num_steps,
-            adapt_step_size=adapt_step_size,
-            adapt_mass_matrix=adapt_mass_matrix,
-            metric=metric,
-            dense_mass=dense_mass,
-            inverse_mass_matrix=inverse_mass_matrix,
             target_accept_prob=target_accept_prob,
-            segment_integral=segment_integral,
-            init_strategy=init_strategy,
+            **settings,
         )
         check_positive("trajectory_length", trajectory_length)
         self._trajectory_length = trajectory_length
@@ -148,12 +119,6 @@ class MAMS(AdjustedKernel):
                 "isokinetic dynamics has nowhere to turn. Take NUTS, MALT or MALA."
             )
         return super()._init_chain(rng_key, z, num_warmup, model_args, model_kwargs)
-
-    def _first_step_size(self, curvature, size):
-        return min(1.42 * size ** (-1 / 4), 1.4) / jnp.sqrt(curvature)
-
-    def _noise_scale(self, step_size):
-        return step_size
 
     def _step(self, key, start, target, step_size, root):
         key, key_length = random.split(key)

@@ -18,25 +18,25 @@ from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.adaptation import after_draw, metric_adapter
+from numpyro_scores.infer.adaptation import Adaptation, after_draw
 from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.decoherence import Recorder
 from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
-from numpyro_scores.infer.langevin.isokinetic import moved
-from numpyro_scores.infer.langevin.metric import (
-    Dense,
-    Diagonal,
+from numpyro_scores.infer.langevin.isokinetic import isokinetic_step
+from numpyro_scores.infer.langevin.metric import Dense, Diagonal
+from numpyro_scores.infer.langevin.score_sites import target_of
+from numpyro_scores.infer.langevin.targets import (
+    Point,
     Root,
-    check_inverse_mass_matrix,
-    checked_metric,
+    Target,
+    check_rule,
     coordinates,
     flat_root,
-    given_metric,
+    scan_random,
 )
-from numpyro_scores.infer.langevin.segments import Point, Target, check_rule, target_of
 from numpyro_scores.infer.low_rank import LowRank
-from numpyro_scores.infer.trees import all_finite, scan_random, select
+from numpyro_scores.infer.trees import all_finite, select
 from numpyro_scores.integrators.isokinetic import (
     MINIMAL_NORM,
     Splitting,
@@ -74,7 +74,7 @@ def step(
     r"""
     Steps of the dynamics, after each of which the direction is partly refreshed.
 
-    :param point: of :func:`~numpyro_scores.infer.langevin.segments.init`.
+    :param point: of :func:`~numpyro_scores.infer.langevin.targets.init`.
     :param step_size: of a coordinate: a step is :math:`\sqrt d` times as long; likewise the length
         on which the direction is forgotten.
     :param root: of the inverse metric, by which steps are scaled.
@@ -86,7 +86,7 @@ def step(
 
     def one(carry, noise):
         start, direction = carry
-        new, direction, kinetic, doubt = moved(
+        new, direction, kinetic, doubt = isokinetic_step(
             start, direction, target, step_size, root, splitting, is_energy_asked=True
         )
         error = new.energy - start.energy + (new.integral - start.integral) + kinetic
@@ -225,20 +225,12 @@ class MCLMC(LangevinKernel):
         self._num_steps = num_steps
         self._step_size = step_size
         self._decoherence_length = decoherence_length
-        self._adapt_mass_matrix = adapt_mass_matrix
-        self._dense_mass = checked_metric(metric, dense_mass, inverse_mass_matrix)
-        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
+        self._adaptation = Adaptation.of(
+            False, adapt_mass_matrix, dense_mass, inverse_mass_matrix, metric
+        )
         self._splitting = splitting
         self._segment_integral = segment_integral
         self._num_warmup = 0
-
-    def _adapter(self):
-        return metric_adapter(
-            int(METRIC_SHARE * self._num_warmup),
-            self._dense_mass,
-            adapt_step_size=False,
-            adapt_mass_matrix=self._adapt_mass_matrix,
-        )
 
     @property
     def _recorder(self) -> Recorder:
@@ -274,11 +266,7 @@ class MCLMC(LangevinKernel):
             )
         potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, key_direction, rng_key = random.split(rng_key, 4)
-        adapt_state = self._adapter()[0](
-            (z,),
-            key_adapt,
-            inverse_mass_matrix=given_metric(self._inverse_mass_matrix, self._dense_mass, z),
-        )
+        adapt_state = self._adaptation.start(z, key_adapt, int(METRIC_SHARE * num_warmup))()
         step_size = self._first_step_size(key_curvature, x, potential, self._root(adapt_state, z))
         zero = jnp.zeros((), x.dtype)
         state = MCLMCState(
@@ -304,13 +292,10 @@ class MCLMC(LangevinKernel):
     def _sample_chain(self, state, model_args, model_kwargs):
         x, unravel, potential = self._flat(state.z, model_args, model_kwargs)
         target = Target(potential)
-        if self._model is not None:
+        if self._sites.by_score:
             target = target_of(potential, x, self._segment_integral)
         rng_key, key_flight, key_direction, key_adapt = random.split(state.rng_key, 4)
-        energy, force = state.potential_energy, None
-        if target.force is not None:
-            energy, force = target.energy(x), target.force(x)
-        start = Point(x, energy, state.z_grad, state.potential_energy - energy, force)
+        start = target.resume(x, state.potential_energy, state.z_grad)
         flight = step(
             key_flight,
             start,
@@ -363,10 +348,10 @@ class MCLMC(LangevinKernel):
                 self._calibration.energy_variance,
             )
             state = state._replace(tuning=tuning, step_size=step_size)
-        if self._adapt_mass_matrix and num_metric:
+        if self._adaptation.mass_matrix and num_metric:
             windows = build_adaptation_schedule(num_metric)
             ends = np.array([end for _, end in windows[1:-1]], int)
-            update = self._adapter()[1]
+            _, update = self._adaptation.adapter(num_metric)
             adapt_state = lax.cond(
                 state.i < num_metric,
                 lambda: update(state.i, jnp.zeros(()), (state.z, state.z_grad), state.adapt_state),
@@ -407,12 +392,6 @@ class MCLMC(LangevinKernel):
             lambda: jnp.where(state.i < recorder.last, first, state.decoherence_length),
         )
         return state._replace(recent=recent, decoherence_length=length)
-
-    def refresh(self, state, model_args, model_kwargs):
-        """Potential energy and gradient at the current point for other arguments of the model."""
-        x, _, potential = self._flat(state.z, model_args, model_kwargs)
-        potential_energy, grad = jax.value_and_grad(potential)(x)
-        return state._replace(potential_energy=potential_energy, z_grad=grad)
 
     def get_diagnostics_str(self, state):
         return f"step size {state.step_size:.2e}. variance {state.variance_error:+.1%}"

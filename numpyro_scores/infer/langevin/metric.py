@@ -1,26 +1,17 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-r"""
-Preconditioning. With a metric :math:`M`, :math:`M^{-1} = R^\top R`, a kernel moves :math:`v` in
-:math:`x + R^\top v`, where the metric is the identity: the gradient there is :math:`R\, \nabla U`.
-The root `R` is a vector (a diagonal metric), a matrix, both by blocks of sites as in NumPyro's
-`dense_mass=[("a", "b"), ("c",)]`, or None (no metric).
-"""
+"""The metric that the caller asks for: its kind, its blocks, its inverse, their checks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.flatten_util import ravel_pytree
-from numpyro.util import identity
 
-from numpyro_scores.infer.low_rank import LowRank, LowRankRoot
+from numpyro_scores.infer.low_rank import LowRank
 
 Names = tuple[str, ...]
 Setting = bool | list[Names] | LowRank
@@ -42,76 +33,6 @@ class Dense:
     """
 
     blocks: tuple[Names, ...] = ()
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=("roots",), meta_fields=("slices",))
-@dataclass(frozen=True)
-class BlockRoot:
-    """
-    The root of a metric of blocks.
-
-    :param roots: of each block, a vector or a matrix.
-    :param slices: of each block, begin and end of its sites in the vector of all.
-    """
-
-    roots: tuple[Array, ...]
-    slices: tuple[tuple[tuple[int, int], ...], ...]
-
-    def map(self, f: Callable[[Array, Array], Array], v: Array) -> Array:
-        """`f(root, v)` in each block."""
-        result = jnp.zeros_like(v)
-        for root, slices in zip(self.roots, self.slices, strict=True):
-            rows = np.concatenate([np.arange(*ends) for ends in slices])
-            result = result.at[rows].set(f(root, v[rows]))
-        return result
-
-
-def flat_root(root: Any, z: Any) -> Any:
-    """The root of an adapted metric, by block if it is NumPyro's dict, for `z` as one vector."""
-    if not isinstance(root, dict):
-        return root
-    slices, end = {}, 0
-    for name in sorted(z):
-        begin, end = end, end + jnp.size(z[name])
-        slices[name] = begin, end
-    return BlockRoot(
-        tuple(root.values()), tuple(tuple(slices[name] for name in names) for names in root)
-    )
-
-
-Root = Array | BlockRoot | LowRankRoot | None
-
-
-def whiten(root: Root, grad: Array) -> Array:
-    r""":math:`R\, \nabla U`: a gradient in the coordinates of the metric."""
-    if root is None:
-        return grad
-    if isinstance(root, BlockRoot):
-        return root.map(whiten, grad)
-    if isinstance(root, LowRankRoot):
-        return root.whiten(grad)
-    return root @ grad if root.ndim == 2 else root * grad
-
-
-def unwhiten(root: Root, v: Array) -> Array:
-    r""":math:`R^\top v`: a move, out of the coordinates of the metric."""
-    if root is None:
-        return v
-    if isinstance(root, BlockRoot):
-        return root.map(unwhiten, v)
-    if isinstance(root, LowRankRoot):
-        return root.unwhiten(v)
-    return root.T @ v if root.ndim == 2 else root * v
-
-
-def coordinates(root: Root, x: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """
-    Where `x` is in the coordinates of the metric, and the way from there back to positions. With a
-    metric they are relative to `x`, so that the root need not be inverted.
-    """
-    if root is None:
-        return x, identity
-    return jnp.zeros_like(x), lambda v: x + unwhiten(root, v)
 
 
 def checked_metric(metric: Any, dense_mass: Any, inverse_mass_matrix: Any) -> Setting:
@@ -210,7 +131,7 @@ def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: Setting) -> 
     if inverse_mass_matrix is None:
         return None
     if not isinstance(dense_mass, list):
-        return _checked("inverse_mass_matrix", inverse_mass_matrix, dense_mass is True)
+        return _given_matrix("inverse_mass_matrix", inverse_mass_matrix, dense_mass is True)
     if not isinstance(inverse_mass_matrix, Mapping):
         raise ValueError(
             f"With the blocks dense_mass={dense_mass}, inverse_mass_matrix must be a dict by "
@@ -222,7 +143,7 @@ def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: Setting) -> 
         is_dense = names in dense_mass
         if is_dense and np.ndim(values) == 1:  # as NumPyro
             values = np.diag(values)
-        given[names] = _checked(f"inverse_mass_matrix[{names}]", values, is_dense)
+        given[names] = _given_matrix(f"inverse_mass_matrix[{names}]", values, is_dense)
     check_disjoint("inverse_mass_matrix", list(given))
     check_disjoint(
         "dense_mass with inverse_mass_matrix",
@@ -231,7 +152,7 @@ def check_inverse_mass_matrix(inverse_mass_matrix: Any, dense_mass: Setting) -> 
     return given
 
 
-def _checked(name: str, values: Any, is_dense: bool) -> np.ndarray:
+def _given_matrix(name: str, values: Any, is_dense: bool) -> np.ndarray:
     matrix = np.asarray(values)
     ndim = 2 if is_dense else 1
     if matrix.ndim != ndim or (is_dense and matrix.shape[0] != matrix.shape[1]):

@@ -6,11 +6,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from numpyro.infer.initialization import init_to_uniform
-
 from numpyro_scores import integrators
 from numpyro_scores.infer.langevin.base import PotentialFn
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
+from numpyro_scores.infer.settings import takes_settings_of
 from numpyro_scores.integrators import EulerMaruyama, OverdampedIntegrator
 
 
@@ -40,18 +39,14 @@ class OverdampedLangevin(UnadjustedKernel):
     `diverging` says so.
     """
 
+    @takes_settings_of(UnadjustedKernel)
     def __init__(
         self,
         model: Callable | None = None,
         potential_fn: PotentialFn | None = None,
         *,
-        step_size: float | None = None,
-        num_steps: int = 10,
         integrator: OverdampedIntegrator = EulerMaruyama(),
-        inverse_mass_matrix: Any = None,
-        adapt_mass_matrix: bool = False,
-        dense_mass: bool | list = False,
-        init_strategy: Callable = init_to_uniform,
+        **settings: Any,
     ):
         if not isinstance(integrator, OverdampedIntegrator):
             raise ValueError(
@@ -59,63 +54,32 @@ class OverdampedLangevin(UnadjustedKernel):
                 f"LeimkuhlerMatthews(), got {integrator!r}. For one with a momentum use "
                 "UnderdampedLangevin."
             )
-        super().__init__(
-            model,
-            potential_fn,
-            integrator=integrator,
-            step_size=step_size,
-            num_steps=num_steps,
-            inverse_mass_matrix=inverse_mass_matrix,
-            adapt_mass_matrix=adapt_mass_matrix,
-            dense_mass=dense_mass,
-            init_strategy=init_strategy,
-        )
+        super().__init__(model, potential_fn, integrator=integrator, **settings)
 
     def _dynamics(self, step_size):
         return {}
 
 
+@takes_settings_of(OverdampedLangevin, but=["integrator"])
 def ULA(
-    model: Callable | None = None,
-    potential_fn: PotentialFn | None = None,
-    *,
-    step_size: float | None = None,
-    num_steps: int = 10,
-    inverse_mass_matrix: Any = None,
-    adapt_mass_matrix: bool = False,
-    dense_mass: bool | list = False,
-    init_strategy: Callable = init_to_uniform,
+    model: Callable | None = None, potential_fn: PotentialFn | None = None, **settings: Any
 ) -> OverdampedLangevin:
     """
     The unadjusted Langevin algorithm: :class:`OverdampedLangevin` with
     :class:`~numpyro_scores.integrators.EulerMaruyama`. On a Gaussian of precision `l` its
     stationary variance is `1 / l / (1 - h l / 2)` (Roberts & Tweedie 1996).
     """
-    return OverdampedLangevin(
-        model,
-        potential_fn,
-        step_size=step_size,
-        num_steps=num_steps,
-        integrator=EulerMaruyama(),
-        inverse_mass_matrix=inverse_mass_matrix,
-        adapt_mass_matrix=adapt_mass_matrix,
-        dense_mass=dense_mass,
-        init_strategy=init_strategy,
-    )
+    return OverdampedLangevin(model, potential_fn, integrator=EulerMaruyama(), **settings)
 
 
+@takes_settings_of(OverdampedLangevin, but=["integrator"])
 def SKROCK(
     model: Callable | None = None,
     potential_fn: PotentialFn | None = None,
     *,
     num_stages: int = 5,
     eta: float = 0.05,
-    step_size: float | None = None,
-    num_steps: int = 10,
-    inverse_mass_matrix: Any = None,
-    adapt_mass_matrix: bool = False,
-    dense_mass: bool | list = False,
-    init_strategy: Callable = init_to_uniform,
+    **settings: Any,
 ) -> OverdampedLangevin:
     """
     Stabilised Langevin dynamics: :class:`OverdampedLangevin` with
@@ -126,14 +90,5 @@ def SKROCK(
     :func:`ULA`. A longer step, up to the integrator's `stable_step` over the largest curvature,
     goes on forgetting the soft directions faster; the stiff ones are then far too narrow.
     """
-    return OverdampedLangevin(
-        model,
-        potential_fn,
-        step_size=step_size,
-        num_steps=num_steps,
-        integrator=integrators.SKROCK(num_stages, eta),
-        inverse_mass_matrix=inverse_mass_matrix,
-        adapt_mass_matrix=adapt_mass_matrix,
-        dense_mass=dense_mass,
-        init_strategy=init_strategy,
-    )
+    integrator = integrators.SKROCK(num_stages, eta)
+    return OverdampedLangevin(model, potential_fn, integrator=integrator, **settings)

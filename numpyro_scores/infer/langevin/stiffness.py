@@ -35,17 +35,17 @@ class Stiffness(NamedTuple):
 def stiffness_at(gradient: Gradient, x: Array, key: Array) -> Stiffness:
     """Of a point about which nothing is known."""
     start = random.normal(key, x.shape, x.dtype)
-    return _measured(jnp.zeros((), x.dtype), start, gradient, x, NUM_FIRST_ITERATIONS)
+    return _largest_of(jnp.zeros((), x.dtype), start, gradient, x, NUM_FIRST_ITERATIONS)
 
 
 def stiffness_with(known: Stiffness, gradient: Gradient, x: Array, key: Array) -> Stiffness:
     """Of all points so far and this one."""
     fresh = random.normal(key, x.shape, x.dtype)
     start = next_directions(known.direction[None], fresh[None])[0]
-    return _measured(known.curvature, start, gradient, x, NUM_ITERATIONS)
+    return _largest_of(known.curvature, start, gradient, x, NUM_ITERATIONS)
 
 
-def _measured(known: Array, start: Array, gradient: Gradient, x: Array, num: int) -> Stiffness:
+def _largest_of(known: Array, start: Array, gradient: Gradient, x: Array, num: int) -> Stiffness:
     curvatures, directions = largest_curvature(gradient, x, start[None], num)
     curvature = jnp.where(jnp.isfinite(curvatures[0]), curvatures[0], 0.0)
     return Stiffness(jnp.maximum(known, curvature), directions[0])

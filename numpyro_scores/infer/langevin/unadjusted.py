@@ -12,27 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
+from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_ITERATIONS
-from numpyro_scores.infer.adaptation import metric_adapter
+from numpyro_scores.infer.adaptation import Adaptation
 from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
-from numpyro_scores.infer.langevin.metric import (
-    check_inverse_mass_matrix,
-    checked_metric,
-    coordinates,
-    flat_root,
-    given_metric,
-    whiten,
-)
 from numpyro_scores.infer.langevin.stiffness import (
     Stiffness,
     safe_step,
     stiffness_at,
     stiffness_with,
 )
-from numpyro_scores.infer.trees import all_finite, scan_random, select
+from numpyro_scores.infer.langevin.targets import coordinates, flat_root, scan_random, whiten
+from numpyro_scores.infer.trees import all_finite, select
 from numpyro_scores.integrators import Gradient, Integrator, IntegratorState
 
 # By how much the gradient may grow in a draw of warmup.
@@ -111,16 +105,16 @@ class UnadjustedKernel(LangevinKernel):
 
     def __init__(
         self,
-        model: Callable | None,
-        potential_fn: PotentialFn | None,
+        model: Callable | None = None,
+        potential_fn: PotentialFn | None = None,
         *,
         integrator: Integrator,
-        step_size: float | None,
-        num_steps: int,
-        inverse_mass_matrix: Any,
-        adapt_mass_matrix: bool,
-        dense_mass: bool | list,
-        init_strategy: Callable,
+        step_size: float | None = None,
+        num_steps: int = 10,
+        inverse_mass_matrix: Any = None,
+        adapt_mass_matrix: bool = False,
+        dense_mass: bool | list = False,
+        init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)
         if step_size is not None:
@@ -129,22 +123,12 @@ class UnadjustedKernel(LangevinKernel):
         self._integrator: Any = integrator
         self._step_size = step_size
         self._num_steps = num_steps
-        self._dense_mass = checked_metric(None, dense_mass, inverse_mass_matrix)
-        self._inverse_mass_matrix = check_inverse_mass_matrix(inverse_mass_matrix, self._dense_mass)
-        self._adapt_mass_matrix = adapt_mass_matrix
+        self._adaptation = Adaptation.of(False, adapt_mass_matrix, dense_mass, inverse_mass_matrix)
         self._num_warmup = 0
 
     @abstractmethod
     def _dynamics(self, step_size: Array) -> dict[str, Array | float]:
         """Arguments of the integrator's step besides the step size."""
-
-    def _adapter(self) -> tuple[Callable, Callable]:
-        return metric_adapter(
-            self._num_warmup,
-            self._dense_mass,
-            adapt_step_size=False,
-            adapt_mass_matrix=self._adapt_mass_matrix,
-        )
 
     def _in_coordinates(self, z, adapt_state, model_args, model_kwargs):
         """`z` in the coordinates of the metric, the gradient there, and the way back."""
@@ -159,12 +143,8 @@ class UnadjustedKernel(LangevinKernel):
         x, _, potential = self._flat(z, model_args, model_kwargs)
         key_noise, key_curvature, key_adapt, rng_key = random.split(rng_key, 4)
         adapt_state = None
-        if self._adapt_mass_matrix or self._inverse_mass_matrix is not None:
-            inverse_mass_matrix = given_metric(self._inverse_mass_matrix, self._dense_mass, z)
-            init_adapter, _ = self._adapter()
-            adapt_state = init_adapter(
-                (z,), key_adapt, inverse_mass_matrix=inverse_mass_matrix, mass_matrix_size=x.size
-            )
+        if self._adaptation.mass_matrix or self._adaptation.inverse_mass_matrix is not None:
+            adapt_state = self._adaptation.start(z, key_adapt, num_warmup)()
         v, gradient, _ = self._in_coordinates(z, adapt_state, model_args, model_kwargs)
         start = self._integrator.init(v, random.normal(key_noise, x.shape, x.dtype), gradient)
         state = UnadjustedState(
@@ -224,20 +204,20 @@ class UnadjustedKernel(LangevinKernel):
             num_grad_evals=jnp.array(self._num_steps * self._integrator.num_grad_evals),
             rng_key=rng_key,
         )
-        return self._adapted(state, key_curvature, model_args, model_kwargs)
+        return self._after_warmup_draw(state, key_curvature, model_args, model_kwargs)
 
-    def _adapted(self, state, key, model_args, model_kwargs):
+    def _after_warmup_draw(self, state, key, model_args, model_kwargs):
         """
         The state after what a draw of warmup does: learn the metric, and keep the step below what
         the largest curvature on the way allows. A metric that changes begins anew.
         """
-        if not self._num_warmup or not (self._adapt_mass_matrix or self._step_size is None):
+        if not self._num_warmup or not (self._adaptation.mass_matrix or self._step_size is None):
             return state
 
         def learn(state):
             adapt_state = state.adapt_state
-            if self._adapt_mass_matrix:
-                update = self._adapter()[1]
+            if self._adaptation.mass_matrix:
+                _, update = self._adaptation.adapter(self._num_warmup)
                 adapt_state = update(state.i - 1, jnp.zeros(()), (state.z,), adapt_state)
             state = state._replace(adapt_state=adapt_state)
             return lax.cond(jnp.any(state.i == window_ends), at_window_end, within, state)

@@ -6,12 +6,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from numpyro.infer.initialization import init_to_uniform
-
 from numpyro_scores._validation import check_positive
 from numpyro_scores.infer.langevin.base import PotentialFn
 from numpyro_scores.infer.langevin.stiffness import FRICTION
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
+from numpyro_scores.infer.settings import takes_settings_of
 from numpyro_scores.integrators import BAOAB, UnderdampedIntegrator
 
 
@@ -37,11 +36,8 @@ class UnderdampedLangevin(UnadjustedKernel):
     :param integrator: the one-step map.
     :param friction: :math:`\gamma`, per unit of time; by default 0.2 over the time step. Best is
         twice the root of the smallest curvature.
-    :param inverse_mass_matrix: :math:`M^{-1}`, ideally the covariance of the unconstrained values,
-        sites in alphabetical order: shape `(d,)`, or `(d, d)` with `dense_mass`.
-    :param adapt_mass_matrix: whether warmup learns the metric, in NumPyro's windows.
-    :param dense_mass: a full metric, or one by blocks of sites: see :class:`~numpyro_scores.MALA`.
-    :param init_strategy: NumPyro's, where a model starts.
+    :param settings: `inverse_mass_matrix`, `adapt_mass_matrix`, `dense_mass` and `init_strategy`,
+        as of :class:`~numpyro_scores.OverdampedLangevin`.
     :raises ValueError: if the integrator is an overdamped one, if the friction is not positive, or
         for a metric that is none.
 
@@ -49,19 +45,15 @@ class UnderdampedLangevin(UnadjustedKernel):
     `diverging` says so.
     """
 
+    @takes_settings_of(UnadjustedKernel)
     def __init__(
         self,
         model: Callable | None = None,
         potential_fn: PotentialFn | None = None,
         *,
-        step_size: float | None = None,
-        num_steps: int = 10,
         integrator: UnderdampedIntegrator = BAOAB(),
         friction: float | None = None,
-        inverse_mass_matrix: Any = None,
-        adapt_mass_matrix: bool = False,
-        dense_mass: bool | list = False,
-        init_strategy: Callable = init_to_uniform,
+        **settings: Any,
     ):
         if not isinstance(integrator, UnderdampedIntegrator):
             raise ValueError(
@@ -71,17 +63,7 @@ class UnderdampedLangevin(UnadjustedKernel):
         if friction is not None:
             check_positive("friction", friction)
         self._friction = friction
-        super().__init__(
-            model,
-            potential_fn,
-            integrator=integrator,
-            step_size=step_size,
-            num_steps=num_steps,
-            inverse_mass_matrix=inverse_mass_matrix,
-            adapt_mass_matrix=adapt_mass_matrix,
-            dense_mass=dense_mass,
-            init_strategy=init_strategy,
-        )
+        super().__init__(model, potential_fn, integrator=integrator, **settings)
 
     def _dynamics(self, step_size):
         return {"friction": FRICTION / step_size if self._friction is None else self._friction}

@@ -30,7 +30,7 @@ from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
 from numpyro_scores.infer.adaptation import accept_or_stay
-from numpyro_scores.infer.langevin.segments import Point, Target, Transition
+from numpyro_scores.infer.langevin.targets import Point, Target, Transition
 
 
 class Block(NamedTuple):

@@ -11,7 +11,7 @@ from jax import Array, random
 
 from numpyro_scores.handlers import noise_conditional_prior, noise_level
 from numpyro_scores.infer.langevin import mala
-from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import others_alone, parts, wrapped
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
@@ -30,7 +30,7 @@ def has_energies(model: FlatModel, x: Array) -> bool:
 class LevelTarget(NamedTuple):
     r"""
     :math:`p_\sigma(x)\, p(\theta)\, g_\sigma(x, \theta)`, the posterior at a noise level, with the
-    face of a :class:`~numpyro_scores.infer.langevin.segments.Target`. The gradient leaves out how
+    face of a :class:`~numpyro_scores.infer.langevin.targets.Target`. The gradient leaves out how
     the covariance of the twist varies with the point; a Metropolis test makes up for that.
 
     - **of_data** - the twist of a model whose noise-conditional priors are of energies.

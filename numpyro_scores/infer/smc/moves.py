@@ -12,7 +12,7 @@ from jax import Array, lax, random
 from jax.scipy.linalg import solve_triangular
 
 from numpyro_scores.infer.adaptation import corrected_step_size
-from numpyro_scores.infer.langevin.segments import Point, Target, Transition, init
+from numpyro_scores.infer.langevin.targets import Point, Target, Transition, init
 from numpyro_scores.infer.trees import map_rows
 
 MOST_REPEATS = 10

@@ -16,7 +16,7 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.adaptation import check_target
-from numpyro_scores.infer.langevin.segments import Point, Transition, check_rule
+from numpyro_scores.infer.langevin.targets import Point, Transition, check_rule
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.block_moves import Block, block_step, spread_root
 from numpyro_scores.infer.smc.moves import (

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores.infer.langevin.targets import Point
 
 MAX_ROUNDS = 1_000
 

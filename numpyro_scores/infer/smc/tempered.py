@@ -14,7 +14,7 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.langevin import mala
-from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.moves import first_step_size, points_at
 from numpyro_scores.infer.smc.population import Population, no_rounds, rounds_with

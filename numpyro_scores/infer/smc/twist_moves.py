@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores.infer.adaptation import accept_or_stay
-from numpyro_scores.infer.langevin.segments import Point
+from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.parts import others_alone
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 

@@ -25,7 +25,7 @@ from numpyro_scores.infer.discrete.swendsen_wang import (
     choices_of,
     cluster_logits,
     open_probs,
-    paired,
+    random_partners,
 )
 
 # What takes time is to compile.
@@ -150,14 +150,14 @@ def _of_pairing(numbers, partners, field, ends, shape):
 
 
 def test_pairings_are_involutions_with_one_state_left_over_at_most():
-    partners = jax.vmap(lambda key: paired(key, 5))(random.split(random.key(0), 500))
+    partners = jax.vmap(lambda key: random_partners(key, 5))(random.split(random.key(0), 500))
     partners = np.asarray(partners)
     again = np.take_along_axis(partners, partners, 1)
     np.testing.assert_array_equal(again, np.broadcast_to(np.arange(5), again.shape))
     alone = partners == np.arange(5)
     np.testing.assert_array_equal(alone.sum(1), 1)
     assert chisquare(alone.sum(0)).pvalue > 1e-6
-    np.testing.assert_array_equal(paired(random.key(0), 2), [1, 0])
+    np.testing.assert_array_equal(random_partners(random.key(0), 2), [1, 0])
 
 
 def case_of(prior, model):

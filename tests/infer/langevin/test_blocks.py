@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
-from numpyro_scores.infer.langevin.metric import flat_root, unwhiten, whiten
+from numpyro_scores.infer.langevin.targets import flat_root, unwhiten, whiten
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

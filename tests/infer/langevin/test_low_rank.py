@@ -13,7 +13,7 @@ from jax import random
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
-from numpyro_scores.infer.langevin.metric import unwhiten, whiten
+from numpyro_scores.infer.langevin.targets import unwhiten, whiten
 from numpyro_scores.infer.low_rank import LowRankRoot, geometric_mean, low_rank_root
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

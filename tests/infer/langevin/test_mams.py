@@ -14,7 +14,7 @@ from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 from numpyro_scores.infer.langevin import mams
-from numpyro_scores.infer.langevin.segments import Target, init
+from numpyro_scores.infer.langevin.targets import Target, init
 from numpyro_scores.infer.low_rank import LowRankRoot
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

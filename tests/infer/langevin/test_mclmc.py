@@ -17,7 +17,7 @@ import numpyro_scores as ns
 from numpyro_scores.infer.langevin import mclmc
 from numpyro_scores.infer.langevin.decoherence import autocorrelation_time
 from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
-from numpyro_scores.infer.langevin.segments import Target, init
+from numpyro_scores.infer.langevin.targets import Target, init
 from numpyro_scores.integrators import LEAPFROG, MINIMAL_NORM, random_direction
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

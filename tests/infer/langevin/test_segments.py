@@ -20,7 +20,7 @@ from numpyro.infer import Gibbs, init_to_uniform
 from numpyro.infer.util import potential_energy
 
 import numpyro_scores as ns
-from numpyro_scores.infer.langevin.segments import target_of
+from numpyro_scores.infer.langevin.score_sites import target_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -111,9 +111,9 @@ def test_differences_along_a_segment_are_those_of_the_energy(x64, model):
     np.testing.assert_allclose(rise, by_energy(y) - by_energy(x), rtol=1e-10)
     point = jax.jit(target.at)(x, jnp.zeros(()))
     np.testing.assert_allclose(point.grad, jax.grad(by_energy)(x), rtol=1e-10)
-    moved = jax.jit(target.moved)(point, y - x)
-    np.testing.assert_allclose(moved.x, y, rtol=1e-15)
-    np.testing.assert_allclose(moved.grad, jax.grad(by_energy)(y), rtol=1e-10)
+    end, _ = jax.jit(target.leap)(point, y - x)
+    np.testing.assert_allclose(end.x, y, rtol=1e-15)
+    np.testing.assert_allclose(end.grad, jax.grad(by_energy)(y), rtol=1e-10)
 
 
 def test_at_an_inverse_temperature_the_differences_are_scaled(x64):

@@ -8,7 +8,7 @@ import pytest
 from jax import lax, random
 from numpyro.infer.hmc_util import build_adaptation_schedule
 
-from numpyro_scores.infer.adaptation import metric_adapter
+from numpyro_scores.infer.adaptation import Adaptation
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -17,9 +17,7 @@ def test_a_dense_metric_is_the_covariance_of_a_window_shrunk_to_its_diagonal(x64
     """With half as many draws as dimensions in the window; each window anew, and not the ends."""
     d, num_warmup = 100, 300
     draws = random.normal(random.key(0), (num_warmup, d)) * jnp.linspace(1.0, 9.0, d)
-    init, update = metric_adapter(
-        num_warmup, dense_mass=True, adapt_step_size=False, adapt_mass_matrix=True
-    )
+    init, update = Adaptation.of(False, True, dense_mass=True).adapter(num_warmup)
     start = init((draws[0],), random.key(1), 1.0)
 
     def draw(state, t):

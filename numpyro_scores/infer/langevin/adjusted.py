@@ -17,7 +17,6 @@ from numpyro.infer.util import transform_fn
 from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_positive, is_concrete
-from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.adaptation import Adaptation
@@ -26,13 +25,13 @@ from numpyro_scores.infer.langevin.asymmetry import proposals, warn_unless_gradi
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.metric import Dense, Diagonal
 from numpyro_scores.infer.langevin.score_sites import target_of
+from numpyro_scores.infer.langevin.stiffness import first_curvature
 from numpyro_scores.infer.langevin.targets import (
     Point,
     Root,
     Target,
     Transition,
     check_rule,
-    coordinates,
     flat_root,
 )
 from numpyro_scores.infer.low_rank import LowRank
@@ -177,10 +176,9 @@ class AdjustedKernel(LangevinKernel):
         adapt = self._adaptation.start(z, key_adapt, num_warmup)
         step_size = self._step_size
         if step_size is None:
-            v, position = coordinates(flat_root(adapt().mass_matrix_sqrt_inv, z), x)
-            gradient = jax.grad(lambda v: potential(position(v)))
-            curvature = curvature_at(gradient, v, key_curvature)
-            step_size = self._first_step_size(jnp.where(curvature > 0, curvature, 1.0), x.size)
+            root = flat_root(adapt().mass_matrix_sqrt_inv, z)
+            curvature = first_curvature(key_curvature, potential, x, root)
+            step_size = self._first_step_size(curvature, x.size)
         zero = jnp.zeros((), x.dtype)
         state = AdjustedState(
             i=jnp.array(0),

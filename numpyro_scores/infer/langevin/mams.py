@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.isokinetic import isokinetic_step
+from numpyro_scores.infer.langevin.isokinetic import check_can_turn, isokinetic_step
 from numpyro_scores.infer.langevin.targets import Point, Root, Target, Transition
 from numpyro_scores.infer.langevin.trajectories import accept_end
 from numpyro_scores.infer.settings import takes_settings_of
@@ -113,11 +113,7 @@ class MAMS(AdjustedKernel):
         self._trajectory_length = trajectory_length
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        if sum(jnp.size(value) for value in jax.tree.leaves(z)) < 2:
-            raise ValueError(
-                "MAMS needs at least two unconstrained numbers, got one: the direction of "
-                "isokinetic dynamics has nowhere to turn. Take NUTS, MALT or MALA."
-            )
+        check_can_turn("MAMS", ravel_pytree(z)[0])
         return super()._init_chain(rng_key, z, num_warmup, model_args, model_kwargs)
 
     def _step(self, key, start, target, step_size, root):

@@ -15,7 +15,6 @@ from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.curvature import curvature_at
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.adaptation import Adaptation, after_draw
@@ -23,82 +22,27 @@ from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.decoherence import Recorder
 from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
-from numpyro_scores.infer.langevin.isokinetic import isokinetic_step
+from numpyro_scores.infer.langevin.isokinetic import Flight, check_can_turn, flight
 from numpyro_scores.infer.langevin.metric import Dense, Diagonal
 from numpyro_scores.infer.langevin.score_sites import target_of
+from numpyro_scores.infer.langevin.stiffness import first_curvature
 from numpyro_scores.infer.langevin.targets import (
-    Point,
     Root,
     Target,
     check_rule,
-    coordinates,
     flat_root,
-    scan_random,
 )
 from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.infer.trees import all_finite, select
 from numpyro_scores.integrators.isokinetic import (
     MINIMAL_NORM,
     Splitting,
-    partly_refreshed,
     random_direction,
 )
 
 # Shares of warmup: the metric is learned in the first, the autocorrelation is measured until the
 # second, the rest is for the step size.
 METRIC_SHARE, AUTOCORRELATION_SHARE = 0.6, 0.9
-
-
-class Flight(NamedTuple):
-    """
-    - **point**, **direction** - where it ends; the direction in the coordinates of the metric.
-    - **energy_variance** - mean over the steps of the squared error of the energy, a dimension.
-    """
-
-    point: Point
-    direction: Array
-    energy_variance: Array
-
-
-def step(
-    key: Array,
-    point: Point,
-    direction: Array,
-    target: Target,
-    step_size: Array,
-    decoherence_length: Array,
-    root: Root = None,
-    splitting: Splitting = MINIMAL_NORM,
-    num_steps: int = 1,
-) -> Flight:
-    r"""
-    Steps of the dynamics, after each of which the direction is partly refreshed.
-
-    :param point: of :func:`~numpyro_scores.infer.langevin.targets.init`.
-    :param step_size: of a coordinate: a step is :math:`\sqrt d` times as long; likewise the length
-        on which the direction is forgotten.
-    :param root: of the inverse metric, by which steps are scaled.
-    """
-    d = point.x.size
-
-    def draw(key, shape):
-        return random.normal(key, (*shape, d), point.x.dtype)
-
-    def one(carry, noise):
-        start, direction = carry
-        new, direction, kinetic, doubt = isokinetic_step(
-            start, direction, target, step_size, root, splitting, is_energy_asked=True
-        )
-        error = new.energy - start.energy + (new.integral - start.integral) + kinetic
-        # An integral that is not known tells no energy.
-        is_known = target.is_known(doubt)
-        error = jnp.where(is_known, error, 0.0)
-        direction = partly_refreshed(direction, noise, step_size / decoherence_length)
-        return (new, direction), (error**2 / d, is_known)
-
-    carry = point, direction
-    (end, direction), (squares, known) = scan_random(one, draw, carry, key, num_steps)
-    return Flight(end, direction, jnp.sum(squares) / jnp.maximum(jnp.sum(known), 1))
 
 
 class MCLMCState(NamedTuple):
@@ -245,9 +189,7 @@ class MCLMC(LangevinKernel):
         """What is right for a Gaussian of the largest curvature at this point."""
         if self._step_size is not None:
             return jnp.asarray(self._step_size, x.dtype)
-        v, position = coordinates(root, x)
-        curvature = curvature_at(jax.grad(lambda v: potential(position(v))), v, key)
-        curvature = jnp.where(curvature > 0, curvature, 1.0)
+        curvature = first_curvature(key, potential, x, root)
         return (self._calibration.step_size / jnp.sqrt(curvature)).astype(x.dtype)
 
     def _first_length(self, step_size):
@@ -259,11 +201,7 @@ class MCLMC(LangevinKernel):
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
         x, _, potential = self._flat(z, model_args, model_kwargs)
-        if x.size < 2:
-            raise ValueError(
-                "MCLMC needs at least two unconstrained numbers, got one: the direction of "
-                "isokinetic dynamics has nowhere to turn. Take NUTS, MALT or MALA."
-            )
+        check_can_turn("MCLMC", x)
         potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, key_direction, rng_key = random.split(rng_key, 4)
         adapt_state = self._adaptation.start(z, key_adapt, int(METRIC_SHARE * num_warmup))()
@@ -296,7 +234,7 @@ class MCLMC(LangevinKernel):
             target = target_of(potential, x, self._segment_integral)
         rng_key, key_flight, key_direction, key_adapt = random.split(state.rng_key, 4)
         start = target.resume(x, state.potential_energy, state.z_grad)
-        flight = step(
+        end = flight(
             key_flight,
             start,
             state.direction,
@@ -308,21 +246,20 @@ class MCLMC(LangevinKernel):
             self._num_steps,
         )
         # What is not finite once stays so: one look at the end sees every step.
-        finite = all_finite(flight)
-        stay = start, random_direction(key_direction, x.shape, x.dtype)
-        end, direction = select(finite, (flight.point, flight.direction), stay)
-        energy_variance = jnp.where(finite, flight.energy_variance, state.mean_energy_variance)
+        finite = all_finite(end)
+        direction = random_direction(key_direction, x.shape, x.dtype)
+        end = select(finite, end, Flight(start, direction, state.mean_energy_variance))
         num_evals = self._num_steps * len(self._splitting.moves) * (1 + target.num_score_evals)
         state = state._replace(
-            z=unravel(end.x),
-            z_grad=end.grad,
-            potential_energy=end.energy + end.integral,
-            direction=direction,
+            z=unravel(end.point.x),
+            z_grad=end.point.grad,
+            potential_energy=end.point.energy + end.point.integral,
+            direction=end.direction,
             diverging=~finite,
             num_grad_evals=jnp.array(num_evals),
             rng_key=rng_key,
         )
-        return self._adapted(state, energy_variance, potential, key_adapt)
+        return self._adapted(state, end.energy_variance, potential, key_adapt)
 
     def _adapted(self, state, energy_variance, potential, key):
         """The state after a draw, with what one of warmup teaches."""

@@ -6,15 +6,18 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, random
 
 from numpyro_scores.curvature import (
     NUM_FIRST_ITERATIONS,
     NUM_ITERATIONS,
+    curvature_at,
     largest_curvature,
     next_directions,
 )
+from numpyro_scores.infer.langevin.targets import Root, coordinates
 from numpyro_scores.integrators import Gradient, stationary_variance
 
 # Friction times time step. With the default step this is critical for a direction whose curvature
@@ -49,6 +52,13 @@ def _largest_of(known: Array, start: Array, gradient: Gradient, x: Array, num: i
     curvatures, directions = largest_curvature(gradient, x, start[None], num)
     curvature = jnp.where(jnp.isfinite(curvatures[0]), curvatures[0], 0.0)
     return Stiffness(jnp.maximum(known, curvature), directions[0])
+
+
+def first_curvature(key: Array, potential: Callable, x: Array, root: Root) -> Array:
+    """The largest at a start, in the coordinates of the metric; 1 where there is none above 0."""
+    v, position = coordinates(root, x)
+    curvature = curvature_at(jax.grad(lambda v: potential(position(v))), v, key)
+    return jnp.where(curvature > 0, curvature, 1.0)
 
 
 def safe_step(

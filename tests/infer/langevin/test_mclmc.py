@@ -14,9 +14,9 @@ from jax import random
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
-from numpyro_scores.infer.langevin import mclmc
 from numpyro_scores.infer.langevin.decoherence import autocorrelation_time
 from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
+from numpyro_scores.infer.langevin.isokinetic import flight
 from numpyro_scores.infer.langevin.targets import Target, init
 from numpyro_scores.integrators import LEAPFROG, MINIMAL_NORM, random_direction
 
@@ -32,7 +32,7 @@ def test_short_steps_leave_the_target_as_it_is(x64, splitting):
     step_size = 0.1 if splitting is LEAPFROG else 0.25
 
     def draw(carry, key):
-        new = mclmc.step(key, *carry, target, step_size, 1.0, root, splitting, 4)
+        new = flight(key, *carry, target, step_size, 1.0, root, splitting, 4)
         return new[:2], (new.point.x, new.energy_variance)
 
     def chain(key):

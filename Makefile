@@ -18,7 +18,7 @@ RUN := XDG_CACHE_HOME="$(CURDIR)/.cache" $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench bench-inverse docs site site-check mutants clean
+.PHONY: help setup demo test test-slow lint bench bench-inverse docs gallery site site-check mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +79,9 @@ bench-inverse: $(READY) ## posterior samplers on solved inverse problems, covera
 
 docs: $(READY) ## links between pages, and every public name in a table
 	$(RUN) docs/check.py
+
+gallery: $(READY) ## execute the examples that changed, for their pictures (up to 35 minutes)
+	$(RUN) docs/gallery.py
 
 site: $(READY_SITE) ## the pages as HTML, in site/: open site/index.html
 	rm -rf site

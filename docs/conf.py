@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "api_pages",
+    "full_pictures",
     "mathml",
     "repository_links",
 ]

@@ -119,3 +119,10 @@ def _takes_batches(f: Callable[..., Any], x: Any, args: tuple, batched: bool) ->
     except Exception:  # it is wrong in another way
         return False
     return getattr(found, "shape", ())[:1] == (2,)
+
+
+def mapped_over(f: Callable[..., Any], num_axes: int) -> Callable[..., Any]:
+    """A function of one point as one of points along so many leading axes."""
+    for _ in range(num_axes):
+        f = jax.vmap(f)
+    return f

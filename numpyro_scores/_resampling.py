@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Rows drawn by weight: of particles, and of chains that anneal."""
+"""Weights by their logarithms: rows drawn by them, of particles and of chains; their mean."""
 
 import jax
 import jax.numpy as jnp
@@ -34,3 +34,8 @@ def systematic(key: Array, log_weights: Array, num: int, order: Array) -> Array:
     # Rounding may still carry the last of them to the end.
     quantiles = jnp.minimum(whole * i + between, total - 1)
     return order[jnp.searchsorted(cumulative, quantiles, side="right")]
+
+
+def log_mean_exp(log_weights: Array, axis: int = 0) -> Array:
+    r""":math:`\log \frac1n \sum_i w_i` along an axis, of log weights."""
+    return jax.nn.logsumexp(log_weights, axis=axis) - jnp.log(jnp.shape(log_weights)[axis])

@@ -115,3 +115,16 @@ def check_batch(name: str, x: Any) -> None:
             f"{name} must be a batch of points of shape (n, *event_shape) with n >= 1 and at "
             f"least one event axis, got shape {jnp.shape(x)}. Scalars are points of shape (1,)."
         )
+
+
+def check_finite(name: str, what: str, x: Any, advice: str) -> None:
+    """Raise if an entry of some of the points along the first axis is known not to be finite."""
+    if not is_concrete(x):
+        return
+    # NumPy looks at a constant inside jit too.
+    finite = np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{name} must be finite, but {np.sum(~finite)} of {len(x)} {what} are not, the first "
+            f"at index {np.argmin(finite)}: {advice}."
+        )

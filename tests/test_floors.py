@@ -22,6 +22,7 @@ FLOORS = {
     "_coordinates": 0,
     "_compile": 0,
     "_hidden_state": 0,
+    "_pytrees_by_fields": 0,
     "_resampling": 0,
     "_validation": 0,
     "_words": 0,

@@ -20,16 +20,22 @@ logger = logging.getLogger(__name__)
 # What the converter does not know it passes on as text that begins with a backslash.
 UNKNOWN = re.compile(r">\\+[A-Za-z]+")
 
-# A function's name before its argument, unless that is in brackets; not the base of an index.
+SPACE = '<mspace width="0.17em"/>'
+
+# A function's name and what follows: nothing, brackets or its argument; not the base of an index.
 FUNCTION = re.compile(
     r"(?<!<msub>)(?<!<msup>)(?<!<munder>)(?<!<msubsup>)(?<!<munderover>)"
-    r"<m([io])>([A-Za-z]{2,})</m\1>(?=(.{2}))(?!<mo stretchy)"
+    r"<m([io])>([A-Za-z]{2,})</m\1>(?=(</|<mo stretchy)?)"
 )
 
 
+# Between a factor and a function with its argument.
+BEFORE = re.compile(r"(</m(?:i|n|sup|sub|frac)>)(?=<mi>[A-Za-z]{2,}</mi><m(?:space|o stretchy))")
+
+
 def spaced(name: re.Match[str]) -> str:
-    """As TeX sets it, with a thin space where something follows."""
-    space = "" if name[3] == "</" else '<mspace width="0.17em"/>'
+    """As TeX sets it, with a thin space before an argument without brackets."""
+    space = "" if name[3] else SPACE
     return f"<mi>{name[2]}</mi>{space}"
 
 
@@ -42,7 +48,7 @@ def render(node: nodes.Node, display: str) -> str:
         return f"<code>{html.escape(latex)}</code>"
     if UNKNOWN.search(html.unescape(mathml)):
         logger.warning("formula %r has an unknown command", latex, location=node, type="mathml")
-    mathml = FUNCTION.sub(spaced, mathml)
+    mathml = BEFORE.sub(rf"\1{SPACE}", FUNCTION.sub(spaced, mathml))
     return mathml.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
 
 

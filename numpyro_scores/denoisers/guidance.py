@@ -7,14 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from jax import Array
 
 from numpyro_scores._callables import as_pytree
+from numpyro_scores._pytrees_by_fields import pytree_of
 from numpyro_scores._validation import as_number, is_concrete
 
 
-@jax.tree_util.register_pytree_node_class
+@pytree_of("denoiser", "label", "gamma")
 @dataclass(frozen=True, eq=False)
 class ClassifierFreeGuidance:
     r"""
@@ -52,13 +52,3 @@ class ClassifierFreeGuidance:
         """
         any_class = self.denoiser(x, sigma)
         return any_class + self.gamma * (self.denoiser(x, sigma, self.label) - any_class)
-
-    def tree_flatten(self) -> tuple[tuple, None]:
-        return (self.denoiser, self.label, self.gamma), None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, children: tuple) -> "ClassifierFreeGuidance":
-        guided = object.__new__(cls)
-        for name, child in zip(("denoiser", "label", "gamma"), children, strict=True):
-            object.__setattr__(guided, name, child)
-        return guided

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -13,8 +14,8 @@ from jax import Array
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count, check_positive
-from numpyro_scores.densities.flow import flow_and_volume
-from numpyro_scores.densities.noise_path import check_trace, default_trace, log_density_at_sigma_max
+from numpyro_scores.densities.flow import log_density_by_flow
+from numpyro_scores.densities.noise_path import check_trace
 from numpyro_scores.densities.traces import TraceEstimator
 
 
@@ -44,11 +45,8 @@ class AdaptiveProbabilityFlow:
 
     def __call__(self, denoiser: Denoiser, x: Array, sigma: Array, sigma_max: float) -> Array:
         """See :meth:`~numpyro_scores.NoisePathIntegral.__call__`: same arguments, same value."""
-        trace = self.trace or default_trace(x.size)
-        velocity = flow_and_volume(denoiser, trace)
-        start = (x, jnp.zeros((), x.dtype))
-        x_max, log_volume = adaptive_runge_kutta(velocity, start, sigma, sigma_max, self)
-        return log_density_at_sigma_max(denoiser, trace, x_max, sigma_max) + log_volume
+        carry = partial(adaptive_runge_kutta, options=self)
+        return log_density_by_flow(carry, denoiser, self.trace, x, sigma, sigma_max)
 
 
 class Tolerances(Protocol):

@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._callables import Score, as_pytree, as_score, check_field, is_density
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import check_batch, check_count, is_concrete
+from numpyro_scores._validation import check_batch, check_count, check_finite
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.traces import rademacher
 
@@ -126,14 +125,7 @@ def jacobian_asymmetry(score: Score, x: Array, *, key: Array, num_probes: int = 
 
 def _points(x):
     check_batch("x", x)
-    if is_concrete(x):
-        # NumPy looks at a constant inside jit too.
-        finite = np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
-        if not finite.all():
-            raise ValueError(
-                f"x must be finite, but {np.sum(~finite)} of {len(x)} points are not: leave them "
-                "out."
-            )
+    check_finite("x", "points", x, "leave them out")
     x = jnp.asarray(x)
     return x.astype(jnp.result_type(x, float))
 

@@ -7,6 +7,7 @@ The probability flow :math:`dx / d\log\sigma = x - D(x, \sigma)`: points and log
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -47,14 +48,30 @@ class ProbabilityFlow:
 
     def __call__(self, denoiser: Denoiser, x: Array, sigma: Array, sigma_max: float) -> Array:
         """See :meth:`~numpyro_scores.NoisePathIntegral.__call__`: same arguments, same value."""
-        trace = self.trace or default_trace(x.size)
-        velocity = flow_and_volume(denoiser, trace)
-        start = (x, jnp.zeros((), x.dtype))
-        x_max, log_volume = _runge_kutta(velocity, start, sigma, sigma_max, self.num_steps)
-        return log_density_at_sigma_max(denoiser, trace, x_max, sigma_max) + log_volume
+        carry = partial(_runge_kutta, num_steps=self.num_steps)
+        return log_density_by_flow(carry, denoiser, self.trace, x, sigma, sigma_max)
 
 
-def flow_and_volume(denoiser: Denoiser, trace: TraceEstimator) -> Callable[..., Any]:
+def log_density_by_flow(
+    carry: Callable[..., Any],
+    denoiser: Denoiser,
+    trace: TraceEstimator | None,
+    x: Array,
+    sigma: Array,
+    sigma_max: float,
+) -> Array:
+    r"""
+    The log density of one point, by the change of variable along the probability flow.
+
+    :param carry: `carry(velocity, state, sigma_from, sigma_to)`, the state at the end of steps.
+    """
+    trace = trace or default_trace(x.size)
+    start = (x, jnp.zeros((), x.dtype))
+    x_max, log_volume = carry(_flow_and_volume(denoiser, trace), start, sigma, sigma_max)
+    return log_density_at_sigma_max(denoiser, trace, x_max, sigma_max) + log_volume
+
+
+def _flow_and_volume(denoiser: Denoiser, trace: TraceEstimator) -> Callable[..., Any]:
     r"""
     The slope in :math:`\log \sigma` of a point along the probability flow and of the logarithm of
     the volume about it, as a function of :math:`\log \sigma` and both.
@@ -80,10 +97,12 @@ def probability_flow(
     :return: the point at `sigma_to`.
     """
 
-    def velocity(log_sigma, x):
-        return x - denoiser(x, jnp.exp(log_sigma))
+    return _runge_kutta(flow(denoiser), x, sigma_from, sigma_to, num_steps)
 
-    return _runge_kutta(velocity, x, sigma_from, sigma_to, num_steps)
+
+def flow(denoiser: Denoiser) -> Callable[[Array, Array], Array]:
+    r""":math:`x - D(x, \sigma)`, a function of :math:`\log \sigma` and `x`."""
+    return lambda log_sigma, x: x - denoiser(x, jnp.exp(log_sigma))
 
 
 def _runge_kutta(velocity, state, sigma_from, sigma_to, num_steps):

@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from numpyro_scores._validation import check_batch, check_count, is_concrete
+from numpyro_scores._validation import check_batch, check_count, check_finite
 
 
 def as_samples(name: str, x: Any, at_least: int = 2) -> Array:
@@ -25,14 +24,7 @@ def as_samples(name: str, x: Any, at_least: int = 2) -> Array:
     check_batch(name, x)
     if len(x) < at_least:
         raise ValueError(f"{name} needs at least {at_least} samples, got {len(x)}: draw more.")
-    if is_concrete(x):
-        # NumPy looks at a constant inside jit too.
-        finite = np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
-        if not finite.all():
-            raise ValueError(
-                f"{name} must be finite, but {np.sum(~finite)} of {len(x)} samples are not, the "
-                f"first at index {np.argmin(finite)}: find out why before you leave them out."
-            )
+    check_finite(name, "samples", x, "find out why before you leave them out")
     x = jnp.asarray(x)
     return x.astype(jnp.result_type(x, float))
 

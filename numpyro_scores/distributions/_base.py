@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
-from numpyro_scores._callables import is_density, name_of
+from numpyro_scores._callables import is_density, mapped_over, name_of
 from numpyro_scores._compile import compiled_if_kept
 from numpyro_scores._validation import as_event_shape, is_concrete
 
@@ -60,9 +60,7 @@ def _of_points(distribution: Any, value: Array, *args: Any, method: Callable[...
     def f(x: Array) -> Array:
         return method(distribution, x, *args)
 
-    for _ in range(value.ndim - len(distribution.event_shape)):
-        f = jax.vmap(f)
-    return f(value)
+    return mapped_over(f, value.ndim - len(distribution.event_shape))(value)
 
 
 class PointwiseDistribution(dist.Distribution):

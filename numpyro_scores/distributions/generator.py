@@ -13,11 +13,12 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
-from numpyro_scores._callables import as_pytree, name_of
+from numpyro_scores._callables import as_pytree, mapped_over, name_of
+from numpyro_scores._pytrees_by_fields import pytree_of
 from numpyro_scores._validation import as_event_shape
 
 
-@jax.tree_util.register_pytree_node_class
+@pytree_of("generator")
 class GeneratorPrior:
     r"""
     The prior of :math:`x = G(z)`, `z` standard normal, for a generator `G`: that of an adversarial
@@ -80,19 +81,8 @@ class GeneratorPrior:
                 "Latent points must have the shape (*batch_shape, "
                 f"{', '.join(map(str, self.latent_shape))}), got shape {jnp.shape(z)}."
             )
-        for _ in range(num_axes):
-            f = jax.vmap(f)
-        return f(z)
+        return mapped_over(f, num_axes)(z)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the prior, independent and exact, shape `(*sample_shape, *event_shape)`."""
         return self.generate(self.latent.sample(key, sample_shape))
-
-    def tree_flatten(self) -> tuple[tuple[Any], tuple]:
-        return (self.generator,), (self.latent_shape, self.event_shape)
-
-    @classmethod
-    def tree_unflatten(cls, aux: tuple, children: tuple[Any]) -> "GeneratorPrior":
-        prior = object.__new__(cls)
-        (prior.generator,), (prior.latent_shape, prior.event_shape) = children, aux
-        return prior

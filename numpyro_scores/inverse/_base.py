@@ -4,32 +4,17 @@
 """What forward operators share: one point in a subclass, batches and checks here."""
 
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.tree_util import register_pytree_node
 from jax.typing import ArrayLike
 
+from numpyro_scores._callables import mapped_over
+from numpyro_scores._pytrees_by_fields import pytree_of
 from numpyro_scores._validation import is_concrete
-
-
-def _flatten(operator: "ForwardOperator") -> tuple[tuple, tuple]:
-    fields = vars(operator)
-    arrays = operator.array_fields
-    static = tuple((name, value) for name, value in fields.items() if name not in arrays)
-    return tuple(fields[name] for name in arrays), static
-
-
-def _unflatten(cls: Any, static: tuple, arrays: tuple) -> Any:
-    # Not by the constructor: JAX also builds pytrees of things that are not arrays.
-    operator = object.__new__(cls)
-    vars(operator).update(zip(cls.array_fields, arrays, strict=True))
-    vars(operator).update(static)
-    return operator
 
 
 class ForwardOperator(ABC):
@@ -48,7 +33,7 @@ class ForwardOperator(ABC):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        register_pytree_node(cls, _flatten, partial(_unflatten, cls))
+        pytree_of(*cls.array_fields)(cls)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -82,9 +67,7 @@ class ForwardOperator(ABC):
             )
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             x = x.astype(float)
-        for _ in range(num_batch_axes):
-            f = jax.vmap(f)
-        return f(x)
+        return mapped_over(f, num_batch_axes)(x)
 
 
 class LinearOperator(ForwardOperator):

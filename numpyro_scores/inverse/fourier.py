@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from numpyro_scores._validation import as_event_shape
-from numpyro_scores.inverse._base import LinearOperator, check_leading
-from numpyro_scores.inverse.mask import seen_indices
+from numpyro_scores.inverse._base import LinearOperator
+from numpyro_scores.inverse.mask import hold_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +40,7 @@ class Fourier(LinearOperator):
 
     def __post_init__(self, mask):
         in_shape = as_event_shape(self.in_shape, "in_shape")
-        mask = np.ones(in_shape[:2], bool) if mask is None else mask
-        check_leading("mask", np.shape(mask), in_shape)
-        object.__setattr__(self, "in_shape", in_shape)
-        object.__setattr__(self, "indices", seen_indices(mask))
-        object.__setattr__(self, "mask_ndim", np.ndim(mask))
+        hold_mask(self, np.ones(in_shape[:2], bool) if mask is None else mask, in_shape)
 
     def _forward(self, x: Array) -> Array:
         coefficients = jnp.fft.fftn(x, axes=tuple(range(self.mask_ndim)), norm="ortho")

@@ -27,6 +27,14 @@ def seen_indices(mask: Any) -> Array:
     return jnp.asarray(np.flatnonzero(mask))
 
 
+def hold_mask(operator: Any, mask: Any, in_shape: tuple[int, ...]) -> None:
+    """Set what a frozen operator keeps of its mask: `in_shape`, `indices` and `mask_ndim`."""
+    check_leading("mask", np.shape(mask), in_shape)
+    object.__setattr__(operator, "in_shape", in_shape)
+    object.__setattr__(operator, "indices", seen_indices(mask))
+    object.__setattr__(operator, "mask_ndim", np.ndim(mask))
+
+
 @dataclass(frozen=True, eq=False)
 class Mask(LinearOperator):
     """
@@ -47,10 +55,7 @@ class Mask(LinearOperator):
         in_shape = (
             np.shape(mask) if self.in_shape is None else as_event_shape(self.in_shape, "in_shape")
         )
-        check_leading("mask", np.shape(mask), in_shape)
-        object.__setattr__(self, "in_shape", in_shape)
-        object.__setattr__(self, "indices", seen_indices(mask))
-        object.__setattr__(self, "mask_ndim", np.ndim(mask))
+        hold_mask(self, mask, in_shape)
 
     def _forward(self, x: Array) -> Array:
         return x.reshape(-1, *self.in_shape[self.mask_ndim :])[self.indices]

@@ -4,7 +4,9 @@
 """Denoisers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,18 +82,8 @@ class _ResidualMLP(nnx.Module):
         return self.linear_out(self.norm(h))
 
 
-class MLPDenoiser(nnx.Module):
-    r"""
-    A residual multilayer perceptron as denoiser, `D(x, sigma) -> x.shape`, with the preconditioning
-    of :class:`Preconditioned`: for vectors and small images. Before training it is the best linear
-    denoiser :math:`x \sigma_d^2 / (\sigma^2 + \sigma_d^2)`.
-
-    :param event_shape: shape of a point; an integer `d` means `(d,)`.
-    :param rngs: random streams of the initial weights, `nnx.Rngs(seed)`.
-    :param hidden_features: width.
-    :param num_layers: number of residual blocks, of two layers each.
-    :param sigma_data: standard deviation of the data, in its own units.
-    """
+class OfVectors(nnx.Module):
+    """The settings of a perceptron of noisy points; a subclass says what its output means."""
 
     def __init__(
         self,
@@ -105,8 +97,30 @@ class MLPDenoiser(nnx.Module):
         check_count("hidden_features", hidden_features)
         check_count("num_layers", num_layers)
         self.event_shape = as_event_shape(event_shape)
-        network = _ResidualMLP(math.prod(self.event_shape), hidden_features, num_layers, rngs)
-        self.denoiser = Preconditioned(network, sigma_data)
+        size = math.prod(self.event_shape)
+        make_network = partial(_ResidualMLP, size, hidden_features, num_layers, rngs)
+        self._hold(make_network, sigma_data)
+
+    def _hold(self, make_network: Callable[..., Any], sigma_data: float) -> None:
+        """Keep a network, made with the options of its output."""
+        raise NotImplementedError
+
+
+class MLPDenoiser(OfVectors):
+    r"""
+    A residual multilayer perceptron as denoiser, `D(x, sigma) -> x.shape`, with the preconditioning
+    of :class:`Preconditioned`: for vectors and small images. Before training it is the best linear
+    denoiser :math:`x \sigma_d^2 / (\sigma^2 + \sigma_d^2)`.
+
+    :param event_shape: shape of a point; an integer `d` means `(d,)`.
+    :param rngs: random streams of the initial weights, `nnx.Rngs(seed)`.
+    :param hidden_features: width.
+    :param num_layers: number of residual blocks, of two layers each.
+    :param sigma_data: standard deviation of the data, in its own units.
+    """
+
+    def _hold(self, make_network: Callable[..., Any], sigma_data: float) -> None:
+        self.denoiser = Preconditioned(make_network(), sigma_data)
 
     @property
     def sigma_data(self) -> float:

@@ -7,16 +7,18 @@ Energies of every noise level, :math:`U(x, \sigma) = -\log p_\sigma(x)`, of whic
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from numpyro_scores._validation import as_event_shape, check_count, check_event, check_positive
-from numpyro_scores.nn._images import as_image_shape, with_channels
-from numpyro_scores.nn.denoisers import _ResidualMLP
-from numpyro_scores.nn.unet import _UNet, check_label
+from numpyro_scores._validation import check_event, check_positive
+from numpyro_scores.nn._images import with_channels
+from numpyro_scores.nn.denoisers import OfVectors
+from numpyro_scores.nn.preconditioning import scaled_input
+from numpyro_scores.nn.unet import OfPictures
 
 # Of the outputs F at the start, beside those of unit variance. Not zero: at F = 0 the gradient of
 # |F|^2 vanishes, and it would stay there.
@@ -53,7 +55,7 @@ def readout(x: Array, sigma: Array, sigma_data: float, f: Array, v: Array) -> Ar
     return (gaussian + c * jnp.sum(f**2)) / 2 + jnp.sqrt(c) * v
 
 
-class MLPNoiseEnergy(nnx.Module):
+class MLPNoiseEnergy(OfVectors):
     r"""
     An energy of every noise level, :math:`U(x, \sigma) = -\log p_\sigma(x)`, of a residual
     multilayer perceptron: for vectors and small images. With :math:`c = \sigma_d^2 / (\sigma^2 +
@@ -78,29 +80,11 @@ class MLPNoiseEnergy(nnx.Module):
     :param sigma_data: standard deviation of the data, which should be centred, in its own units.
     """
 
-    def __init__(
-        self,
-        event_shape: Sequence[int] | int,
-        *,
-        rngs: nnx.Rngs,
-        hidden_features: int = 256,
-        num_layers: int = 4,
-        sigma_data: float = 1.0,
-    ):
-        check_count("hidden_features", hidden_features)
-        check_count("num_layers", num_layers)
+    def _hold(self, make_network: Callable[..., Any], sigma_data: float) -> None:
         check_positive("sigma_data", sigma_data)
-        self.event_shape = as_event_shape(event_shape)
         self.sigma_data = sigma_data
-        size = math.prod(self.event_shape)
-        self.network = _ResidualMLP(
-            size,
-            hidden_features,
-            num_layers,
-            rngs,
-            num_outputs=size + 1,
-            kernel_init=last_output_zero,
-        )
+        num_outputs = math.prod(self.event_shape) + 1
+        self.network = make_network(num_outputs=num_outputs, kernel_init=last_output_zero)
 
     def __call__(self, x: Array, sigma: Array) -> Array:
         r"""
@@ -110,54 +94,25 @@ class MLPNoiseEnergy(nnx.Module):
         :raises ValueError: if a shape is another.
         """
         check_event("MLPNoiseEnergy", x, self.event_shape)
-        x, sigma, scaled, c_noise = _scaled(x, sigma, self.sigma_data)
+        x, sigma, scaled, c_noise = scaled_input("An energy", x, sigma, self.sigma_data)
         outputs = self.network.outputs(scaled, c_noise).astype(x.dtype)
         return readout(x, sigma, self.sigma_data, outputs[:-1], outputs[-1])
 
 
-class UNetNoiseEnergy(nnx.Module):
+class UNetNoiseEnergy(OfPictures):
     r"""
     An energy of every noise level, :math:`U(x, \sigma) = -\log p_\sigma(x)`, of pictures: the form
     of :class:`MLPNoiseEnergy` with the network of :class:`UNetDenoiser`, whose output has one
     channel more; the sum of that is `V`.
 
-    :param event_shape: shape of a picture, `(h, w)` or `(h, w, c)`.
-    :param rngs: random streams of the initial weights, `nnx.Rngs(seed)`.
-    :param widths: the number of features at each level, from the full size down.
-    :param num_blocks: number of residual blocks at a level, on the way down and on the way up.
-    :param attention_levels: indices of the levels with self-attention; by default the last one.
-    :param num_classes: the number of labels, or None.
-    :param label_dropout: probability that a label is dropped in training, in [0, 1].
-    :param sigma_data: standard deviation of the data, which should be centred, in its own units.
+    Its arguments are those of :class:`UNetDenoiser`; the data should be centred.
     """
 
-    def __init__(
-        self,
-        event_shape: Sequence[int],
-        *,
-        rngs: nnx.Rngs,
-        widths: Sequence[int] = (16, 32, 64),
-        num_blocks: int = 1,
-        attention_levels: Sequence[int] = (-1,),
-        num_classes: int | None = None,
-        label_dropout: float = 0.1,
-        sigma_data: float = 1.0,
-    ):
-        self.event_shape = as_image_shape("UNetNoiseEnergy", event_shape)
+    def _hold(self, make_network: Callable[..., Any], sigma_data: float) -> None:
         check_positive("sigma_data", sigma_data)
         self.sigma_data = sigma_data
-        self.num_classes = num_classes
-        self.network = _UNet.checked(
-            self.event_shape,
-            rngs=rngs,
-            widths=widths,
-            num_blocks=num_blocks,
-            attention_levels=attention_levels,
-            num_classes=num_classes,
-            label_dropout=label_dropout,
-            num_outputs=with_channels(self.event_shape)[-1] + 1,
-            kernel_init=last_output_zero,
-        )
+        num_outputs = with_channels(self.event_shape)[-1] + 1
+        self.network = make_network(num_outputs=num_outputs, kernel_init=last_output_zero)
 
     def __call__(
         self, x: Array, sigma: Array, label: Array | None = None, *, key: Array | None = None
@@ -171,25 +126,7 @@ class UNetNoiseEnergy(nnx.Module):
         :return: its energy :math:`-\log p_\sigma(x)`, shape `()`, in nats.
         :raises ValueError: if a shape is another, or there is no such label.
         """
-        check_event("UNetNoiseEnergy", x, self.event_shape)
-        check_label("UNetNoiseEnergy", label, self.num_classes)
-        x, sigma, scaled, c_noise = _scaled(x, sigma, self.sigma_data)
+        self._check(x, label)
+        x, sigma, scaled, c_noise = scaled_input("An energy", x, sigma, self.sigma_data)
         outputs = self.network.outputs(scaled, c_noise, label, key).astype(x.dtype)
         return readout(x, sigma, self.sigma_data, outputs[..., :-1], jnp.sum(outputs[..., -1]))
-
-
-def _scaled(x: Array, sigma: Array, sigma_data: float) -> tuple[Array, Array, Array, Array]:
-    r"""
-    A point and its noise level in at least `float32`, and what the network gets: the point, scaled
-    to unit variance and in its own precision, and :math:`\tfrac14 \ln \sigma`.
-    """
-    if jnp.shape(sigma) != ():
-        raise ValueError(
-            f"An energy takes one point and its noise level of shape (), got a noise level of "
-            f"shape {jnp.shape(sigma)}. For a batch use jax.vmap over both."
-        )
-    dtype = jnp.result_type(x)
-    x = jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
-    sigma = sigma * jnp.ones((), x.dtype)
-    scaled = (x / jnp.sqrt(sigma**2 + sigma_data**2)).astype(dtype)
-    return x, sigma, scaled, jnp.log(sigma) / 4

@@ -49,17 +49,29 @@ class Preconditioned(nnx.Module):
         :return: the denoised point, shape `event_shape`.
         :raises ValueError: if `sigma` is not a scalar.
         """
-        if jnp.shape(sigma) != ():
-            raise ValueError(
-                f"A denoiser takes one point and its noise level of shape (), got a noise level "
-                f"of shape {jnp.shape(sigma)}. For a batch use jax.vmap over both."
-            )
-        dtype = jnp.result_type(x)
-        x = jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
-        sigma = sigma * jnp.ones((), x.dtype)
+        x, sigma, scaled, c_noise = scaled_input("A denoiser", x, sigma, self.sigma_data)
         variance = sigma**2 + self.sigma_data**2
         c_skip = self.sigma_data**2 / variance
         c_out = sigma * self.sigma_data / jnp.sqrt(variance)
-        c_in = 1 / jnp.sqrt(variance)
-        c_noise = jnp.log(sigma) / 4
-        return c_skip * x + c_out * self.network((c_in * x).astype(dtype), c_noise, **kwargs)
+        return c_skip * x + c_out * self.network(scaled, c_noise, **kwargs)
+
+
+def scaled_input(
+    name: str, x: Array, sigma: Array, sigma_data: float
+) -> tuple[Array, Array, Array, Array]:
+    r"""
+    A point and its noise level in at least `float32`, and what the network gets: the point, scaled
+    to unit variance and in its own precision, and :math:`c_{\text{noise}} = \tfrac14 \ln \sigma`.
+
+    :raises ValueError: if `sigma` is not a scalar.
+    """
+    if jnp.shape(sigma) != ():
+        raise ValueError(
+            f"{name} takes one point and its noise level of shape (), got a noise level of shape "
+            f"{jnp.shape(sigma)}. For a batch use jax.vmap over both."
+        )
+    dtype = jnp.result_type(x)
+    x = jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
+    sigma = sigma * jnp.ones((), x.dtype)
+    c_in = 1 / jnp.sqrt(sigma**2 + sigma_data**2)
+    return x, sigma, (c_in * x).astype(dtype), jnp.log(sigma) / 4

@@ -4,8 +4,8 @@
 """A U-Net as denoiser of pictures."""
 
 import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,88 +18,7 @@ from numpyro_scores.nn._convolution import convolution
 from numpyro_scores.nn._images import as_image_shape, with_channels
 from numpyro_scores.nn.denoisers import NUM_FREQUENCIES, fourier_features
 from numpyro_scores.nn.preconditioning import Preconditioned
-
-ZEROS = nnx.initializers.zeros_init()
-
-
-class GroupNorm(nnx.Module):
-    """
-    Group normalisation (Wu & He 2018) of one point, shape `(*positions, features)`, in groups of
-    about four features: a lone one that is the same everywhere would be blown up. (Flax's takes the
-    first axis for that of a batch, and takes a fifth longer in a step of training on a CPU.)
-    """
-
-    def __init__(self, features: int):
-        self.num_groups = math.gcd(features, max(1, features // 4))
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
-
-    def __call__(self, h: Array) -> Array:
-        groups = h.reshape(-1, self.num_groups, h.shape[-1] // self.num_groups)
-        groups = groups.astype(jnp.promote_types(h.dtype, jnp.float32))
-        groups -= jnp.mean(groups, axis=(0, 2), keepdims=True)
-        groups *= jax.lax.rsqrt(jnp.mean(groups**2, axis=(0, 2), keepdims=True) + 1e-5)
-        return groups.reshape(h.shape).astype(h.dtype) * self.scale[...] + self.bias[...]
-
-
-class _ResidualBlock(nnx.Module):
-    """Two convolutions, between which the embedding scales and shifts; at first the identity."""
-
-    def __init__(self, features_in: int, features: int, num_embedded: int, rngs: nnx.Rngs):
-        self.norm_in = GroupNorm(features_in)
-        self.conv_in = convolution(features_in, features, 3, rngs=rngs)
-        self.embed = nnx.Linear(num_embedded, 2 * features, rngs=rngs)
-        self.norm_out = GroupNorm(features)
-        self.conv_out = convolution(features, features, 3, kernel_init=ZEROS, rngs=rngs)
-        changes = features_in != features
-        self.skip = nnx.Linear(features_in, features, rngs=rngs) if changes else None
-
-    def __call__(self, h: Array, embedding: Array) -> Array:
-        scale, shift = jnp.split(self.embed(embedding), 2)
-        update = self.conv_in(jax.nn.silu(self.norm_in(h)))
-        update = self.conv_out(jax.nn.silu((1 + scale) * self.norm_out(update) + shift))
-        return update + (h if self.skip is None else self.skip(h))
-
-
-class _SelfAttention(nnx.Module):
-    """Every pixel looks at every other, with one head; at first the identity."""
-
-    def __init__(self, features: int, rngs: nnx.Rngs):
-        self.norm = GroupNorm(features)
-        self.linear_in = nnx.Linear(features, 3 * features, rngs=rngs)
-        self.linear_out = nnx.Linear(features, features, kernel_init=ZEROS, rngs=rngs)
-
-    def __call__(self, h: Array) -> Array:
-        pixels = self.norm(h).reshape(-1, 1, h.shape[-1])
-        query, key, value = jnp.split(self.linear_in(pixels), 3, axis=-1)
-        update = jax.nn.dot_product_attention(query, key, value)
-        return h + self.linear_out(update).reshape(h.shape)
-
-
-class _Stage(nnx.Module):
-    """A residual block, and self-attention at some levels."""
-
-    def __init__(self, features_in: int, features: int, num_embedded: int, attends: bool, rngs):
-        self.block = _ResidualBlock(features_in, features, num_embedded, rngs)
-        self.attention = _SelfAttention(features, rngs) if attends else None
-
-    def __call__(self, h: Array, embedding: Array) -> Array:
-        h = self.block(h, embedding)
-        return h if self.attention is None else self.attention(h)
-
-
-def patches(h: Array) -> Array:
-    """Patches of two by two pixels, an odd edge repeated: `(ceil(h / 2), ceil(w / 2), 4 c)`."""
-    height, width, features = h.shape
-    h = jnp.pad(h, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    rows, columns = -(-height // 2), -(-width // 2)
-    h = h.reshape(rows, 2, columns, 2, features)
-    return jnp.moveaxis(h, 1, 2).reshape(rows, columns, 4 * features)
-
-
-def doubled(h: Array, shape: tuple[int, ...]) -> Array:
-    """Every pixel twice in height and width, cut to a shape."""
-    return jnp.repeat(jnp.repeat(h, 2, axis=0), 2, axis=1)[: shape[0], : shape[1]]
+from numpyro_scores.nn.unet_blocks import ZEROS, GroupNorm, Stage, doubled, patches
 
 
 class _UNet(nnx.Module):
@@ -132,7 +51,7 @@ class _UNet(nnx.Module):
         def stages(first, rest, level):
             features = [first] + [rest] * (num_blocks - 1)
             settings = widths[level], num_embedded, level in attention_levels
-            return nnx.List([_Stage(n, *settings, rngs) for n in features])
+            return nnx.List([Stage(n, *settings, rngs) for n in features])
 
         self.conv_in = convolution(channels, widths[0], 3, rngs=rngs)
         self.encoder = nnx.List([stages(n, n, level) for level, n in enumerate(widths)])
@@ -215,7 +134,47 @@ class _UNet(nnx.Module):
         return random.bernoulli(key, 1 - self.label_dropout)
 
 
-class UNetDenoiser(nnx.Module):
+class OfPictures(nnx.Module):
+    """The settings of a U-Net of noisy pictures; a subclass says what its output means."""
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        *,
+        rngs: nnx.Rngs,
+        widths: Sequence[int] = (16, 32, 64),
+        num_blocks: int = 1,
+        attention_levels: Sequence[int] = (-1,),
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
+        sigma_data: float = 1.0,
+    ):
+        self.event_shape = as_image_shape(type(self).__name__, event_shape)
+        self.num_classes = num_classes
+        make_network = partial(
+            _UNet.checked,
+            self.event_shape,
+            rngs=rngs,
+            widths=widths,
+            num_blocks=num_blocks,
+            attention_levels=attention_levels,
+            num_classes=num_classes,
+            label_dropout=label_dropout,
+        )
+        self._hold(make_network, sigma_data)
+
+    def _hold(self, make_network: Callable[..., Any], sigma_data: float) -> None:
+        """Keep a network, made with the options of its output."""
+        raise NotImplementedError
+
+    def _check(self, x: Array, label: Array | None) -> None:
+        """Raise unless it is one picture, and one label or None."""
+        name = type(self).__name__
+        check_event(name, x, self.event_shape)
+        _check_label(name, label, self.num_classes)
+
+
+class UNetDenoiser(OfPictures):
     r"""
     A U-Net as denoiser of pictures, `D(x, sigma) -> x.shape`, with the preconditioning of
     :class:`Preconditioned`: levels of half the height and width each (rounded up, so that any size
@@ -239,30 +198,8 @@ class UNetDenoiser(nnx.Module):
     :param sigma_data: standard deviation of the data, in its own units.
     """
 
-    def __init__(
-        self,
-        event_shape: Sequence[int],
-        *,
-        rngs: nnx.Rngs,
-        widths: Sequence[int] = (16, 32, 64),
-        num_blocks: int = 1,
-        attention_levels: Sequence[int] = (-1,),
-        num_classes: int | None = None,
-        label_dropout: float = 0.1,
-        sigma_data: float = 1.0,
-    ):
-        self.event_shape = as_image_shape("UNetDenoiser", event_shape)
-        self.num_classes = num_classes
-        network = _UNet.checked(
-            self.event_shape,
-            rngs=rngs,
-            widths=widths,
-            num_blocks=num_blocks,
-            attention_levels=attention_levels,
-            num_classes=num_classes,
-            label_dropout=label_dropout,
-        )
-        self.denoiser = Preconditioned(network, sigma_data)
+    def _hold(self, make_network: Callable[..., Any], sigma_data: float) -> None:
+        self.denoiser = Preconditioned(make_network(), sigma_data)
 
     @property
     def sigma_data(self) -> float:
@@ -280,12 +217,11 @@ class UNetDenoiser(nnx.Module):
         :return: the denoised picture, shape `event_shape`.
         :raises ValueError: if a shape is another, or there is no such label.
         """
-        check_event("UNetDenoiser", x, self.event_shape)
-        check_label("UNetDenoiser", label, self.num_classes)
+        self._check(x, label)
         return self.denoiser(x, sigma, label=label, key=key)
 
 
-def check_label(name: str, label: Any, num_classes: int | None) -> None:
+def _check_label(name: str, label: Any, num_classes: int | None) -> None:
     """Raise unless it is one label of a network with so many classes, or None."""
     if label is None:
         return

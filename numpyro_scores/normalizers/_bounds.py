@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.special import logsumexp
 
+from numpyro_scores._resampling import log_mean_exp
+
 NUM_FRACTIONS = 8
 NUM_HALVINGS = 40
 
@@ -20,7 +22,7 @@ def log_mean(log_weights: Array) -> tuple[Array, Array]:
     :param log_weights: :math:`\log w_i`, shape `(n,)`.
     """
     n = len(log_weights)
-    estimate = logsumexp(log_weights) - math.log(n)
+    estimate = log_mean_exp(log_weights)
     relative = jnp.exp(log_weights - estimate)
     return estimate, jnp.std(relative, ddof=1) / math.sqrt(n)
 

@@ -5,10 +5,9 @@
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
-
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.densities.adaptive_flow import adaptive_runge_kutta
+from numpyro_scores.densities.flow import flow
 from numpyro_scores.samplers._base import PriorSampler
 
 
@@ -39,9 +38,5 @@ class AdaptiveFlow(PriorSampler):
     def __call__(self, denoiser, process, x, sigma, *, key, sigma_from=None):
         """See :meth:`PriorSampler.__call__`."""
         del key
-
-        def velocity(log_sigma, x):
-            return x - denoiser(x, jnp.exp(log_sigma))
-
         sigma_from = process.sigma_max if sigma_from is None else sigma_from
-        return adaptive_runge_kutta(velocity, x, sigma_from, sigma, self)
+        return adaptive_runge_kutta(flow(denoiser), x, sigma_from, sigma, self)

@@ -21,7 +21,7 @@ from numpyro_scores.nn import (
     squared_error,
     squared_norm,
 )
-from numpyro_scores.nn.unet import GroupNorm, doubled, patches
+from numpyro_scores.nn.unet_blocks import GroupNorm, doubled, patches
 from numpyro_scores.objectives import DenoisingScoreMatching, KarrasWeight
 from numpyro_scores.processes import VarianceExploding
 from numpyro_scores.training import fit

@@ -152,15 +152,6 @@ def test_several_steps_converge_at_their_order(x64, order):
     np.testing.assert_allclose(np.log2(errors[0] / errors[1]), order, atol=0.3)
 
 
-@pytest.mark.parametrize("process", [PROCESS, ns.VariancePreserving(), ns.DDPM()], ids=repr)
-def test_karras_spacing_is_equal_in_roots_and_time_spacing_in_time(x64, process):
-    levels = KarrasSpacing(rho=7)(process, 0.05, 10)
-    np.testing.assert_allclose(levels[jnp.array([0, -1])], [process.sigma_max, 0.05])
-    np.testing.assert_allclose(np.diff(levels ** (1 / 7), 2), 0, atol=1e-12)
-    levels = TimeSpacing()(process, 0.05, 10)
-    np.testing.assert_allclose(np.diff(process.time(levels), 2), 0, atol=1e-9)
-
-
 PRIOR = ns.DiffusionPrior(wiener, PROCESS, 1, sigma=SIGMA)
 
 

@@ -12,6 +12,7 @@ from jax import Array, random
 
 from numpyro_scores._callables import as_pytree
 from numpyro_scores._compile import compiled
+from numpyro_scores._resampling import log_mean_exp
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics._samples import as_samples, check_at_least_two, mapped
 
@@ -73,7 +74,7 @@ def log_mean_weight(log_weights: Array) -> ImportanceEstimate:
     m = jnp.shape(log_weights)[-1] if jnp.ndim(log_weights) else 0
     if m < 2:
         raise ValueError(f"log_weights needs at least 2 weights along its last axis, got {m}.")
-    log_mean = jax.nn.logsumexp(log_weights, axis=-1) - jnp.log(m)
+    log_mean = log_mean_exp(log_weights, axis=-1)
     relative = jnp.exp(jnp.asarray(log_weights) - log_mean[..., None])
     error = jnp.std(relative, axis=-1, ddof=1) / jnp.sqrt(m)
     return ImportanceEstimate(log_mean, error, m / jnp.mean(relative**2, axis=-1))

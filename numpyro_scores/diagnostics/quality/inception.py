@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from numpyro_scores._resampling import log_mean_exp
 from numpyro_scores.diagnostics._kernels import BLOCK_SIZE
 from numpyro_scores.diagnostics.quality.features import Features, flat_features
 
@@ -48,7 +49,7 @@ def inception_score(
 @jax.jit
 def _score(logits):
     log_c = jax.nn.log_softmax(logits)
-    log_mean = jax.nn.logsumexp(log_c, axis=0) - jnp.log(len(logits))
+    log_mean = log_mean_exp(log_c)
     sharpness = jnp.exp(jnp.mean(jnp.sum(jnp.exp(log_c) * log_c, axis=1)))
     diversity = jnp.exp(-jnp.sum(jnp.exp(log_mean) * log_mean))
     divergences = jnp.sum(jnp.exp(log_c) * (log_c - log_mean[None]), axis=1)

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
-from jax.scipy.special import logsumexp
 
 from numpyro_scores._compile import compiled
-from numpyro_scores._resampling import systematic
+from numpyro_scores._resampling import log_mean_exp, systematic
 from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.densities.noise_path import mean_at_sigma_max
 
@@ -238,7 +237,7 @@ def _resampled_and_moved(
     log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
     key_rows, key_moves = random.split(key)
     rows = systematic(key_rows, log_weights, n, jnp.arange(n))
-    log_z = particles.log_z + logsumexp(log_weights) - jnp.log(n)
+    log_z = particles.log_z + log_mean_exp(log_weights)
     h = particles.step * sigma**2
 
     def move(state, key):

@@ -1,12 +1,17 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Schedules of noise levels."""
+"""Where noise levels lie."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import numpyro_scores as ns
 from numpyro_scores import schedules
+from numpyro_scores.samplers import KarrasSpacing, TimeSpacing
+
+PROCESS = ns.VarianceExploding(sigma_min=0.01, sigma_max=10.0)
 
 BOTH = pytest.mark.parametrize("schedule", [schedules.geometric, schedules.karras])
 
@@ -55,3 +60,12 @@ def test_a_karras_schedule_lies_between_a_linear_and_a_geometric_one(x64):
 def test_bad_arguments_are_told(schedule, arguments, message):
     with pytest.raises(ValueError, match=message):
         schedule(*arguments)
+
+
+@pytest.mark.parametrize("process", [PROCESS, ns.VariancePreserving(), ns.DDPM()], ids=repr)
+def test_karras_spacing_is_equal_in_roots_and_time_spacing_in_time(x64, process):
+    levels = KarrasSpacing(rho=7)(process, 0.05, 10)
+    np.testing.assert_allclose(levels[jnp.array([0, -1])], [process.sigma_max, 0.05])
+    np.testing.assert_allclose(np.diff(levels ** (1 / 7), 2), 0, atol=1e-12)
+    levels = TimeSpacing()(process, 0.05, 10)
+    np.testing.assert_allclose(np.diff(process.time(levels), 2), 0, atol=1e-9)

@@ -14,7 +14,7 @@ import pytest
 from infer.helpers import assert_no_rejection, assert_within, mean_and_error
 from infer.replicas import advance, flat, gaussian, run
 from jax import random
-from numpyro.infer import HMC, MCMC, NUTS, BarkerMH, DiscreteGibbs, Gibbs
+from numpyro.infer import MCMC, NUTS, DiscreteGibbs
 from numpyro.infer.util import potential_energy
 from scipy import stats
 
@@ -227,46 +227,6 @@ def test_the_target_is_the_model_to_those_who_ask(x64):
     np.testing.assert_allclose(kernel.postprocess_fn((Y,), None)(z)["log_x"], 0.3)
 
 
-# ---- bad input ----
-
-
-@pytest.mark.parametrize(
-    "kernel, message",
-    [
-        (BarkerMH(flat), "cannot wrap BarkerMH, which does not implement"),
-        (Gibbs([(NUTS(flat), None)]), r"cannot wrap Gibbs, which does not implement"),
-        (ns.MALA(potential_fn=jnp.sum), "MALA was built from a potential_fn"),
-        (NUTS(potential_fn=jnp.sum), "NUTS was built from a potential_fn"),
-        (ns.AnnealedLangevin(diffusion_model), "goes through the noise levels of the priors"),
-        (HMC(flat, find_heuristic_step_size=True), "find_heuristic_step_size=True"),
-        (ns.SplitGibbs(diffusion_model, coupling=0.3), "cannot wrap SplitGibbs"),
-        (ns.ExchangeKernel(flat), "their normalisers are not known"),
-        (
-            ns.ReplicaExchange(ns.ULA(flat), ns.InverseTemperatures([1.0, 0.5])),
-            "cannot wrap ReplicaExchange",
-        ),
-    ],
-    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
-)
-def test_a_kernel_that_cannot_be_wrapped(kernel, message):
-    with pytest.raises(ValueError, match=message):
-        ns.ReplicaExchange(kernel, ns.InverseTemperatures([1.0, 0.5]))
-
-
-@pytest.mark.parametrize(
-    "kernel, message",
-    [
-        (flat, "takes a kernel, such as MALA"),
-        (ns.MALA, r"takes a kernel, MALA\(model\), got its class"),
-        (dist.Normal(0.0, 1.0), "A distribution is drawn from by a kernel"),
-    ],
-    ids=["model", "class", "distribution"],
-)
-def test_what_is_no_kernel_is_told(kernel, message):
-    with pytest.raises(TypeError, match=message):
-        ns.ReplicaExchange(kernel, ns.InverseTemperatures([1.0, 0.5]))
-
-
 @pytest.mark.parametrize("kernel", [ns.MALA, pytest.param(NUTS, marks=pytest.mark.slow)])
 def test_runs_from_one_warmup_with_other_keys_share_no_numbers(kernel):
     """Two runs correlate as independent ones do, with NumPyro's kernels too."""
@@ -278,31 +238,3 @@ def test_runs_from_one_warmup_with_other_keys_share_no_numbers(kernel):
         mcmc.run(random.key(seed))
         draws.append(np.ravel(mcmc.get_samples()["x"]))
     assert abs(np.corrcoef(*draws)[0, 1]) < 4 / np.sqrt(20)  # 20 of 200 draws, at the least
-
-
-def test_a_list_is_not_a_ladder():
-    with pytest.raises(ValueError, match=r"ladder must be InverseTemperatures\(\[...\]\)"):
-        ns.ReplicaExchange(ns.ULA(flat), [1.0, 0.5])
-
-
-def test_a_block_of_gibbs_would_be_wrong():
-    kernel = ns.ReplicaExchange(ns.ULA(flat), ns.InverseTemperatures([1.0, 0.5]))
-    with pytest.raises(ValueError, match="does not implement `refresh`"):
-        Gibbs([(kernel, None)])
-
-
-def test_a_start_that_is_not_finite_on_some_rung():
-    def model():
-        x = numpyro.sample("x", dist.Normal())
-        numpyro.factor("f", jnp.log(x))
-
-    kernel = ns.ReplicaExchange(ns.ULA(model, step_size=0.1), ns.InverseTemperatures([1.0, 0.5]))
-    keys, starts = random.split(random.key(0), 3), {"x": jnp.array([1.0, -1.0, 2.0])}
-    with pytest.raises(ValueError, match=r"not finite at the start of chains \[1\]"):
-        kernel.init(keys, 0, starts, (), {})
-
-
-def test_init_comes_before_sample():
-    kernel = ns.ReplicaExchange(ns.ULA(flat), ns.InverseTemperatures([1.0, 0.5]))
-    with pytest.raises(RuntimeError, match="init must run before sample"):
-        kernel.sample(None, (), {})

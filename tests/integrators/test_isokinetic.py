@@ -11,6 +11,8 @@ from jax import random
 
 from numpyro_scores.integrators import random_direction, turned
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 D = 4
 GRAD = np.array([1.3, -0.4, 0.8, 2.0])
 

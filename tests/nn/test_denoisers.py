@@ -15,6 +15,8 @@ from numpyro_scores.objectives import DenoisingScoreMatching
 from numpyro_scores.processes import VarianceExploding
 from numpyro_scores.training import fit
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 X = np.random.default_rng(0).normal(size=(2, 3))
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 FIELD = RNG.normal(size=(4, 4))
 

@@ -13,6 +13,8 @@ from jax import random
 import numpyro_scores as ns
 from numpyro_scores.samplers import AdaptiveFlow
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VARIANCES = np.array([0.04, 0.25, 4.0])
 PROCESS = ns.VarianceExploding(0.02, 50.0)
 

@@ -10,6 +10,8 @@ import pytest
 import numpyro_scores as ns
 from numpyro_scores.samplers import Langevin
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MEAN, VARIANCE = 0.7, 0.25
 
 

@@ -14,6 +14,8 @@ from numpyro.distributions import constraints
 
 import numpyro_scores as ns
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LOC = jnp.array([0.5, -1.0])
 
 

@@ -66,6 +66,7 @@ def linear_draws():
     return draws
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     "noise, denoised", [(0.3, True), (1.0, True), (0.3, False), (1.0, False), (1e4, True)]
 )
@@ -100,6 +101,7 @@ def test_a_small_noise_scale_needs_no_tuning_to_fit_the_data(linear_draws):
     assert 0.8 < spectrum[0] and spectrum[-1] < 1.25, spectrum
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("noise", [0.1, 0.03, 0.01])
 def test_a_small_noise_scale_needs_no_tuning_for_what_is_not_measured(linear_draws, noise):
     """Directions that the data say nothing about have the posterior's spread too."""

@@ -18,6 +18,8 @@ import numpyro_scores as ns
 from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @dataclass(frozen=True)
 class FrictionOfAStep(ns.integrators.UnderdampedIntegrator):

@@ -73,6 +73,18 @@ class Names:
         }
         return found
 
+    @property
+    def variables(self) -> list[tuple[str, str]]:
+        """Group and name of all that `samples` and `fields` read."""
+        return [
+            *(("posterior", name) for name in self.order),
+            *(("sample_stats", self._stat(name)) for name in self._field_names),
+        ]
+
+    def _stat(self, field: str) -> str:
+        stat = STAT_NAMES.get(field, field.replace(".", "_"))
+        return self.renamed.get(stat, stat)
+
     def samples(self, read: Read) -> Any:
         """The draws as the kernel has them, of their variables."""
         leaves, treedef = jax.tree.flatten(self._samples)
@@ -88,9 +100,12 @@ class Names:
         leaves, treedef = jax.tree.flatten(self._fields)
         found = []
         for name, leaf in zip(self._field_names, leaves, strict=True):
-            stat = STAT_NAMES.get(name, name.replace(".", "_"))
-            values = read("sample_stats", self.renamed.get(stat, stat))
-            found.append((-values if stat == "lp" else values).astype(leaf.dtype, copy=False))
+            values = read("sample_stats", self._stat(name))
+            found.append(
+                (-values if STAT_NAMES.get(name, name) == "lp" else values).astype(
+                    leaf.dtype, copy=False
+                )
+            )
         return treedef.unflatten(found)
 
 

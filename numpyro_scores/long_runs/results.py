@@ -3,6 +3,7 @@
 
 """The results of a run whose draws are in a store, with the face of NumPyro's `MCMC`."""
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from numpyro_scores.long_runs.checkpoints import Progress
 from numpyro_scores.long_runs.convergence import Convergence, convergence_of, worst_elements
 from numpyro_scores.long_runs.names import Names
 from numpyro_scores.long_runs.stores import DrawStore, MemoryStore
+from numpyro_scores.long_runs.thinned import thinned, thinning_for
 
 
 class StoredResults(MCMC):
@@ -23,6 +25,9 @@ class StoredResults(MCMC):
     _names: Names | None = None
     _progress: Progress | None = None
     _num_datasets: int | None = None
+    # What is read in place of the store, and the words for it.
+    _few: dict[tuple[str, str], np.ndarray] | None = None
+    _thinned = ""
     # The structure of what `moments` are about.
     _site_tree: Any = None
 
@@ -67,9 +72,25 @@ class StoredResults(MCMC):
             raise ValueError("There are no draws yet: call run(key, ...) first.")
         return self._names
 
+    def _to_be_judged(self) -> "StoredResults":
+        """This run, or one of every few of its draws, for a report in bounded memory."""
+        names = self._names_of_run()
+        if isinstance(self._store, MemoryStore):
+            return self
+        every = thinning_for(self._store.read, names.variables, self.num_draws)
+        if every == 1:
+            return self
+        few = copy.copy(self)
+        few._few = thinned(self._store.read, names.variables, self.num_draws, every)
+        few._thinned = f", one of each {every:,} looked at"
+        return few
+
     def _reader(self, group_by_chain: bool) -> Callable[[str, str], np.ndarray]:
         def read(group, name):
-            x = self._store.read(group, name, 0, self.num_draws)
+            if self._few is not None:
+                x = self._few[group, name]
+            else:
+                x = self._store.read(group, name, 0, self.num_draws)
             return x if group_by_chain else x.reshape(-1, *x.shape[2:])
 
         return read

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import random
-from numpyro.infer import NUTS, DiscreteGibbs, Gibbs
+from numpyro.infer import HMC, NUTS, DiscreteGibbs, Gibbs
 from numpyro.infer.gibbs import discrete_latent_sites
 
 import numpyro_scores as ns
@@ -39,8 +39,19 @@ def spins(y):
     numpyro.sample("y", dist.Normal(x.astype(float), 1.0).to_event(1), obs=y)
 
 
+def picture(y):
+    x = numpyro.sample("x", ns.DiffusionPrior(denoiser, ns.VarianceExploding(0.1, 5.0), (3,)))
+    numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
+
+
+def denoiser(x, sigma):
+    """Of a standard normal prior."""
+    return x / (1 + sigma**2)
+
+
 KERNELS = {
     "NUTS": lambda: NUTS(scale),
+    "HMC": lambda: HMC(scale),
     "MALA": lambda: ns.MALA(scale, num_steps=1),
     "BlockGibbs": lambda: ns.BlockGibbs(spins),
     "Gibbs": lambda: Gibbs(
@@ -49,6 +60,7 @@ KERNELS = {
     "ReplicaExchange": lambda: ns.ReplicaExchange(
         ns.MALA(scale, num_steps=1), ns.LikelihoodPowers([1.0, 0.5])
     ),
+    "AnnealedLangevin": lambda: ns.AnnealedLangevin(picture, num_levels=10),
 }
 
 

@@ -201,3 +201,41 @@ def test_a_run_that_was_enough_is_not_drawn_on(tmp_path):
     again = run(store=tmp_path / "run.zarr", **settings)
     assert first.num_draws == again.num_draws < 5_000
     assert equal(first.get_samples(), again.get_samples())
+
+
+@pytest.mark.parametrize("max_bytes", [3_000, 200])
+def test_a_report_of_a_long_run_reads_little_and_overlooks_nothing(max_bytes, monkeypatch):
+    from numpyro_scores.long_runs import thinned
+
+    monkeypatch.setattr(thinned, "MAX_BYTES", max_bytes)
+    x = np.arange(2 * 100 * 3.0).reshape(2, 100, 3)
+    x[1, 57, 2] = np.nan
+    diverging = np.zeros((2, 100), bool)
+    diverging[0, [33, 34]] = True
+    variables = {("posterior", "x"): x, ("sample_stats", "diverging"): diverging}
+    most = 0
+
+    def read(group, name, start, stop):
+        nonlocal most
+        most = max(most, (stop - start) * x[:, 0].nbytes)
+        return variables[group, name][:, start:stop]
+
+    found = thinned.thinned(read, list(variables), 100, 7)
+    assert most <= max_bytes
+    wanted = np.tile(np.arange(0, 98, 7), (2, 1))
+    wanted[0, 4], wanted[1, 8] = 33, 57
+    np.testing.assert_array_equal(found["posterior", "x"], x[[[0], [1]], wanted])
+    np.testing.assert_array_equal(found["sample_stats", "diverging"].sum(axis=1), [1, 0])
+
+
+def test_a_report_of_a_store_is_that_of_a_part_of_its_draws(whole, tmp_path, monkeypatch):
+    from numpyro_scores.long_runs import thinned
+
+    monkeypatch.setattr(thinned, "MAX_BYTES", 20 * 2 * 20)
+    monkeypatch.setattr(thinned, "FEWEST_DRAWS", 1)
+    mcmc = run(store=tmp_path / "run.zarr")
+    report = ns.diagnose(mcmc)
+    assert "2 chains of 60 draws, one of each 3 looked at" in report.title
+    draws = whole.get_samples(True)["tau"][:, ::3]
+    summary = {row.name: row for row in report.estimates}["tau"]
+    assert summary.mean == pytest.approx(draws.mean(), rel=1e-5)

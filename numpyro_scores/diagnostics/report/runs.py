@@ -57,6 +57,8 @@ def run_of(
                 f"{'An' if isinstance(result, MCMC) else 'A'} {type(result).__name__} brings its "
                 "model and arguments: give them with ArviZ data."
             )
+        if hasattr(result, "_to_be_judged"):  # of draws on disk, as many as memory holds
+            result = result._to_be_judged()
         samples, fields = collected(result)
         posterior, record = named_leaves(samples), record_of(result)
         # As a potential energy takes them, where there is no model.
@@ -71,7 +73,9 @@ def run_of(
         raise ValueError("There is nothing to diagnose: the posterior holds no draws.")
     num_chains, num_draws = next(iter(posterior.values())).shape[:2]
     size = sum(values[0, 0].size for values in posterior.values())
-    draws = f"{_count(num_chains, 'chain')} of {_count(num_draws, 'draw')}"
+    if thinned := getattr(result, "_thinned", ""):
+        num_draws = result.num_draws
+    draws = f"{_count(num_chains, 'chain')} of {_count(num_draws, 'draw')}{thinned}"
     if record.particles is not None:
         draws = _count(num_draws, "particle")
     title = (

@@ -46,7 +46,7 @@ def run(make, metric, d: int, num_warmup: int, num_samples: int) -> tuple[float,
         return 0.5 * jnp.vdot(x, x) + 0.5 * (1 / VARIANCE - 1) * jnp.vdot(along, along)
 
     mcmc = MCMC(
-        make(potential, metric),
+        make(potential_fn=potential, metric=metric),
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=NUM_CHAINS,

@@ -59,6 +59,7 @@ KERNELS = {
     "MALA": partial(ns.MALA, num_steps=2),
     "MALT": partial(ns.MALT, num_steps=2),
     "MAMS": partial(ns.MAMS, max_num_steps=2),
+    "MCLMC": partial(ns.MCLMC, num_steps=1),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, num_steps=1, num_levels=3),
     "ReplicaExchange": replica_exchange,
     "MomentMatching": partial(ns.MomentMatching, sampler=ns.Heun(3), num_steps=1),
@@ -67,9 +68,9 @@ KERNELS = {
 OF_NOISE_LEVELS = ("AnnealedLangevin", "MomentMatching", "SplitGibbs")
 TARGETS = {name: {"model": MODEL, "potential_fn": potential_fn} for name in KERNELS}
 TARGETS |= dict.fromkeys(OF_NOISE_LEVELS, {"model": partial(model_with, PRIOR)})
-# UnderdampedLangevin, MALT and MAMS are wired as ULA and MALA, MomentMatching and SplitGibbs nearly
-# as AnnealedLangevin (and DiffusionPosteriorSampling and DAPS as these); ReplicaExchange has tests
-# of its own.
+# UnderdampedLangevin, MALT, MAMS and MCLMC are wired as ULA and MALA, MomentMatching and SplitGibbs
+# nearly as AnnealedLangevin (and DiffusionPosteriorSampling and DAPS as these); ReplicaExchange has
+# tests of its own.
 MODELS = [
     (name, "model")
     if name in ("ULA", "AnnealedLangevin")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import random
 
-from numpyro_scores.integrators import random_direction, turned
+from numpyro_scores.integrators import partly_refreshed, random_direction, turned
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -73,3 +73,14 @@ def test_single_precision_is_right_in_steep_and_flat_places(size):
         found, rise = turned(jnp.full(100, along), jnp.asarray(grad), 2.0)
         np.testing.assert_allclose(np.abs(found), 0.1, rtol=1e-4)
         assert np.isfinite(rise)
+
+
+def test_a_direction_is_partly_forgotten(x64):
+    u = directions(4_000, d=3)
+    new = np.asarray(partly_refreshed(u, random.normal(random.key(1), u.shape), 0.7))
+    np.testing.assert_allclose(np.linalg.norm(new, axis=1), 1, rtol=1e-9)
+    np.testing.assert_allclose(new.T @ new / len(new), np.eye(3) / 3, atol=0.03)
+    # On a sphere of many dimensions nothing but the decay is left to chance.
+    u = directions(1, d=20_000)[0]
+    new = partly_refreshed(u, random.normal(random.key(1), u.shape), 0.7)
+    np.testing.assert_allclose(u @ new, np.exp(-0.7), atol=0.03)

@@ -19,6 +19,7 @@ from numpyro_scores.diagnostics.report.runs import Part, Run
 from numpyro_scores.infer.discrete.discrete_langevin import DiscreteLangevin
 from numpyro_scores.infer.exchange import ExchangeKernel
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
+from numpyro_scores.infer.langevin.mclmc import MCLMC
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
 from numpyro_scores.integrators import stationary_variance
 
@@ -191,11 +192,14 @@ def check_step_bias(run: Run, key: Array) -> Iterator[Line]:
             yield Line(title, "unknown", text)
             continue
         worst = float(errors.flat[np.nanargmax(np.abs(errors))])
+        by_energy = issubclass(part.kind, MCLMC)
         text = (
             f"variance {worst:+.0%} in the narrowest direction"
             if np.isfinite(worst)
             else "the steps are unstable in the narrowest direction"
         )
+        if by_energy:
+            text = f"variance {worst:+.1%} in narrow directions, by the error of the energy"
         ratio = abs(worst) / at.LARGEST_VARIANCE_ERROR
         if ratio <= 1:
             yield Line(title, "fine", text, ratio=ratio)
@@ -204,6 +208,8 @@ def check_step_bias(run: Run, key: Array) -> Iterator[Line]:
         advice = (
             "A smaller step_size, or none: then warmup finds a safe one. Or MALA, without a bias."
         )
+        if by_energy:
+            advice = "A smaller desired_bias and no step_size, or MAMS, without a bias."
         fault = Fault("step_bias", chain, worst, at.LARGEST_VARIANCE_ERROR, advice)
         yield Line(title, "fault", text, (fault,), ratio)
 

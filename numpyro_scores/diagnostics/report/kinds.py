@@ -10,6 +10,7 @@ from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
 from numpyro_scores.infer.diffusion.split_gibbs import SplitGibbs
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
+from numpyro_scores.infer.langevin.mclmc import MCLMC
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
 from numpyro_scores.infer.replica_exchange import ReplicaExchange
 
@@ -35,7 +36,9 @@ def has_metropolis_test(run: Run) -> bool:
 
 def is_unadjusted(run: Run) -> bool:
     """Whether there is a kernel without a Metropolis test."""
-    return any(issubclass(part.kind, UnadjustedKernel | NoiseLevelKernel) for part in run.parts)
+    return any(
+        issubclass(part.kind, UnadjustedKernel | MCLMC | NoiseLevelKernel) for part in run.parts
+    )
 
 
 def bias_of(run: Run) -> tuple[str, bool] | None:

@@ -25,6 +25,9 @@ from numpyro_scores.integrators.isokinetic import Splitting
 POWER = 6
 # Weight of the draws of warmup in the average: that of number n as n to this power.
 FORGETTING = 2.0
+# Of the longest stable step over that of the bias asked for: so much narrower may a direction be
+# than the others, in which the metric of few draws errs by tens of percent.
+MARGIN = 1.6
 # By how much a draw of warmup may change the step size.
 LARGEST_CHANGE = 2.0
 
@@ -35,17 +38,25 @@ class Calibration:
 
     :param splitting: the integrator.
     :param desired_bias: relative error of the second moments, above 0 and below 0.5.
+    :raises ValueError: if a step of this bias is nearly unstable.
     """
 
     def __init__(self, splitting: Splitting, desired_bias: float):
-        steps = np.geomspace(0.02, 4.0, 2_000)
+        steps = np.linspace(0, 4, 2_001)[1:]
         biases, variances = np.array([splitting.of_oscillator(step) for step in steps]).T
-        # Up to where the energy error is largest, near the end of stability. Before, errors of a
-        # minimal-norm step change their sign: what counts is the largest so far.
-        end = 1 + int(np.nanargmax(variances))
+        stable = int(np.argmax(np.isnan(biases)))
+        # Errors of a minimal-norm step change their sign: what counts is the largest so far.
+        end = 1 + int(np.argmax(variances[:stable]))
         self._biases = biases[:end]
         self._largest = np.maximum.accumulate(np.abs(biases[:end]))
         self._variances = np.maximum.accumulate(variances[:end])
+        safe = int(np.searchsorted(steps, steps[stable - 1] / MARGIN))
+        if not desired_bias < self._largest[safe]:
+            raise ValueError(
+                f"desired_bias={desired_bias!r} needs steps near the end of stability, where a "
+                "direction that is a little narrower than warmup has seen explodes: give less than "
+                f"{self._largest[safe]:.2g}, or splitting=LEAPFROG, which is stable farther."
+            )
         last = max(int(np.searchsorted(self._largest, desired_bias)) - 1, 0)
         self.step_size = float(steps[last])
         self.energy_variance = float(self._variances[last])

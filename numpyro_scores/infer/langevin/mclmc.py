@@ -106,8 +106,9 @@ class MCLMC(LangevinKernel):
 
     :param model: a NumPyro model with continuous latent sites, of two numbers at least.
     :param potential_fn: a potential energy, in place of a model.
-    :param desired_bias: relative error of the second moments, in the directions that are narrow in
-        the metric. The cost of a draw falls as its root.
+    :param desired_bias: relative error of the second moments. It is measured by the mean over all
+        directions, for a Gaussian: one direction of `d` that is narrower than all others in the
+        metric may be off by up to the cube root of `d` times as much.
     :param num_steps: number of steps of a draw.
     :param step_size: the way of a step is :math:`\sqrt d` times as long, so that it compares with
         the step size of NumPyro's `HMC`; in the metric. Given, it is not adapted, and the state's

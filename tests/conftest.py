@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,9 +16,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Most of the time of the tests is that in which XLA compiles. Its older emitters of fused loops
 # compile in a third of the time of the newer ones, and run as fast. XLA ends the process for a flag
-# that it does not know, as that of jaxlib 0.12.
+# that it does not know, as that of jaxlib 0.12. To cut a program into parts is for idle cores.
 if version("jaxlib").startswith("0.10."):
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    )
 
 import jax
 
@@ -32,9 +36,28 @@ os.environ.setdefault("XDG_CACHE_HOME", str(CACHE))
 # `chain_method="parallel"` needs a device for each chain.
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-# JAX locks its cache only where its size is bounded; pytest-xdist's processes share this one.
-jax.config.update("jax_compilation_cache_max_size", 2**30)
+# What a kernel's `init` compiles anew at each run is found here again, and so by another process.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+# To keep a bound, JAX reads the age of all entries each time that it writes one, and the processes
+# of pytest-xdist wait for each other meanwhile: at a thousand entries that is a tenth of a second.
+# So there is none during a run; what is too much goes before it.
+jax.config.update("jax_compilation_cache_max_size", -1)
+MAX_CACHE_BYTES = 2**30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    entries = []
+    for path in (CACHE / "jax").glob("*"):
+        with suppress(FileNotFoundError):  # another run may be at it
+            found = path.stat()
+            entries.append((found.st_mtime, found.st_size, path))
+    kept = 0
+    for _, size, path in sorted(entries, reverse=True):  # the newest first
+        kept += size
+        if kept > MAX_CACHE_BYTES:
+            path.unlink(missing_ok=True)
 
 
 # JAX's dispatch of NumPy arguments may meet a program of the other precision once both have been in

@@ -1,7 +1,7 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Quantiles and evidences of many runs on a funnel; in a program that is optimised, unlike others."""
+"""Quantiles and evidences of many runs on a funnel, in a program that is optimised."""
 
 from functools import partial
 

@@ -50,10 +50,12 @@ def log_ratio_of_swap(
     if rule is None or not score_sites(here, x):
         return here(x) - here(y) + there(y) - there(x), jnp.array(True)
     a, b = (target_of(of_vector, x, rule) for of_vector in (here, there))
-    assert a.force is not None and b.force is not None
-    difference = Target(
-        lambda x: a.energy(x) - b.energy(x), lambda x: a.force(x) - b.force(x), rule
-    )
+
+    def force(x):
+        assert a.force is not None and b.force is not None
+        return a.force(x) - b.force(x)
+
+    difference = Target(lambda x: a.energy(x) - b.energy(x), force, rule)
     start, end = difference.at(x), difference.at(y)
     rise, error = difference.rise(start, end)
     is_known = difference.is_known(error)

@@ -22,7 +22,7 @@ from numpyro_scores.infer.kernel import are_equal, arrays_and_rest
 from numpyro_scores.infer.model import FlatModel, LatentSites
 from numpyro_scores.infer.parts import diffusion_by_score, wrapped
 from numpyro_scores.infer.smc.checks import check_sampled
-from numpyro_scores.infer.smc.mutation import Mutation
+from numpyro_scores.infer.smc.moves import Mutation
 from numpyro_scores.infer.smc.population import MAX_ROUNDS, Population
 from numpyro_scores.infer.smc.programs import agree, fingerprint
 from numpyro_scores.infer.smc.results import ParticleResults
@@ -137,8 +137,8 @@ class ParticleSampler(ParticleResults, ABC):
         if (ess := rounds.ess.min()) < FEWEST_PARTICLES:
             warnings.warn(
                 f"{name} was left with an effective sample size of {ess:.1f} in one round: all "
-                "draws descend from so few, and neither they nor the evidence can be trusted: its "
-                f"error is infinite. {self._advice}",
+                "draws descend from so few, and neither they nor the evidence can be trusted. "
+                f"{self._advice}",
                 UserWarning,
                 stacklevel=4,
             )

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from numpyro_scores.infer.langevin.targets import Point
+from numpyro_scores.infer.smc.weights import resampled
+from numpyro_scores.infer.trees import take
 
 MAX_ROUNDS = 1_000
 
@@ -85,3 +87,24 @@ def rounds_with(rounds: Rounds, i: Any, **values: Any) -> Rounds:
     """`rounds` with some figures of round `i` written in."""
     rows = {name: getattr(rounds, name).at[i].set(value) for name, value in values.items()}
     return rounds._replace(**rows)
+
+
+def resampled_population(
+    key: Array, state: Population, log_weights: Array, num_ancestors: int, at: Any, **figures: Any
+) -> Population:
+    """
+    The particles after resampling by new weights, a round further on.
+
+    :param at: the round of which ESS and evidence are those of the weights, and more `figures`.
+    """
+    n = len(state.points.x)
+    selection = resampled(key, state.points.x, log_weights, state.ancestor, num_ancestors, n)
+    return state._replace(
+        i=state.i + 1,
+        points=take(state.points, selection.rows),
+        log_likelihood=state.log_likelihood[selection.rows],
+        ancestor=state.ancestor[selection.rows],
+        log_evidence=state.log_evidence + selection.log_increment,
+        relative_variance=state.relative_variance + selection.variance,
+        rounds=rounds_with(state.rounds, at, **selection.figures(), **figures),
+    )

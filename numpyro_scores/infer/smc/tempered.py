@@ -17,9 +17,14 @@ from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.moves import first_step_size, points_at
-from numpyro_scores.infer.smc.population import Population, no_rounds, rounds_with
+from numpyro_scores.infer.smc.population import (
+    Population,
+    no_rounds,
+    resampled_population,
+    rounds_with,
+)
 from numpyro_scores.infer.smc.weights import incremental_log_weights, next_power, resampled
-from numpyro_scores.infer.trees import map_rows, take
+from numpyro_scores.infer.trees import map_rows
 
 
 class TemperedSMC(ParticleSampler):
@@ -173,34 +178,27 @@ class TemperedSMC(ParticleSampler):
     def _round(self, state, model):
         """Moves at the current power, and the weights of the next, which after 1 are all alike."""
         key_moves, key_resample, rng_key = random.split(state.rng_key, 3)
-        n, m = self._num_particles, self._num_prior_draws
         moved, cost = self._move(
             key_moves, state.points, model, state.rung, state.step_size, state.prior_precision
         )
-        points = moved.points
-        log_likelihood = map_rows(model.log_likelihood, points.x, self._batch_size)
-        power = next_power(log_likelihood, state.rung, self._ess_fraction * n)
+        log_likelihood = map_rows(model.log_likelihood, moved.points.x, self._batch_size)
+        power = next_power(log_likelihood, state.rung, self._ess_fraction * self._num_particles)
         log_weights = incremental_log_weights(log_likelihood, state.rung, power)
-        selection = resampled(key_resample, points.x, log_weights, state.ancestor, m, n)
-        rows = selection.rows
-        i = state.i + 1
         # The first round has also evaluated its particles where they began.
-        rounds = rounds_with(
-            state.rounds, state.i, num_grad_evals=cost + (state.i == 0), **moved.figures()
-        )
-        return state._replace(
-            i=i,
-            points=self._at_power(take(points, rows), model, power - state.rung),
-            log_likelihood=log_likelihood[rows],
-            ancestor=state.ancestor[rows],
-            rung=power,
+        cost = cost + (state.i == 0)
+        moved_state = state._replace(
+            points=moved.points,
+            log_likelihood=log_likelihood,
             step_size=moved.step_size,
-            log_evidence=state.log_evidence + selection.log_increment,
-            relative_variance=state.relative_variance + selection.variance,
             is_done=state.rung == 1,
-            rounds=rounds_with(rounds, i, rung=power, **selection.figures()),
+            rounds=rounds_with(state.rounds, state.i, num_grad_evals=cost, **moved.figures()),
             rng_key=rng_key,
         )
+        new = resampled_population(
+            key_resample, moved_state, log_weights, self._num_prior_draws, state.i + 1, rung=power
+        )
+        points = self._at_power(new.points, model, power - state.rung)
+        return new._replace(points=points, rung=power)
 
     def _at_power(self, points: Point, model, increment: Array) -> Point:
         """Energies and gradients at a larger power, without another score of the prior."""

@@ -20,20 +20,19 @@ from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.checks import check_noise_conditional
 from numpyro_scores.infer.smc.driver import ParticleSampler
-from numpyro_scores.infer.smc.level_moves import LevelMoves
+from numpyro_scores.infer.smc.level_moves import LevelMoves, Twisted, twisted
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, points_at
 from numpyro_scores.infer.smc.population import (
     MAX_ROUNDS,
     Population,
     no_rounds,
+    resampled_population,
     rounds_with,
 )
 from numpyro_scores.infer.smc.twist import DiffusionTwist
-from numpyro_scores.infer.smc.twist_moves import Twisted, twisted
 from numpyro_scores.infer.smc.twist_noise import informed_noise
 from numpyro_scores.infer.smc.twist_widths import NUM_PILOTS, added_variances
-from numpyro_scores.infer.smc.weights import resampled
-from numpyro_scores.infer.trees import map_rows, take
+from numpyro_scores.infer.trees import map_rows
 
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
@@ -187,7 +186,8 @@ class TwistedDiffusionSampler(ParticleSampler):
             rng_key=rng_key,
             added_variances=added,
         )
-        return self._resampled(key_resample, state, -points.energy, 2 + cost)
+        figures = {"rung": sigma, "num_grad_evals": 2 + cost, "accept_prob": 1.0}
+        return resampled_population(key_resample, state, -points.energy, n, at=0, **figures)
 
     def _twist(self, model: FlatModel, added: Array | None = None) -> DiffusionTwist:
         return DiffusionTwist(model, self._levels, added)
@@ -222,22 +222,6 @@ class TwistedDiffusionSampler(ParticleSampler):
 
         return map_rows(one, (random.split(key, len(x)), x), self._batch_size)
 
-    def _resampled(self, key, state, log_weights, num_scores, accept_prob=1.0) -> Population:
-        """The state after a round that ends with these weights."""
-        n = self._num_particles
-        selection = resampled(key, state.points.x, log_weights, state.ancestor, n, n)
-        figures = {"rung": state.rung, "num_grad_evals": num_scores, "accept_prob": accept_prob}
-        figures |= selection.figures()
-        return state._replace(
-            i=state.i + 1,
-            points=take(state.points, selection.rows),
-            log_likelihood=state.log_likelihood[selection.rows],
-            ancestor=state.ancestor[selection.rows],
-            log_evidence=state.log_evidence + selection.log_increment,
-            relative_variance=state.relative_variance + selection.variance,
-            rounds=rounds_with(state.rounds, state.i, **figures),
-        )
-
     def _round(self, state, model):
         return lax.cond(
             state.i == self._num_levels,
@@ -269,8 +253,14 @@ class TwistedDiffusionSampler(ParticleSampler):
             step_size=corrected_step_size(state.step_size, accept_prob, MOVES_ACCEPT_PROB),
             rng_key=rng_key,
         )
-        cost = _num_scores(twist, x[0])
-        state = self._resampled(key_resample, state, log_weights, cost, accept_prob)
+        figures = {
+            "rung": new_sigma,
+            "num_grad_evals": _num_scores(twist, x[0]),
+            "accept_prob": accept_prob,
+        }
+        state = resampled_population(
+            key_resample, state, log_weights, self._num_particles, state.i, **figures
+        )
         return self._move_at_level(random.fold_in(key_moves, 1), state, twist)
 
     def _last_round(self, state: Population, model: FlatModel) -> Population:

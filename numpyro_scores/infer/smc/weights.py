@@ -88,7 +88,7 @@ class Selection(NamedTuple):
     - **log_increment** - logarithm of the mean weight.
     - **ess** - effective sample size of the weights.
     - **variance** - what the weights add to the relative variance of the evidence: infinite where
-      fewer than ten particles have all the weight, from which no error can be known.
+      fewer than ten particles (or half of a few) have all the weight, which tell no error.
     """
 
     rows: Array
@@ -126,5 +126,5 @@ def resampled(
         rows=systematic(key, log_weights, num, principal_order(x, log_weights)),
         log_increment=logsumexp(log_weights) - jnp.log(len(x)),
         ess=ess,
-        variance=jnp.where(ess < FEWEST_PARTICLES, jnp.inf, growth),
+        variance=jnp.where(ess < min(FEWEST_PARTICLES, len(x) / 2), jnp.inf, growth),
     )

@@ -3,8 +3,6 @@
 
 """Particles with an inferred noise scale: the funnel of few data, and moves in one block."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from infer.helpers import assert_within
+from infer.smc.funnels import GAUSSIAN, LEVELS, VARIANCE, Y, exact_noise, funnel
 from jax import lax, random
 
 import numpyro_scores as ns
@@ -21,38 +20,6 @@ from numpyro_scores.infer.smc.moves import points_at
 from numpyro_scores.infer.smc.noise_scales import information, noise_scales
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-Y = jnp.array([0.5, -0.3, 1.0, 0.2])
-LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-PROCESS = ns.VarianceExploding(0.05, 20.0)
-VARIANCE = 1 + 0.05**2
-
-
-def denoise(x, sigma):
-    return x / (1 + sigma**2)
-
-
-DIFFUSION = ns.DiffusionPrior(denoise, PROCESS, 4, sampler=ns.Multistep(16, order=3))
-GAUSSIAN = dist.Normal(0, np.sqrt(VARIANCE)).expand([4]).to_event(1)
-
-
-def funnel(y, prior):
-    x = numpyro.sample("x", prior)
-    noise = numpyro.sample("noise", dist.HalfNormal(0.5))
-    numpyro.sample("y", dist.Normal(x, noise).to_event(1), obs=y)
-
-
-def exact_noise(power=1.0):
-    """Nodes, their cumulated probability, and the log evidence, by quadrature."""
-    noise = np.linspace(1e-5, 4, 40_001)
-    y, spread = np.asarray(Y, float), noise**2 / power
-    # N(y; x, s^2)^power is N(y; x, s^2 / power) and a constant.
-    log_density = 2 * (1 - power) * np.log(2 * np.pi * noise**2) - 2 * np.log(power)
-    log_density += -0.5 * y @ y / (VARIANCE + spread) - 2 * np.log(2 * np.pi * (VARIANCE + spread))
-    log_density += dist.HalfNormal(0.5).log_prob(noise)
-    weights = np.exp(log_density)
-    total = np.trapezoid(weights, noise)
-    return noise, np.cumsum(weights) / weights.sum(), np.log(total)
 
 
 def exact_draws(key, n, power):
@@ -157,26 +124,3 @@ def test_a_funnel_and_its_evidence():
     for level in LEVELS:  # a fifth of the particles have a line of their own
         share = np.mean(noise < np.interp(level, cumulated, nodes))
         assert_within(share, level, np.sqrt(level * (1 - level) / 400))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("prior", [GAUSSIAN, DIFFUSION], ids=["density", "diffusion"])
-def test_quantiles_and_evidences_of_many_runs_on_the_funnel(prior):
-    def one(key):
-        smc = ns.TemperedSMC(funnel, progress_bar=False)
-        smc.run(key, Y, prior)
-        noise = smc.get_samples()["noise"]
-        return (
-            jnp.quantile(noise, jnp.array(LEVELS)),
-            smc.log_evidence,
-            smc.log_evidence_error,
-        )
-
-    keys = random.split(random.key(5), 20)
-    found, values, errors = jax.jit(partial(lax.map, one, batch_size=10))(keys)
-    nodes, cumulated, log_evidence = exact_noise()
-    exact = np.interp(LEVELS, cumulated, nodes)
-    standard_error = np.std(found, axis=0, ddof=1) / np.sqrt(20)
-    np.testing.assert_array_less(np.abs(np.mean(found, axis=0) - exact), 3 * standard_error)
-    assert np.sum(np.abs(values - log_evidence) < 3 * errors) >= 19
-    assert np.std(values) < 0.1

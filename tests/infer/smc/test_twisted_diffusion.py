@@ -25,8 +25,8 @@ from jax import lax, random
 
 import numpyro_scores as ns
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.level_moves import twisted
 from numpyro_scores.infer.smc.twist import DiffusionTwist, _by_directions
-from numpyro_scores.infer.smc.twist_moves import twisted
 
 # Much is compiled here, for little to be computed.
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -13,8 +13,8 @@ import numpyro.distributions as dist
 from jax import random
 
 import numpyro_scores as ns
+from numpyro_scores.infer.smc.level_moves import twisted
 from numpyro_scores.infer.smc.twist import DiffusionTwist
-from numpyro_scores.infer.smc.twist_moves import twisted
 
 NOISE = 0.3
 PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=50.0)

@@ -16,7 +16,7 @@ from numpyro.util import is_prng_key
 from numpyro_scores._validation import check_key
 
 # Of the draws of one chunk, and their number: what is in flight twice, and is lost by a kill.
-CHUNK_BYTES = 2**23
+CHUNK_BYTES = 2**24
 MAX_CHUNK = 10_000
 
 
@@ -56,7 +56,7 @@ def fields_of(
 
 
 def default_chunk_size(draw: Any, num_lanes: int, num_draws: int) -> int:
-    """As many draws as have 8 MiB."""
+    """As many draws as have 16 MiB."""
     size = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(draw))
     return max(1, min(CHUNK_BYTES // max(size * num_lanes, 1), MAX_CHUNK, num_draws))
 

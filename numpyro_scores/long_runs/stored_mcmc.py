@@ -49,7 +49,7 @@ class StoredMCMC(StoredResults):
     :param store: a path, whose folder becomes a Zarr store; an object with the methods of
         :class:`~numpyro_scores.long_runs.stores.DrawStore`; or None for the memory of the host.
     :param chunk_size: the most draws of a chunk. By default as many as take about two seconds, at
-        most 10,000 and 8 MiB. The draws do not depend on it.
+        most 10,000 and 16 MiB. The draws do not depend on it.
     :param chain_batch_size: chains that are drawn at a time; all by default.
     :param mesh: a `jax.sharding.Mesh` whose devices share the chains. Those of several processes
         (`jax.distributed`) draw one run into one store, each process its own chains.

@@ -132,12 +132,18 @@ def test_one_writer_at_a_time(tmp_path):
     first.close()
 
 
-def test_a_full_disk_loses_nothing(whole, tmp_path):
+@pytest.mark.parametrize("at", ["append", "commit"])
+def test_a_full_disk_loses_nothing(at, whole, tmp_path):
     class Full(ZarrStore):
         def append(self, group, variables, region):
-            if region["draw"].start == 14:
+            if at == "append" and region["draw"].start == 14:
                 raise OSError(errno.ENOSPC, "No space left on device")
             super().append(group, variables, region)
+
+        def commit(self, checkpoint, attributes):
+            if at == "commit" and checkpoint.num_draws == 21:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().commit(checkpoint, attributes)
 
     path = tmp_path / "run.zarr"
     with pytest.raises(OSError, match="it has 14 draws of each chain"):

@@ -52,7 +52,9 @@ def diagnose(
     threshold by chance, a fault is one that is far off (R-hat above 1.05, less than half of the
     ESS that is wanted), or that more than a hundredth of those spread evenly have. The Stein
     discrepancy is that of at most 1,000 draws, half as many as the smallest ESS, with 20 million
-    numbers in all (or of 50 draws); scores are looked at in 64 draws.
+    numbers in all (or of 50 draws); scores are looked at in 64 draws. Of a
+    :class:`~numpyro_scores.StoredMCMC` with more than 32 MiB of draws on disk one of every few is
+    looked at, and in their place those that are not finite or diverge.
 
     :param result: a `numpyro.infer.MCMC` that has run, of any kernel, a
         :class:`~numpyro_scores.TemperedSMC` or another sampler of particles, or what

@@ -2,20 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Seconds and memory of one evaluation of a U-Net of DDPM with random weights, and of its gradient in
-the picture; with `--torch` beside the same network of diffusers, in turns, where both packages are.
+the picture; with `--torch` beside the same network of diffusers, in torch and by `from_torch`, in
+turns, where both packages are.
 
     python benchmarks/pretrained.py --size 64 --torch
     python benchmarks/pretrained.py --size 256 --dtype bfloat16 --remat
 """
 
 import argparse
+import importlib
 import resource
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import numpyro_scores as ns
 from numpyro_scores.pretrained.config import UNet2DConfig
 from numpyro_scores.pretrained.unet import UNet2D
 
@@ -57,7 +61,7 @@ def fields_of(size):
 
 
 def ours(size, dtype, remat):
-    tensors = RandomTensors()
+    tensors: Any = RandomTensors()
     network = UNet2D(
         UNet2DConfig(**fields_of(size)), tensors, (size, size, 3), dtype=dtype, remat=remat
     )
@@ -71,16 +75,14 @@ def ours(size, dtype, remat):
     }
     runs = {}
     for name, (program, args) in programs.items():
-        analysis = program.memory_analysis()
+        analysis: Any = program.memory_analysis()
         print(f"{name}: {analysis.temp_size_in_bytes / 2**20:.0f} MiB beside the weights")
         runs[name] = lambda p=program, a=args: jax.block_until_ready(p(*a))
     return runs
 
 
 def in_torch(size):
-    import diffusers
-    import torch
-
+    diffusers, torch = map(importlib.import_module, ("diffusers", "torch"))
     network = diffusers.UNet2DModel(**fields_of(size)).eval().requires_grad_(False)
     x, t = torch.ones(1, 3, size, size), torch.tensor([500.0])
 
@@ -92,7 +94,17 @@ def in_torch(size):
         point = x.clone().requires_grad_()
         torch.autograd.grad((network(point, t).sample ** 2).sum(), point)
 
-    return {"value": value, "gradient": gradient}
+    called = ns.from_torch(lambda x, t: network(x, t).sample, (3, size, size))
+    function = jax.jit(called)
+    slope = jax.jit(jax.grad(lambda x, t: jnp.sum(called(x, t) ** 2)))
+    args = jnp.ones((3, size, size)), jnp.asarray(500.0)
+    return {
+        "torch": {"value": value, "gradient": gradient},
+        "from_torch": {
+            "value": lambda: jax.block_until_ready(function(*args)),
+            "gradient": lambda: jax.block_until_ready(slope(*args)),
+        },
+    }
 
 
 def main():
@@ -106,7 +118,7 @@ def main():
     dtype = None if options.dtype is None else jnp.dtype(options.dtype)
     sides = {"ours": ours(options.size, dtype, options.remat)}
     if options.torch:
-        sides["torch"] = in_torch(options.size)
+        sides |= in_torch(options.size)
     for name in ("value", "gradient"):
         seconds = {side: [] for side in sides}
         for i in range(options.repeats + 1):  # the first warms up

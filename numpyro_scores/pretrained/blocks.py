@@ -53,6 +53,56 @@ def _attention(
     )
 
 
+class Resize(nnx.Module):
+    """
+    Half or double the size: by a convolution, or by a residual block with a filter in it.
+
+    :param name: the name of the block that it ends.
+    :param up: whether it doubles.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        name: str,
+        channels: int,
+        config: UNet2DConfig,
+        kind: BlockKind,
+        *,
+        up: bool,
+    ):
+        self.up = up
+        self.conv = nnx.data(None)
+        direction = "up" if up else "down"
+        sampler = f"{name}.{direction}samplers.0"
+        by_field = config.upsample_type if up else config.downsample_type
+        if kind.skip or (kind.resample or by_field) == "resnet":
+            plain, fir = (nearest_up, fir_up) if up else (average_down, fir_down)
+            self.block = ResidualBlock(
+                tensors,
+                f"{name}.resnet_{direction}" if kind.skip else sampler,
+                channels,
+                channels,
+                config,
+                groups=_block_groups(config, kind, channels, channels),
+                resample=fir if kind.skip else plain,
+                convolve_shortcut=True if kind.skip else None,
+                output_scale=_output_scale(kind),
+            )
+        elif up:
+            self.conv = Conv(tensors, f"{sampler}.conv", channels, channels)
+        else:
+            # Without padding on both sides it pads on the right and below.
+            padding = (1, 1) if config.downsample_padding else (0, 1)
+            conv = f"{sampler}.conv"
+            self.conv = Conv(tensors, conv, channels, channels, stride=2, padding=padding)
+
+    def __call__(self, x: Array, embedding: Array) -> Array:
+        if self.conv is not None:
+            return self.conv(nearest_up(x) if self.up else x)
+        return self.block(x, embedding)
+
+
 class DownBlock(nnx.Module):
     """
     Residual blocks, each followed by attention if there is some, and half the size unless it is the
@@ -86,26 +136,12 @@ class DownBlock(nnx.Module):
                 at = f"{name}.attentions.{i}"
                 attentions.append(_attention(tensors, at, num_out, config, self.kind))
         self.blocks, self.attentions = nnx.List(blocks), nnx.List(attentions)
-        self.halve = self.halve_block = self.skip_conv = nnx.data(None)
+        self.resize = self.skip_conv = nnx.data(None)
         if last:
             return
-        sampler = f"{name}.downsamplers.0"
-        groups = _block_groups(config, self.kind, num_out, num_out)
+        self.resize = Resize(tensors, name, num_out, config, self.kind, up=False)
         if self.kind.skip:
-            self.halve_block = ResidualBlock(
-                tensors, f"{name}.resnet_down", num_out, num_out, config, groups=groups,
-                resample=fir_down, convolve_shortcut=True, output_scale=scale,
-            )  # fmt: skip
             self.skip_conv = Conv(tensors, f"{name}.skip_conv", 3, num_out, 1, padding=(0, 0))
-        elif (self.kind.resample or config.downsample_type) == "resnet":
-            self.halve_block = ResidualBlock(
-                tensors, sampler, num_out, num_out, config, groups=groups, resample=average_down
-            )
-        else:
-            # Without padding on both sides it pads on the right and below.
-            padding = (1, 1) if config.downsample_padding else (0, 1)
-            conv = f"{sampler}.conv"
-            self.halve = Conv(tensors, conv, num_out, num_out, stride=2, padding=padding)
 
     def __call__(
         self, x: Array, embedding: Array, picture: Array
@@ -119,14 +155,11 @@ class DownBlock(nnx.Module):
             if self.kind.attention:
                 x = self.attentions[i](x)
             seen.append(x)
-        if self.halve_block is not None:
-            x = self.halve_block(x, embedding)
-        if self.halve is not None:
-            x = self.halve(x)
-        if self.skip_conv is not None:
-            picture = fir_down(picture)
-            x = self.skip_conv(picture) + x
-        if self.halve_block is not None or self.halve is not None:
+        if self.resize is not None:
+            x = self.resize(x, embedding)
+            if self.skip_conv is not None:
+                picture = fir_down(picture)
+                x = self.skip_conv(picture) + x
             seen.append(x)
         return x, seen, picture
 
@@ -204,26 +237,14 @@ class UpBlock(nnx.Module):
                 _attention(tensors, f"{name}.attentions.{i}", num_out, config, self.kind)
             )
         self.blocks, self.attentions = nnx.List(blocks), nnx.List(attentions)
-        self.double = self.double_block = nnx.data(None)
-        self.skip_norm = self.skip_conv = nnx.data(None)
+        self.resize = self.skip_norm = self.skip_conv = nnx.data(None)
         if last:
             return
-        sampler = f"{name}.upsamplers.0"
-        groups = _block_groups(config, self.kind, num_out, num_out)
+        self.resize = Resize(tensors, name, num_out, config, self.kind, up=True)
         if self.kind.skip:
-            self.double_block = ResidualBlock(
-                tensors, f"{name}.resnet_up", num_out, num_out, config, groups=groups,
-                resample=fir_up, convolve_shortcut=True, output_scale=scale,
-            )  # fmt: skip
             norm = f"{name}.skip_norm"
-            self.skip_norm = GroupNorm(tensors, norm, num_out, groups[0], config.norm_eps)
+            self.skip_norm = GroupNorm(tensors, norm, num_out, _groups(num_out), config.norm_eps)
             self.skip_conv = Conv(tensors, f"{name}.skip_conv", num_out, 3)
-        elif (self.kind.resample or config.upsample_type) == "resnet":
-            self.double_block = ResidualBlock(
-                tensors, sampler, num_out, num_out, config, groups=groups, resample=nearest_up
-            )
-        else:
-            self.double = Conv(tensors, f"{sampler}.conv", num_out, num_out)
 
     def __call__(
         self, x: Array, seen: list[Array], embedding: Array, picture: Array | None
@@ -243,8 +264,4 @@ class UpBlock(nnx.Module):
         if self.skip_conv is not None and self.skip_norm is not None:
             added = self.skip_conv(ACTIVATIONS["silu"](self.skip_norm(x)))
             picture = added if picture is None else picture + added
-        if self.double_block is not None:
-            x = self.double_block(x, embedding)
-        if self.double is not None:
-            x = self.double(nearest_up(x))
-        return x, picture
+        return x if self.resize is None else self.resize(x, embedding), picture

@@ -3,6 +3,7 @@
 
 """A network of torch as a function of JAX: torch computes its values and its derivatives."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,8 +41,8 @@ class TorchNetwork:
         """
         check_event("TorchNetwork", x, self.event_shape)
         x = jnp.asarray(x, jnp.result_type(x, float))
-        conditions = [jnp.asarray(c, x.dtype) for c in conditions]
-        return _call_p.bind(x, *conditions, host=_Network(x.ndim, self.module))[0]
+        numbers = [jnp.asarray(c, x.dtype) for c in conditions]
+        return _call_p.bind(x, *numbers, host=_Network(x.ndim, self.module))[0]
 
 
 def from_torch(module: Callable[..., Any], event_shape: tuple[int, ...]) -> TorchNetwork:
@@ -49,10 +50,10 @@ def from_torch(module: Callable[..., Any], event_shape: tuple[int, ...]) -> Torc
     A network of torch as a function of JAX, for a denoiser: torch itself computes the values, and
     the derivatives by its own automatic differentiation, called from JAX on the host. So it works
     with any version of torch, under `jit`, `vmap`, `lax.scan` and all derivatives that torch has; a
-    batch of `vmap` is one call with a batch. What it costs is a copy in and out at every call, and a
-    gradient runs the network once more. Gradients are there for any operation of torch; a derivative
-    along a direction (`jvp`, `linearize`) and second ones, for those that torch can differentiate
-    twice or three times.
+    batch of `vmap` is one call with a batch. What it costs is a copy in and out at every call, and
+    a gradient runs the network once more. Gradients are there for any operation of torch;
+    derivatives along a direction (`jvp`, `linearize`) and second ones, for those that torch can
+    differentiate twice or three times.
 
     :param module: a `torch.nn.Module` after `module.eval()`, or any function of tensors:
         `module(x, *conditions)` with `x` of shape `(batch, *event_shape)` and conditions of shape
@@ -82,13 +83,12 @@ def from_torch(module: Callable[..., Any], event_shape: tuple[int, ...]) -> Torc
 
 def _torch() -> Any:
     try:
-        import torch
+        return importlib.import_module("torch")
     except ImportError as error:
         raise ImportError(
             "from_torch needs torch, which isn't a dependency of numpyro_scores: `pip install "
             "torch`. Models of diffusers and of EDM do without: see load_diffusers and load_edm."
         ) from error
-    return torch
 
 
 @dataclass(frozen=True)

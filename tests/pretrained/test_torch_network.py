@@ -3,9 +3,11 @@
 
 """Networks of torch as functions of JAX. Torch is no dependency, not of the tests either."""
 
+import importlib.util
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,7 @@ from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 
-try:
-    import torch
-except ImportError:
-    torch = None
+torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from numpyro_scores.pretrained.layers import Conv, Dense, GroupNorm, attention
+from numpyro_scores.pretrained import layers
+from numpyro_scores.pretrained.layers import Conv, Dense, GroupNorm
 from numpyro_scores.pretrained.resampling import (
     average_down,
     fir_down,
@@ -69,12 +70,35 @@ def num_groups(channels: int) -> int:
     return min(channels // 4, 32)
 
 
+class SelfAttention(nnx.Module):
+    r"""
+    :math:`s\,(x + P\, \text{softmax}(q k^T / \sqrt d)\, v)` over all pixels, with one 1 x 1
+    convolution for all of `q`, `k` and `v`.
+
+    :param name: the name of the block that it is of.
+    """
+
+    def __init__(
+        self, tensors: Tensors, name: str, channels: int, num_heads: int, style: BlockStyle
+    ):
+        self.num_heads, self.scale = num_heads, style.scale
+        self.norm = GroupNorm(tensors, f"{name}.norm2", channels, num_groups(channels), style.eps)
+        self.qkv = Conv(tensors, f"{name}.qkv", channels, 3 * channels, 1, padding=(0, 0))
+        self.proj = Conv(tensors, f"{name}.proj", channels, channels, 1, padding=(0, 0))
+
+    def __call__(self, x: Array) -> Array:
+        # Of an output channel, the head is the slowest index, and which of q, k, v it is the last.
+        qkv = self.qkv(self.norm(x)).reshape(math.prod(x.shape[:2]), self.num_heads, -1, 3)
+        mixed = layers.attention(*(qkv[..., i] for i in range(3)))
+        return (x + self.proj(mixed.reshape(x.shape))) * self.scale
+
+
 class UNetBlock(nnx.Module):
     r"""
     :math:`A(s\,(S(R x) + C_1\, a(N_1(C_0 R\, a(N_0 x) + T e))))`: norms `N`, convolutions `C`, the
     SiLU `a`, the embedding `e` of the time, a change of size `R` or none, a 1 x 1 convolution `S`
-    or none, and attention :math:`A(x) = s\,(x + P\, \text{softmax}(q k^T / \sqrt d)\, v)` or none.
-    In ADM the embedding scales and shifts what comes out of :math:`N_1`.
+    or none, and :class:`SelfAttention` `A` or none. In ADM the embedding scales and shifts what
+    comes out of :math:`N_1`.
 
     :param resample: `style.up`, `style.down` or None.
     :param attention: whether there is attention.
@@ -105,15 +129,11 @@ class UNetBlock(nnx.Module):
         if resample is not None:
             style.take_filter(tensors, f"{name}.conv0")
             style.take_filter(tensors, f"{name}.skip")
-        self.num_heads = 0
-        if attention:
-            self.num_heads = 1 if style.head_dim is None else num_out // style.head_dim
-        self.norm2 = self.qkv = self.proj = nnx.data(None)
+        self.attention = nnx.data(None)
+        num_heads = 1 if style.head_dim is None else num_out // style.head_dim
         # ADM's rule gives no head to fewer channels than a head has.
-        if self.num_heads:
-            self.norm2 = GroupNorm(tensors, f"{name}.norm2", num_out, num_groups(num_out), eps)
-            self.qkv = Conv(tensors, f"{name}.qkv", num_out, 3 * num_out, 1, padding=(0, 0))
-            self.proj = Conv(tensors, f"{name}.proj", num_out, num_out, 1, padding=(0, 0))
+        if attention and num_heads:
+            self.attention = SelfAttention(tensors, name, num_out, num_heads, style)
 
     def __call__(self, x: Array, embedding: Array) -> Array:
         h = jax.nn.silu(self.norm0(x))
@@ -128,10 +148,4 @@ class UNetBlock(nnx.Module):
             h = self.norm1(h + shift)
         h = self.conv1(jax.nn.silu(h))
         x = (h + (x if self.skip is None else self.skip(x))) * self.style.scale
-        return self._attend(x) * self.style.scale if self.num_heads else x
-
-    def _attend(self, x: Array) -> Array:
-        # Of an output channel, the head is the slowest index, and which of q, k, v it is the last.
-        qkv = self.qkv(self.norm2(x)).reshape(math.prod(x.shape[:2]), self.num_heads, -1, 3)
-        mixed = attention(*(qkv[..., i] for i in range(3)))
-        return x + self.proj(mixed.reshape(x.shape))
+        return x if self.attention is None else self.attention(x)

@@ -135,8 +135,10 @@ def read_edm_config(path: Path) -> EDMConfig:
     sizes = {"img_resolution", "img_channels", "label_dim"}
     constants, network = PRECONDITIONINGS[wrapper], NETWORKS[family]
     known = sizes | set(constants) | set(network) | _LEFT_OUT
-    values = fields_of(path, found, known, reader="load_edm")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields_of(path, found, known, reader="load_edm").items()
+    }
     missing = {"img_resolution", "img_channels"} - set(values)
     if missing:
         raise ValueError(f"{str(path)!r} has no {' and no '.join(sorted(missing))}.")
@@ -144,7 +146,9 @@ def read_edm_config(path: Path) -> EDMConfig:
         return EDMConfig(
             wrapper,
             family,
-            **{name: values[name] for name in sizes if name in values},
+            values["img_resolution"],
+            values["img_channels"],
+            values.get("label_dim", 0),
             constants={k: values.get(k, v) for k, v in constants.items() if k != "model_type"},
             fields={name: values.get(name, default) for name, default in network.items()},
         )

@@ -95,16 +95,14 @@ class EncoderLevel(nnx.Module):
             picture = self.style.down(picture)
             x = x + self.aux(picture)
         elif self.aux is not None:
-            x = picture = (x + self._halved_convolution(picture)) / math.sqrt(2)
+            # The convolution goes first, on a border for the filter, which keeps the bias.
+            halved = self.style.down_within(self.aux(picture))
+            x = picture = (x + halved) / math.sqrt(2)
         seen = [x]
         for block in self.blocks:
             x = block(x, embedding)
             seen.append(x)
         return x, seen, picture
-
-    def _halved_convolution(self, picture: Array) -> Array:
-        # The convolution goes first, on a border for the filter, which leaves the bias as it is.
-        return self.style.down_within(self.aux(picture))
 
 
 class DecoderLevel(nnx.Module):
@@ -173,7 +171,7 @@ class DecoderLevel(nnx.Module):
             x = block(x, embedding)
         for block in self.blocks:
             x = block(jnp.concatenate([x, seen.pop()], -1), embedding)
-        if self.norm is not None:
+        if self.norm is not None and self.conv is not None:
             added = self.conv(jax.nn.silu(self.norm(x)))
             picture = added if picture is None else self.style.up(picture) + added
         return x, picture
@@ -247,12 +245,13 @@ class EDMUNet(nnx.Module):
         for level in self.down:
             x, new, picture = call(level)(x, embedding, picture)
             seen += new
-        picture = None
+        out = None
         for level in self.up:
             num_seen = len(level.blocks)
             mine, seen = seen[-num_seen:], seen[:-num_seen]
-            x, picture = call(level)(x, mine, embedding, picture)
-        return picture.astype(out_dtype)
+            x, out = call(level)(x, mine, embedding, out)
+        assert out is not None  # the last level puts out a picture
+        return out.astype(out_dtype)
 
     def _embedding(self, c: Array) -> Array:
         embedding = self.features(c)

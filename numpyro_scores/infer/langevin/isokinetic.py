@@ -57,10 +57,10 @@ def isokinetic_step(
     time = step_size * math.sqrt(start.x.size)
     direction, kinetic = turned(direction, whiten(root, start.grad), time * splitting.turns[0])
     point, doubt = start, jnp.zeros_like(start.energy)
-    for share, turn in zip(splitting.moves, splitting.turns[1:], strict=True):
+    last = len(splitting.moves) - 1
+    for k, (share, turn) in enumerate(zip(splitting.moves, splitting.turns[1:], strict=True)):
         jump = unwhiten(root, time * share * direction)
-        is_last = turn is splitting.turns[-1]
-        point, error = target.leap(point, jump, is_energy_asked and is_last)
+        point, error = target.leap(point, jump, is_energy_asked and k == last)
         doubt = doubt + error
         direction, more = turned(direction, whiten(root, point.grad), time * turn)
         kinetic = kinetic + more

@@ -4,14 +4,13 @@
 """Unadjusted microcanonical Langevin dynamics."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
-from jax.flatten_util import ravel_pytree
-from numpyro.infer.hmc_util import HMCAdaptState, build_adaptation_schedule
+from numpyro.infer.hmc_util import HMCAdaptState
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_scores._validation import check_count, check_positive
@@ -20,14 +19,12 @@ from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.adaptation import Adaptation, after_draw
 from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
-from numpyro_scores.infer.langevin.decoherence import Recorder
 from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
 from numpyro_scores.infer.langevin.isokinetic import Flight, check_can_turn, flight
 from numpyro_scores.infer.langevin.metric import Dense, Diagonal
+from numpyro_scores.infer.langevin.microcanonical_warmup import Warmup
 from numpyro_scores.infer.langevin.score_sites import target_of
-from numpyro_scores.infer.langevin.stiffness import first_curvature
 from numpyro_scores.infer.langevin.targets import (
-    Root,
     Target,
     check_rule,
     flat_root,
@@ -39,10 +36,6 @@ from numpyro_scores.integrators.isokinetic import (
     Splitting,
     random_direction,
 )
-
-# Shares of warmup: the metric is learned in the first, the autocorrelation is measured until the
-# second, the rest is for the step size.
-METRIC_SHARE, AUTOCORRELATION_SHARE = 0.6, 0.9
 
 
 class MCLMCState(NamedTuple):
@@ -166,47 +159,28 @@ class MCLMC(LangevinKernel):
             if value is not None:
                 check_positive(name, value)
         check_rule(segment_integral)
-        self._calibration = Calibration(splitting, desired_bias)
-        self._num_steps = num_steps
-        self._step_size = step_size
-        self._decoherence_length = decoherence_length
-        self._adaptation = Adaptation.of(
+        adaptation = Adaptation.of(
             False, adapt_mass_matrix, dense_mass, inverse_mass_matrix, metric
+        )
+        self._warmup = Warmup(
+            Calibration(splitting, desired_bias),
+            adaptation,
+            step_size,
+            decoherence_length,
+            num_steps,
         )
         self._splitting = splitting
         self._segment_integral = segment_integral
-        self._num_warmup = 0
-
-    @property
-    def _recorder(self) -> Recorder:
-        """Of the draws of warmup that tell the autocorrelation."""
-        shares = METRIC_SHARE, AUTOCORRELATION_SHARE
-        return Recorder(*(int(share * self._num_warmup) for share in shares))
-
-    def _root(self, adapt_state, z) -> Root:
-        return flat_root(adapt_state.mass_matrix_sqrt_inv, z)
-
-    def _first_step_size(self, key, x, potential, root):
-        """What is right for a Gaussian of the largest curvature at this point."""
-        if self._step_size is not None:
-            return jnp.asarray(self._step_size, x.dtype)
-        curvature = first_curvature(key, potential, x, root)
-        return (self._calibration.step_size / jnp.sqrt(curvature)).astype(x.dtype)
-
-    def _first_length(self, step_size):
-        """The standard deviation of a Gaussian for which this step size is right."""
-        if self._decoherence_length is not None:
-            return jnp.asarray(self._decoherence_length, step_size.dtype)
-        return step_size / self._calibration.step_size
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        self._num_warmup = num_warmup
+        warmup = self._warmup = replace(self._warmup, num_draws=num_warmup)
         x, _, potential = self._flat(z, model_args, model_kwargs)
         check_can_turn("MCLMC", x)
         potential_energy, grad = jax.value_and_grad(potential)(x)
         key_adapt, key_curvature, key_direction, rng_key = random.split(rng_key, 4)
-        adapt_state = self._adaptation.start(z, key_adapt, int(METRIC_SHARE * num_warmup))()
-        step_size = self._first_step_size(key_curvature, x, potential, self._root(adapt_state, z))
+        adapt_state = warmup.adaptation.start(z, key_adapt, warmup.num_metric)()
+        root = flat_root(adapt_state.mass_matrix_sqrt_inv, z)
+        step_size = warmup.first_step_size(key_curvature, x, potential, root)
         zero = jnp.zeros((), x.dtype)
         state = MCLMCState(
             i=jnp.array(0),
@@ -215,14 +189,14 @@ class MCLMC(LangevinKernel):
             potential_energy=potential_energy,
             direction=random_direction(key_direction, x.shape, x.dtype),
             step_size=step_size,
-            decoherence_length=self._first_length(step_size),
+            decoherence_length=warmup.first_length(step_size),
             energy_variance=zero,
             mean_energy_variance=zero,
             variance_error=zero,
             diverging=jnp.array(False),
             num_grad_evals=jnp.array(0),
-            tuning=None if self._step_size is not None else Tuning.start(zero),
-            recent=None if self._decoherence_length is not None else self._recorder.start(x),
+            tuning=None if warmup.step_size is not None else Tuning.start(zero),
+            recent=None if warmup.decoherence_length is not None else warmup.recorder.start(x),
             adapt_state=adapt_state,
             rng_key=rng_key,
         )
@@ -242,94 +216,37 @@ class MCLMC(LangevinKernel):
             target,
             state.step_size,
             state.decoherence_length,
-            self._root(state.adapt_state, state.z),
+            flat_root(state.adapt_state.mass_matrix_sqrt_inv, state.z),
             self._splitting,
-            self._num_steps,
+            self._warmup.num_steps,
         )
         # What is not finite once stays so: one look at the end sees every step.
         finite = all_finite(end)
         direction = random_direction(key_direction, x.shape, x.dtype)
         end = select(finite, end, Flight(start, direction, state.mean_energy_variance))
-        num_evals = self._num_steps * len(self._splitting.moves) * (1 + target.num_score_evals)
+        num_steps = self._warmup.num_steps * len(self._splitting.moves)
         state = state._replace(
             z=unravel(end.point.x),
             z_grad=end.point.grad,
             potential_energy=end.point.energy + end.point.integral,
             direction=end.direction,
             diverging=~finite,
-            num_grad_evals=jnp.array(num_evals),
+            num_grad_evals=jnp.array(num_steps * (1 + target.num_score_evals)),
             rng_key=rng_key,
         )
-        return self._adapted(state, end.energy_variance, potential, key_adapt)
-
-    def _adapted(self, state, energy_variance, potential, key):
-        """The state after a draw, with what one of warmup teaches."""
-        if self._num_warmup:
+        num_warmup, energy_variance = self._warmup.num_draws, end.energy_variance
+        if num_warmup:
             state = lax.cond(
-                state.i < self._num_warmup,
-                lambda state: self._warmed(state, energy_variance, potential, key),
+                state.i < num_warmup,
+                lambda state: self._warmup.after(state, energy_variance, potential, key_adapt),
                 lambda state: state,
                 state,
             )
         state = after_draw(
-            state, self._num_warmup, lambda: state.adapt_state, energy_variance=energy_variance
+            state, num_warmup, lambda: state.adapt_state, energy_variance=energy_variance
         )
-        return state._replace(variance_error=self._calibration.bias(state.mean_energy_variance))
-
-    def _warmed(self, state, energy_variance, potential, key):
-        num_metric = int(METRIC_SHARE * self._num_warmup)
-        if state.tuning is not None:
-            tuning, step_size = state.tuning.after(
-                state.step_size,
-                energy_variance,
-                ~state.diverging,
-                self._calibration.energy_variance,
-            )
-            state = state._replace(tuning=tuning, step_size=step_size)
-        if self._adaptation.mass_matrix and num_metric:
-            windows = build_adaptation_schedule(num_metric)
-            ends = np.array([end for _, end in windows[1:-1]], int)
-            _, update = self._adaptation.adapter(num_metric)
-            adapt_state = lax.cond(
-                state.i < num_metric,
-                lambda: update(state.i, jnp.zeros(()), (state.z, state.z_grad), state.adapt_state),
-                lambda: state.adapt_state,
-            )
-            state = lax.cond(
-                jnp.any(state.i == ends),
-                lambda state: self._in_new_metric(state, potential, key),
-                lambda state: state,
-                state._replace(adapt_state=adapt_state),
-            )
-        return self._with_length(state)
-
-    def _in_new_metric(self, state, potential, key):
-        """What was learnt of the step size is of the metric before."""
-        key_curvature, key_direction = random.split(key)
-        x, _ = ravel_pytree(state.z)
-        state = state._replace(direction=random_direction(key_direction, x.shape, x.dtype))
-        if state.tuning is None:
-            return state
-        root = self._root(state.adapt_state, state.z)
-        return state._replace(
-            step_size=self._first_step_size(key_curvature, x, potential, root),
-            tuning=Tuning.start(state.step_size),
-        )
-
-    def _with_length(self, state):
-        """The length on which the direction is forgotten, once the draws tell it."""
-        if self._decoherence_length is not None:
-            return state
-        recorder, first = self._recorder, self._first_length(state.step_size)
-        if state.recent is None:
-            return state._replace(decoherence_length=first)
-        recent = recorder.after(state.recent, state.i, ravel_pytree(state.z)[0])
-        length = lax.cond(
-            state.i == recorder.last - 1,
-            lambda: jnp.maximum(first, recorder.length(recent, self._num_steps * state.step_size)),
-            lambda: jnp.where(state.i < recorder.last, first, state.decoherence_length),
-        )
-        return state._replace(recent=recent, decoherence_length=length)
+        bias = self._warmup.calibration.bias(state.mean_energy_variance)
+        return state._replace(variance_error=bias)
 
     def get_diagnostics_str(self, state):
         return f"step size {state.step_size:.2e}. variance {state.variance_error:+.1%}"

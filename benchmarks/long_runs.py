@@ -167,7 +167,7 @@ def many(which: str, number: str) -> dict[str, float]:
 
 def kills(name: str, number: str) -> dict[str, float]:
     sys.path.insert(0, str(ROOT / "tests"))
-    from long_runs.test_kills import kills_survived
+    from long_runs.test_kills import kills_survived  # ty: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory() as folder:
         return {"kills": kills_survived(name, Path(folder), int(number), seed=1)}
@@ -178,7 +178,7 @@ MEASURES = {f.__name__: f for f in (draws, second, online, report, devices, many
 
 def lines_of(what: str, kernel: str) -> list[tuple[str, ...]]:
     """What is measured, a process each."""
-    return {
+    lines: dict[str, list[tuple[str, ...]]] = {
         "memory": [("draws", n, "store") for n in ("10000", "1000000")],
         "time": [("draws", "100000", which) for _ in range(3) for which in ("MCMC", "store")],
         "second": [("second", w, bar) for w in ("MCMC", "StoredMCMC") for bar in ("no bar", "bar")],
@@ -187,7 +187,8 @@ def lines_of(what: str, kernel: str) -> list[tuple[str, ...]]:
         "devices": [("devices", n) for _ in range(2) for n in ("1", "2")],
         "many": [("many", "run_many", "1000"), ("many", "loop", "5")],
         "kills": [("kills", kernel, "20")],
-    }[what]
+    }
+    return lines[what]
 
 
 def measured_alone(*args: str) -> dict[str, float]:

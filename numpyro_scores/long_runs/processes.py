@@ -95,7 +95,7 @@ class Processes:
         if self.number > 1:
             others = self.together((lambda: None) if self.is_first else call)
             found = found if self.is_first else others
-        return found  # ty: ignore[invalid-return-type]
+        return found  # ty: ignore[invalid-explicit-return]
 
 
 def processes_of(mesh: Mesh | None, num_chains: int) -> Processes:

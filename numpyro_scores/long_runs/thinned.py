@@ -61,7 +61,8 @@ def _is_bad(variable: Variable, draws: np.ndarray) -> np.ndarray:
     """Which draws a report must see, shape `(chains, draws)`."""
     group, name = variable
     if group == "posterior":
-        return ~np.isfinite(draws).reshape(*draws.shape[:2], -1).all(axis=2)
+        finite = np.isfinite(draws).reshape(*draws.shape[:2], -1)
+        return np.asarray(~finite.all(axis=2))
     if name.endswith("diverging"):
-        return draws.astype(bool).reshape(*draws.shape[:2], -1).any(axis=2)
+        return np.asarray(draws.astype(bool).reshape(*draws.shape[:2], -1).any(axis=2))
     return np.zeros(draws.shape[:2], bool)

@@ -93,6 +93,7 @@ class ZarrStore:
         self, groups: Mapping[str, "xarray.Dataset"], chunk_size: int, checkpoint: Checkpoint
     ) -> None:
         import zarr
+        from zarr.codecs import ZstdCodec
 
         # Until the attribute is there, what a killed process has made is nothing.
         self._path.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ class ZarrStore:
                     chunks=tuple(shape),
                     dtype=variable.dtype,
                     # Draws are noise: what compresses are those that a rejection has repeated.
-                    compressors=zarr.codecs.ZstdCodec(level=FAST),
+                    compressors=ZstdCodec(level=FAST),
                     dimension_names=[str(dim) for dim in variable.dims],
                     attributes=dict(variable.attrs),
                 )

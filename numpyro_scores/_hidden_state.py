@@ -13,6 +13,7 @@ import builtins
 import dataclasses
 import dis
 import enum
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
@@ -122,6 +123,8 @@ class _Search:
 
     def _visit_function(self, function: types.FunctionType) -> None:
         self.found.append(function)
+        if _is_of_library(function):
+            return
         for cell in function.__closure__ or ():
             try:
                 content = cell.cell_contents
@@ -228,6 +231,8 @@ def _lasting_parts(treedef: jax.tree_util.PyTreeDef) -> tuple:
 
 def _holds_nothing(part: Any) -> bool:
     if isinstance(part, types.FunctionType):
+        if _is_of_library(part):
+            return True
         defaults = (
             None if _is_library(part.__module__) else part.__defaults__ or part.__kwdefaults__
         )
@@ -251,6 +256,13 @@ def _require(condition: bool) -> None:
 
 def _is_library(module: str | None) -> bool:
     return module is not None and module.partition(".")[0] in LIBRARIES
+
+
+def _is_of_library(function: types.FunctionType) -> bool:
+    """Whether a library has it under its own name: what a decorator keeps is the library's too."""
+    module = sys.modules.get(function.__module__ or "")
+    is_named = getattr(module, function.__qualname__, None) is function
+    return is_named and _is_library(function.__module__)
 
 
 @lru_cache(maxsize=4096)

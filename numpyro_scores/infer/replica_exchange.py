@@ -23,8 +23,8 @@ from numpyro_scores.infer.langevin.base import LangevinKernel
 from numpyro_scores.infer.swaps import (
     UP,
     even_odd_partners,
-    log_ratio_of_swap,
     running_mean,
+    share_of_log_ratio,
     swap,
     turn_round,
 )
@@ -216,12 +216,12 @@ class ReplicaExchange(ChainKernel):
 
             return jax.vmap(on_rung, (axes, 0), axes)(kernel_states, rungs)
 
-        def log_ratio(z, z_partner, *rungs):
+        def share_of_swap(z, z_partner, *rungs):
             potentials = [
                 self._kernel.get_potential_fn(model_args, {**model_kwargs, RUNG: rung})
                 for rung in rungs
             ]
-            return log_ratio_of_swap(z, z_partner, *potentials, self._rule)
+            return share_of_log_ratio(z, z_partner, *potentials, self._rule)
 
         kernel_states = on_rungs(self._kernel.sample, started, state.rungs)
         diverging = getattr(kernel_states, "diverging", jnp.zeros(len(state.rungs), bool))[0]
@@ -229,8 +229,10 @@ class ReplicaExchange(ChainKernel):
         num_grad_evals = getattr(kernel_states, "num_grad_evals", num_leapfrogs)
         z = getattr(kernel_states, self._kernel.sample_field)
         partner = even_odd_partners(state.i, len(state.rungs))
-        ratios, known = jax.vmap(log_ratio)(z, take(z, partner), state.rungs, state.rungs[partner])
-        source, accept_prob = swap(key_swap, ratios, partner)
+        shares, known = jax.vmap(share_of_swap)(
+            z, take(z, partner), state.rungs, state.rungs[partner]
+        )
+        source, accept_prob = swap(key_swap, shares + shares[partner], partner)
 
         directions, num_trips = turn_round(state.directions[source])
         num_draws, swap_accept_prob, num_swaps, unresolved, round_trips = self._statistics(state)

@@ -26,15 +26,15 @@ def even_odd_partners(i: Array, num_rungs: int) -> Array:
     return jnp.where((partner < 0) | (partner == num_rungs), rung, partner)
 
 
-def log_ratio_of_swap(
+def share_of_log_ratio(
     z: Any, z_partner: Any, potential: Potential, potential_of_partner: Potential, rule: Any
 ) -> tuple[Array, Array]:
     r"""
-    The logarithm of the ratio by which a rung and its partner swap their positions, :math:`D(z_i) -
-    D(z_j)` with the difference :math:`D = U_i - U_j` of their potential energies, minus infinity
-    where it is not known, and whether it is. Of sites that are known by their score, `D` is
-    integrated along the segment between the two, and its error measured there: what the rungs have
-    in common cancels. For the partner both are the same.
+    The share that a rung has in the logarithm of the ratio by which it and its partner swap their
+    positions, :math:`D(z_i) - D(z_j)` with the difference :math:`D = U_i - U_j` of their potential
+    energies, and whether it is known; minus infinity if not. It is :math:`U_i(z_i) - U_i(z_j)`. Of
+    sites that are known by their score, `D` is integrated along the segment between the two, and
+    its error measured there, since what the rungs have in common cancels: each has a half of it.
 
     :param rule: of that integral, or None for the potential energies as they are.
     """
@@ -44,11 +44,12 @@ def log_ratio_of_swap(
     def here(x):
         return potential(unravel(x))
 
+    if rule is None or not score_sites(here, x):
+        return here(x) - here(y), jnp.array(True)
+
     def there(x):
         return potential_of_partner(unravel(x))
 
-    if rule is None or not score_sites(here, x):
-        return here(x) - here(y) + there(y) - there(x), jnp.array(True)
     a, b = (target_of(of_vector, x, rule) for of_vector in (here, there))
 
     def force(x):
@@ -59,7 +60,7 @@ def log_ratio_of_swap(
     start, end = difference.at(x), difference.at(y)
     rise, error = difference.rise(start, end)
     is_known = difference.is_known(error)
-    return jnp.where(is_known, start.energy - end.energy - rise, -jnp.inf), is_known
+    return jnp.where(is_known, (start.energy - end.energy - rise) / 2, -jnp.inf), is_known
 
 
 def swap(key: Array, log_ratio: Array, partner: Array) -> tuple[Array, Array]:

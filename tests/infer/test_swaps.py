@@ -23,7 +23,7 @@ from scipy import special
 import numpyro_scores as ns
 from numpyro_scores.infer.ladders import RUNG
 from numpyro_scores.infer.replica_exchange import SWAP_INTEGRAL
-from numpyro_scores.infer.swaps import even_odd_partners, log_ratio_of_swap, swap, turn_round
+from numpyro_scores.infer.swaps import even_odd_partners, share_of_log_ratio, swap, turn_round
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -182,9 +182,13 @@ def test_swaps_of_a_site_known_by_its_score_have_the_ratio_of_its_density_or_are
     @partial(jax.jit, static_argnums=2)
     def ratios(x, y, rule):
         def of(potentials):
-            return jax.vmap(lambda x, y: log_ratio_of_swap({"x": x}, {"x": y}, *potentials, rule))(
-                x, y
-            )
+            def ratio(x, y):
+                here, there = {"x": x}, {"x": y}
+                own, is_known = share_of_log_ratio(here, there, *potentials, rule)
+                other, _ = share_of_log_ratio(there, here, *potentials[::-1], rule)
+                return own + other, is_known
+
+            return jax.vmap(ratio)(x, y)
 
         return of(known)[0], *of(by_score)
 

@@ -34,7 +34,6 @@ myst_heading_anchors = 3
 default_role = "code"
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_inherit_docstrings = False
-autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True

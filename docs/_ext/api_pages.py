@@ -22,6 +22,9 @@ from sphinx.util.nodes import make_refnode
 
 FOLDER = "api/names"
 ADDRESS = re.compile(r"(?:numpyro_scores\.)?([A-Za-z_][\w.]*)(?:\(.*\))?", re.DOTALL)
+PRINTED = re.compile(
+    r"<(?:PjitFunction of <)?(?:function|class|jax.numpy.\w+) '?([\w.]+)'?[^<>]*>+"
+)
 # Names of functions that are, in a text, most often those of an argument.
 ARGUMENTS = {"log_normalizer", "noise_level", "guided", "coverage"}
 # What every distribution, kernel or module has from its base class is documented there.
@@ -148,7 +151,7 @@ def resolve(app: Sphinx, env, node: nodes.Element, contnode: nodes.Node) -> node
 
 
 def tidy_signature(app, what, name, value, options, arguments, returns):
-    """That of `__init__` where a metaclass hides it; functions that are defaults by their names."""
+    """That of `__init__` where a metaclass hides it; defaults that are functions by their names."""
     if arguments is None:  # a property, say
         return None
     if what == "class" and arguments == "(*args, **kwargs)":
@@ -157,7 +160,7 @@ def tidy_signature(app, what, name, value, options, arguments, returns):
         signature = inspect.signature(value.__init__)
         plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
         arguments = str(signature.replace(parameters=plain[1:], return_annotation=signature.empty))
-    return re.sub(r"<function (\w+)[^>]*>", r"\1", arguments), returns
+    return PRINTED.sub(lambda match: match.group(1).rpartition(".")[2], arguments), returns
 
 
 def collect(app: Sphinx) -> None:

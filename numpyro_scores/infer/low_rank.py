@@ -195,53 +195,40 @@ def low_rank_adapter(
 
     :param settings: of `warmup_adapter`.
     """
-    init_base, update_base = warmup_adapter(
-        num_warmup, adapt_mass_matrix=adapt_mass_matrix, dense_mass=False, **settings
-    )
-    windows = [(first, last) for first, last in build_adaptation_schedule(num_warmup)[1:-1]]
-    ends = np.array([last for _, last in windows], int)
-    capacity = min(max([last - first + 1 for first, last in windows], default=1), MAX_DRAWS)
+    # NumPyro's part is the step size, which begins anew with each window.
+    init_base, update_base = warmup_adapter(num_warmup, adapt_mass_matrix=False, **settings)
+    windows = build_adaptation_schedule(num_warmup)[1:-1]
+    firsts, lasts = (np.array([window[k] for window in windows], int) for k in (0, 1))
+    capacity = min(int(np.max(lasts - firsts + 1, initial=1)), MAX_DRAWS)
 
-    def init(z_info, rng_key, step_size=1.0, inverse_mass_matrix=None, mass_matrix_size=None):
+    def init(z_info, rng_key, step_size=1.0, inverse_mass_matrix=None):
         x, _ = ravel_pytree(z_info[0])
         if inverse_mass_matrix is None:
             inverse_mass_matrix = jnp.ones_like(x)
-        root = LowRankRoot.diagonal(inverse_mass_matrix, min(rank, x.size))
-        state = init_base(z_info, rng_key, step_size, inverse_mass_matrix)
-        window = Window.start(capacity, x) if adapt_mass_matrix else None
-        return with_root(state, root, (state.mm_state, window))
-
-    def with_root(state, root, mm_state):
-        return state._replace(
+        # So many directions are spanned by as many draws, and gradients.
+        root = LowRankRoot.diagonal(inverse_mass_matrix, min(rank, x.size, 2 * capacity))
+        return init_base(z_info, rng_key, step_size, inverse_mass_matrix)._replace(
             inverse_mass_matrix=root,
             mass_matrix_sqrt=None,
             mass_matrix_sqrt_inv=root,
-            mm_state=mm_state,
+            mm_state=Window.start(capacity, x) if adapt_mass_matrix and windows else None,
         )
 
     def update(t, accept_prob, z_info, state):
-        root, (base, window) = state.mass_matrix_sqrt_inv, state.mm_state
-        diagonal = jnp.square(root.scale)
-        as_base = state._replace(
-            inverse_mass_matrix=diagonal,
-            mass_matrix_sqrt=1 / root.scale,
-            mass_matrix_sqrt_inv=root.scale,
-            mm_state=base,
-        )
-        new = update_base(t, accept_prob, z_info, as_base)
-        if window is None or not windows:
-            return with_root(new, root, (new.mm_state, window))
+        new, window = update_base(t, accept_prob, z_info, state), state.mm_state
+        if window is None:
+            return new
         z, grad = z_info
-        begins = jnp.any(t == np.array([first for first, _ in windows], int))
-        window = window._replace(count=jnp.where(begins, 0, window.count))
+        window = window._replace(count=jnp.where(jnp.any(t == firsts), 0, window.count))
         window = window.after(ravel_pytree(z)[0], grad)
+        root = state.inverse_mass_matrix
 
         def learned():
             num_draws = jnp.minimum(window.count, capacity)
             return low_rank_root(window.x, window.grad, num_draws, root.stretch.size)
 
         # All chains end a window with the same draw, and no other draw pays for it.
-        root = lax.cond(jnp.any(t == ends), learned, lambda: root)
-        return with_root(new, root, (new.mm_state, window))
+        root = lax.cond(jnp.any(t == lasts), learned, lambda: root)
+        return new._replace(inverse_mass_matrix=root, mass_matrix_sqrt_inv=root, mm_state=window)
 
     return init, update

@@ -118,3 +118,14 @@ def test_what_is_no_metric_is_told():
     )
     mcmc.run(KEY)
     assert mcmc.last_state.adapt_state.inverse_mass_matrix.directions.shape == (3, 3)
+
+
+def test_a_rank_above_what_few_draws_span():
+    def model():
+        numpyro.sample("x", dist.Normal().expand([100]))
+
+    kernel = ns.MALA(model, metric=ns.LowRank(50))
+    mcmc = MCMC(kernel, num_warmup=20, num_samples=2, progress_bar=False)
+    mcmc.run(KEY)
+    # Twice the 15 draws of the only window, which are spanned by draws and by gradients.
+    assert mcmc.last_state.adapt_state.inverse_mass_matrix.directions.shape == (100, 30)

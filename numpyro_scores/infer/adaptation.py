@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -22,6 +21,7 @@ from numpyro_scores.infer.langevin.metric import (
     given_metric,
 )
 from numpyro_scores.infer.low_rank import LowRank, low_rank_adapter
+from numpyro_scores.infer.trees import select
 
 PARTICLE_RATE = 2.0  # of the logarithm of a step size; the acceptance falls by 0.3 a unit of it
 
@@ -48,8 +48,7 @@ def accept_or_stay(
     # its gradient. Reject, an energy of -inf too: it would never be left.
     finite = jnp.isfinite(log_ratio)
     accept_prob = jnp.where(finite & is_known, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-    point = jax.tree.map(partial(jnp.where, uniform < accept_prob), proposal, current)
-    return point, accept_prob, ~finite
+    return select(uniform < accept_prob, proposal, current), accept_prob, ~finite
 
 
 def after_draw(state: Any, num_warmup: int, adapt: Callable[[], Any], **figures: Array) -> Any:

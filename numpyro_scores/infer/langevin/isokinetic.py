@@ -13,10 +13,10 @@ from numpyro_scores.infer.langevin.targets import (
     Point,
     Root,
     Target,
-    scan_random,
     unwhiten,
     whiten,
 )
+from numpyro_scores.infer.trees import scan_random
 from numpyro_scores.integrators.isokinetic import (
     MINIMAL_NORM,
     Splitting,

@@ -13,10 +13,10 @@ from numpyro_scores.infer.langevin.targets import (
     Root,
     Target,
     Transition,
-    scan_random,
     unwhiten,
     whiten,
 )
+from numpyro_scores.infer.trees import scan_random
 from numpyro_scores.integrators import euler_maruyama, log_proposal_ratio
 
 

@@ -17,12 +17,12 @@ from numpyro_scores.infer.langevin.targets import (
     Root,
     Target,
     Transition,
-    scan_random,
     unwhiten,
     whiten,
 )
 from numpyro_scores.infer.langevin.trajectories import accept_end
 from numpyro_scores.infer.settings import takes_settings_of
+from numpyro_scores.infer.trees import scan_random
 from numpyro_scores.integrators.underdamped import friction_flow
 
 

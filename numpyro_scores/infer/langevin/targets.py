@@ -19,7 +19,6 @@ root `R` is a vector (a diagonal metric), a matrix, both by blocks of sites as i
 `dense_mass=[("a", "b"), ("c",)]`, or None (no metric).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,16 +27,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax, random
+from jax import Array
 from numpyro.util import identity
 
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.low_rank import LowRankRoot
-
-# Numbers of a chain drawn before a loop. Beyond it those of all steps would need as much memory as
-# many points.
-LARGEST_AT_ONCE = 2**16
 
 
 class Point(NamedTuple):
@@ -225,22 +220,3 @@ def coordinates(root: Root, x: Array) -> tuple[Array, Callable[[Array], Array]]:
     if root is None:
         return x, identity
     return jnp.zeros_like(x), lambda v: x + unwhiten(root, v)
-
-
-def scan_random(
-    step: Callable[[Any, Any], tuple[Any, Any]],
-    draw: Callable[[Array, tuple[int, ...]], Any],
-    carry: Any,
-    key: Array,
-    num_steps: int,
-) -> tuple[Any, Any]:
-    """
-    `lax.scan` of `step(carry, numbers)` with `numbers = draw(key, ())` for each step. As long as
-    they are few, those of all steps are drawn before the loop, by `draw(key, (num_steps,))`: in a
-    loop on a CPU, XLA generates the numbers of a few chains two to three times slower.
-    """
-    leaves = jax.tree.leaves(jax.eval_shape(lambda key: draw(key, (num_steps,)), key))
-    if sum(math.prod(leaf.shape) for leaf in leaves) <= LARGEST_AT_ONCE:
-        return lax.scan(step, carry, draw(key, (num_steps,)))
-    keys = random.split(key, num_steps)
-    return lax.scan(lambda carry, key: step(carry, draw(key, ())), carry, keys)

@@ -25,8 +25,8 @@ from numpyro_scores.infer.langevin.stiffness import (
     stiffness_at,
     stiffness_with,
 )
-from numpyro_scores.infer.langevin.targets import coordinates, flat_root, scan_random, whiten
-from numpyro_scores.infer.trees import all_finite, select
+from numpyro_scores.infer.langevin.targets import coordinates, flat_root, whiten
+from numpyro_scores.infer.trees import all_finite, scan_random, select
 from numpyro_scores.integrators import Gradient, Integrator, IntegratorState
 
 # By how much the gradient may grow in a draw of warmup.

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from jax import random
 
-from numpyro_scores.infer.langevin import targets
-from numpyro_scores.infer.langevin.targets import scan_random
+from numpyro_scores.infer import trees
+from numpyro_scores.infer.trees import scan_random
 
 
 @pytest.mark.parametrize("largest_at_once", [2**16, 0], ids=["at-once", "in-the-loop"])
 def test_each_step_has_numbers_of_its_own(monkeypatch, largest_at_once):
-    monkeypatch.setattr(targets, "LARGEST_AT_ONCE", largest_at_once)
+    monkeypatch.setattr(trees, "LARGEST_AT_ONCE", largest_at_once)
 
     def draw(key, shape):
         key_normal, key_uniform = random.split(key)

@@ -24,7 +24,6 @@ from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.asymmetry import proposals, warn_unless_gradient
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.metric import Dense, Diagonal
-from numpyro_scores.infer.langevin.score_sites import target_of
 from numpyro_scores.infer.langevin.stiffness import first_curvature
 from numpyro_scores.infer.langevin.targets import (
     Point,
@@ -198,9 +197,7 @@ class AdjustedKernel(LangevinKernel):
 
     def _sample_chain(self, state, model_args, model_kwargs):
         x, unravel, potential = self._flat(state.z, model_args, model_kwargs)
-        target = Target(potential)
-        if self._sites.by_score:
-            target = target_of(potential, x, self._segment_integral)
+        target = self._target(potential, x)
         rng_key, key_move = random.split(state.rng_key)
         start = target.resume(x, state.potential_energy, state.z_grad)
         root = flat_root(state.adapt_state.mass_matrix_sqrt_inv, state.z)

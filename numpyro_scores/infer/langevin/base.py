@@ -16,6 +16,8 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import constrain_fn, initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.guards import (
     check_model,
     check_normalizers,
@@ -23,6 +25,8 @@ from numpyro_scores.infer.guards import (
     check_supports,
 )
 from numpyro_scores.infer.kernel import ChainKernel
+from numpyro_scores.infer.langevin.score_sites import target_of
+from numpyro_scores.infer.langevin.targets import Target
 from numpyro_scores.infer.model import LatentSites
 
 PotentialFn = Callable[[Any], Array]
@@ -33,6 +37,9 @@ class LangevinKernel(ChainKernel):
     A kernel in the unconstrained space of a model or of a potential energy. This class finds the
     potential; a subclass writes one chain, `_init_chain` and `_sample_chain`.
     """
+
+    # Of kernels that ask for energies: how sites that are known by their score enter them.
+    _segment_integral: SegmentIntegral | LineIntegral
 
     def __init__(
         self,
@@ -56,6 +63,12 @@ class LangevinKernel(ChainKernel):
     def _forget(self) -> None:
         super()._forget()
         self._sites = LatentSites()
+
+    def _target(self, potential: PotentialFn, x: Array) -> Target:
+        """What the steps of a kernel with a `segment_integral` move in."""
+        if not self._sites.by_score:
+            return Target(potential)
+        return target_of(potential, x, self._segment_integral)
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         if self._model is None:

@@ -13,6 +13,8 @@ smaller, and what is averaged grows with the sixth power of the step size: the a
 directions that are narrow in the metric.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -32,43 +34,84 @@ MARGIN = 1.6
 LARGEST_CHANGE = 2.0
 
 
+class GaussianErrors(NamedTuple):
+    """
+    What steps of growing size make of a Gaussian of variance one, up to where the error of the
+    energy is largest. Errors of a minimal-norm step change their sign: of them the largest so far.
+
+    - **steps** - the step sizes.
+    - **bias** - relative error of the variance, with the sign of that of the step itself.
+    - **energy_variance** - of the error that a step makes of the energy.
+    - **largest_bias** - from which on steps are nearly unstable.
+    """
+
+    steps: np.ndarray
+    bias: np.ndarray
+    energy_variance: np.ndarray
+    largest_bias: float
+
+
+@lru_cache
+def gaussian_errors(splitting: Splitting) -> GaussianErrors:
+    steps = np.linspace(0, 4, 2_001)[1:]
+    biases, variances = np.array([splitting.of_oscillator(step) for step in steps]).T
+    stable = int(np.argmax(np.isnan(biases)))
+    end = 1 + int(np.argmax(variances[:stable]))
+    largest = np.maximum.accumulate(np.abs(biases[:end]))
+    safe = int(np.searchsorted(steps, steps[stable - 1] / MARGIN))
+    return GaussianErrors(
+        steps[:end],
+        np.sign(biases[:end]) * largest,
+        np.maximum.accumulate(variances[:end]),
+        float(largest[safe]),
+    )
+
+
+@dataclass(frozen=True)
 class Calibration:
     """
-    The step size, the bias and the variance of the energy error of a Gaussian of variance one.
+    The step size of an integrator for a bias, on a Gaussian of variance one, and what tells it.
 
     :param splitting: the integrator.
     :param desired_bias: relative error of the second moments, above 0 and below 0.5.
     :raises ValueError: if a step of this bias is nearly unstable.
     """
 
-    def __init__(self, splitting: Splitting, desired_bias: float):
-        steps = np.linspace(0, 4, 2_001)[1:]
-        biases, variances = np.array([splitting.of_oscillator(step) for step in steps]).T
-        stable = int(np.argmax(np.isnan(biases)))
-        # Errors of a minimal-norm step change their sign: what counts is the largest so far.
-        end = 1 + int(np.argmax(variances[:stable]))
-        self._biases = biases[:end]
-        self._largest = np.maximum.accumulate(np.abs(biases[:end]))
-        self._variances = np.maximum.accumulate(variances[:end])
-        safe = int(np.searchsorted(steps, steps[stable - 1] / MARGIN))
-        if not desired_bias < self._largest[safe]:
+    splitting: Splitting
+    desired_bias: float
+
+    def __post_init__(self) -> None:
+        largest = gaussian_errors(self.splitting).largest_bias
+        if not self.desired_bias < largest:
             raise ValueError(
-                f"desired_bias={desired_bias!r} needs steps near the end of stability, where a "
-                "direction that is a little narrower than warmup has seen explodes: give less than "
-                f"{self._largest[safe]:.2g}, or splitting=LEAPFROG, which is stable farther."
+                f"desired_bias={self.desired_bias!r} needs steps near the end of stability, where "
+                "a direction that is a little narrower than warmup has seen explodes: give less "
+                f"than {largest:.2g}, or splitting=LEAPFROG, which is stable farther."
             )
-        last = max(int(np.searchsorted(self._largest, desired_bias)) - 1, 0)
-        self.step_size = float(steps[last])
-        self.energy_variance = float(self._variances[last])
+
+    @property
+    def _index(self) -> int:
+        """Of the longest step whose bias is below the one asked for."""
+        largest = np.abs(gaussian_errors(self.splitting).bias)
+        return max(int(np.searchsorted(largest, self.desired_bias)) - 1, 0)
+
+    @property
+    def step_size(self) -> float:
+        return float(gaussian_errors(self.splitting).steps[self._index])
+
+    @property
+    def energy_variance(self) -> float:
+        """Of such a step."""
+        return float(gaussian_errors(self.splitting).energy_variance[self._index])
 
     def bias(self, energy_variance: Array) -> Array:
         """
         Of a Gaussian whose steps make this error: the largest of steps up to that one, with the
         sign of the last.
         """
-        sign = np.sign(self._biases)
-        logs = jnp.log(jnp.maximum(energy_variance, self._variances[0]))
-        return jnp.interp(logs, np.log(self._variances), sign * self._largest)
+        known = gaussian_errors(self.splitting)
+        logs = jnp.log(jnp.maximum(energy_variance, known.energy_variance[0]))
+        return jnp.interp(logs, np.log(known.energy_variance), known.bias)
 
 
 class Tuning(NamedTuple):

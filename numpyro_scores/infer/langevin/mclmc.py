@@ -23,12 +23,7 @@ from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
 from numpyro_scores.infer.langevin.isokinetic import Flight, check_can_turn, flight
 from numpyro_scores.infer.langevin.metric import Dense, Diagonal
 from numpyro_scores.infer.langevin.microcanonical_warmup import Warmup
-from numpyro_scores.infer.langevin.score_sites import target_of
-from numpyro_scores.infer.langevin.targets import (
-    Target,
-    check_rule,
-    flat_root,
-)
+from numpyro_scores.infer.langevin.targets import check_rule, flat_root
 from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.infer.trees import all_finite, select
 from numpyro_scores.integrators.isokinetic import (
@@ -169,7 +164,6 @@ class MCLMC(LangevinKernel):
             decoherence_length,
             num_steps,
         )
-        self._splitting = splitting
         self._segment_integral = segment_integral
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
@@ -204,9 +198,8 @@ class MCLMC(LangevinKernel):
 
     def _sample_chain(self, state, model_args, model_kwargs):
         x, unravel, potential = self._flat(state.z, model_args, model_kwargs)
-        target = Target(potential)
-        if self._sites.by_score:
-            target = target_of(potential, x, self._segment_integral)
+        target = self._target(potential, x)
+        splitting = self._warmup.calibration.splitting
         rng_key, key_flight, key_direction, key_adapt = random.split(state.rng_key, 4)
         start = target.resume(x, state.potential_energy, state.z_grad)
         end = flight(
@@ -217,21 +210,22 @@ class MCLMC(LangevinKernel):
             state.step_size,
             state.decoherence_length,
             flat_root(state.adapt_state.mass_matrix_sqrt_inv, state.z),
-            self._splitting,
+            splitting,
             self._warmup.num_steps,
         )
         # What is not finite once stays so: one look at the end sees every step.
         finite = all_finite(end)
         direction = random_direction(key_direction, x.shape, x.dtype)
         end = select(finite, end, Flight(start, direction, state.mean_energy_variance))
-        num_steps = self._warmup.num_steps * len(self._splitting.moves)
+        num_grads = self._warmup.num_steps * len(splitting.moves)
+        num_evals = num_grads * (1 + target.num_score_evals) + (start.force is not None)
         state = state._replace(
             z=unravel(end.point.x),
             z_grad=end.point.grad,
             potential_energy=end.point.energy + end.point.integral,
             direction=end.direction,
             diverging=~finite,
-            num_grad_evals=jnp.array(num_steps * (1 + target.num_score_evals)),
+            num_grad_evals=jnp.array(num_evals),
             rng_key=rng_key,
         )
         num_warmup, energy_variance = self._warmup.num_draws, end.energy_variance

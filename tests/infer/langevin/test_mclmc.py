@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.langevin.test_mams import bent, moments_on_a_grid
+from infer.langevin.bent_target import assert_right_moments, bent
 from jax import random
 from numpyro.infer import MCMC
 
@@ -40,13 +40,8 @@ def test_short_steps_leave_the_target_as_it_is(x64, splitting):
         return jax.lax.scan(draw, start, random.split(key, 800))[1]
 
     x, energy_variance = jax.jit(jax.vmap(chain))(random.split(KEY, 256))
-    x = np.asarray(x[:, 100:])
     assert np.mean(energy_variance) < 1e-3
-    values = [x[..., 0], x[..., 1], x[..., 1] ** 2, x[..., 0] * x[..., 1]]
-    for value, exact in zip(values, moments_on_a_grid(), strict=True):
-        means = value.mean(1)
-        error = means.std() / np.sqrt(len(means))
-        assert error < 0.02 and abs(means.mean() - exact) < 4 * error
+    assert_right_moments(np.asarray(x[:, 100:]))
 
 
 def model(scale):
@@ -133,7 +128,9 @@ def test_a_prior_known_by_its_score_has_the_right_variance():
         chain_method="vectorized",
         progress_bar=False,
     )
-    mcmc.run(KEY)
+    mcmc.run(KEY, extra_fields=("num_grad_evals",))
+    # Two gradients a step, five scores along each of their segments, and one at the start.
+    np.testing.assert_array_equal(mcmc.get_extra_fields()["num_grad_evals"], 4 * 2 * 6 + 1)
     np.testing.assert_allclose(np.var(mcmc.get_samples()["x"]), 4, rtol=0.05)
     np.testing.assert_allclose(mcmc.last_state.variance_error, -0.01, rtol=0.3)
     (line,) = (line for line in ns.diagnose(mcmc).lines if line.title == "step-size bias")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.special import logsumexp
 
-from numpyro_scores._resampling import systematic
+from numpyro_scores._resampling import log_mean_exp, systematic
 
 NUM_BISECTIONS = 60  # halvings: the first power may be as small as 2^-60
 NUM_POWER_ITERATIONS = 10
@@ -124,7 +124,7 @@ def resampled(
     growth = concentration(weights) - concentration(jnp.full_like(weights, 1 / len(x)))
     return Selection(
         rows=systematic(key, log_weights, num, principal_order(x, log_weights)),
-        log_increment=logsumexp(log_weights) - jnp.log(len(x)),
+        log_increment=log_mean_exp(log_weights),
         ess=ess,
         variance=jnp.where(ess < min(FEWEST_PARTICLES, len(x) / 2), jnp.inf, growth),
     )

@@ -6,11 +6,14 @@
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SCRIPT = '''"""Words."""
 import pathlib, sys
-scale = 1.0  # a comment
-pathlib.Path(sys.argv[2], "a.png").write_text(str(scale))
+from PIL import Image
+shade = 100  # a comment
+Image.new("RGBA", (2, 2), (shade, 0, 0, 255)).save(pathlib.Path(sys.argv[2], "a.png"))
 '''
 
 
@@ -22,6 +25,11 @@ def gallery(monkeypatch):
     return gallery
 
 
+def shade(picture):
+    with Image.open(picture) as image:
+        return image.convert("RGB").getpixel((0, 0))[0]
+
+
 def test_a_picture_is_made_anew_when_the_code_of_its_script_changes(tmp_path, monkeypatch):
     make = gallery(monkeypatch)
     docs, script = tmp_path / "docs", tmp_path / "examples" / "a.py"
@@ -31,14 +39,14 @@ def test_a_picture_is_made_anew_when_the_code_of_its_script_changes(tmp_path, mo
     pictures = {"a.py": "a.png"}
     assert make.stale(docs, pictures) == ["a.py"]
     make.execute(docs, "a.py", "a.png")
-    assert (docs / "a.png").read_text() == "1.0"
+    assert shade(docs / "a.png") == 100
     assert make.stale(docs, pictures) == []
     script.write_text(SCRIPT.replace("a comment", "another").replace("Words", "Other words"))
     assert make.stale(docs, pictures) == []
-    script.write_text(SCRIPT.replace("1.0", "2.0"))
+    script.write_text(SCRIPT.replace("100", "200"))
     assert make.stale(docs, pictures) == ["a.py"]
     make.execute(docs, "a.py", "a.png")
-    assert (docs / "a.png").read_text() == "2.0"
+    assert shade(docs / "a.png") == 200
     (docs / "a.png").unlink()
     assert make.stale(docs, pictures) == ["a.py"]
 

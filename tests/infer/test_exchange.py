@@ -100,14 +100,18 @@ def grid_moments(x, shape, size):
     """Mean of (coupling, field) under the posterior, on a grid, by summing all states."""
     midpoints = (np.arange(size) + 0.5) / size
     coupling, field = np.meshgrid(2.5 * midpoints, 3 * midpoints - 1.5)
-    coupling, field = jnp.ravel(coupling), jnp.ravel(field)
+    coupling, field = np.float32(coupling.ravel()), np.float32(field.ravel())
     index = np.flatnonzero((states(shape) == x).all((1, 2)))[0]
-    log_prob = jax.lax.map(
-        lambda p: log_density(p[0][None], p[1][None], shape)[0, index], (coupling, field)
-    )
-    log_prob += dist.HalfNormal(0.5).log_prob(coupling) + dist.Normal(0.0, 0.3).log_prob(field)
-    weights = jax.nn.softmax(log_prob)
-    return np.array([weights @ coupling, weights @ field])
+
+    @jax.jit
+    def moments(coupling, field):
+        log_prob = jax.lax.map(
+            lambda p: log_density(p[0][None], p[1][None], shape)[0, index], (coupling, field)
+        )
+        log_prob += dist.HalfNormal(0.5).log_prob(coupling) + dist.Normal(0.0, 0.3).log_prob(field)
+        return jax.nn.softmax(log_prob) @ jnp.stack([coupling, field], axis=1)
+
+    return np.asarray(moments(coupling, field))
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,12 @@ def test_runs_are_mapped_over_data():
         smc.run(key, y)
         return smc.get_samples()["x"], smc.log_evidence, smc.log_evidence_error
 
-    y = jnp.array([-2.0, 0.0, 3.0])
+    y = np.array([-2.0, 0.0, 3.0], np.float32)
     with jax.checking_leaks():
-        x, log_evidence, error = jax.vmap(run)(random.split(random.key(0), 3), y)
+        x, log_evidence, error = jax.jit(jax.vmap(run))(random.split(random.key(0), 3), y)
     assert_within(x.mean(axis=1), y / 2, np.sqrt(0.5 / 100))
     assert_within(log_evidence, dist.Normal(0, np.sqrt(2)).log_prob(y), error)
-    # Within a program too, where the arguments may be known and nothing else is.
+    # The arguments may be known too, and nothing else.
     alone = jax.jit(lambda key: run(key, 3.0))(random.split(random.key(0), 3)[2])
     np.testing.assert_allclose(alone[1], log_evidence[2], rtol=1e-4)
 

@@ -10,7 +10,7 @@ so that a peak of memory is its own.
     python -m benchmarks.long_runs second   # programs and seconds of a run on new data
     python -m benchmarks.long_runs online   # R-hat and ESS while it runs, and ArviZ's
     python -m benchmarks.long_runs report   # memory of diagnose by the number of draws
-    python -m benchmarks.long_runs many     # 1,000 digits at once, and a loop
+    python -m benchmarks.long_runs many     # 1,000 digits at once, and a loop over 8
     python -m benchmarks.long_runs devices  # chains a second of two devices (wants two free cores)
     python -m benchmarks.long_runs kills --kernel MALA   # 20 SIGKILLs
 """
@@ -150,7 +150,9 @@ def many(which: str, number: str) -> dict[str, float]:
     key = jax.random.key(0)
     before, start, cpu = peak(), time.perf_counter(), time.process_time()
     with compilations() as names:
-        if which == "loop":
+        if which != "run_many":
+            # With the bar, and data as arguments, NumPyro compiles once, and steps from Python.
+            settings["progress_bar"] = which == "loop with bar"
             mcmc: Any = MCMC(kernel, jit_model_args=True, **settings)
             for own in zip(jax.random.split(key, n), observed, y, strict=True):
                 mcmc.run(*own)
@@ -161,7 +163,8 @@ def many(which: str, number: str) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - start,
         "cpu": time.process_time() - cpu,
-        "programs": len(names),
+        # Those that draw; of NumPyro's, all.
+        "programs": len([name for name in names if "chunk" in name or which != "run_many"]),
         "before": before,
         "peak": peak(),
     }
@@ -181,6 +184,7 @@ MEASURES = {f.__name__: f for f in (draws, second, online, report, devices, many
 
 def lines_of(what: str, kernel: str) -> list[tuple[str, ...]]:
     """What is measured, a process each."""
+    many_loops = [("many", which, "8") for which in ("loop", "loop with bar")]
     lines: dict[str, list[tuple[str, ...]]] = {
         "memory": [("draws", n, "store") for n in ("10000", "1000000")],
         "time": [("draws", "100000", which) for _ in range(3) for which in ("MCMC", "store")],
@@ -188,7 +192,7 @@ def lines_of(what: str, kernel: str) -> list[tuple[str, ...]]:
         "online": [("online", "2000")],
         "report": [("report", n) for n in ("10000", "100000", "400000")],
         "devices": [("devices", n) for _ in range(2) for n in ("1", "2")],
-        "many": [("many", "run_many", "1000"), ("many", "loop", "8")],
+        "many": [("many", "run_many", "1000"), *many_loops],
         "kills": [("kills", kernel, "20")],
     }
     return lines[what]

@@ -200,15 +200,14 @@ class Runner:
         moments = jax.device_get(moments)
         for group, variables in self._names.groups(samples, fields).items():
             self._store.append(group, variables, region | {"draw": slice(start, start + num_draws)})
-        if moments is None:
-            found = [RunningMoments.of(np.asarray(x)) for x in jax.tree.leaves(samples)]
-        else:
+        # Of what is kept, by which the bar finds the worst; before it of all sites, if that is not
+        # the same.
+        found = [RunningMoments.of(x) for x in jax.tree.leaves(samples)]
+        if moments is not None:
             if has_datasets:
                 moments = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), moments)
-            found = [
-                RunningMoments.about(num_draws, *leaves)
-                for leaves in zip(*(jax.tree.leaves(part) for part in moments), strict=True)
-            ]
+            leaves = zip(*(jax.tree.leaves(part) for part in moments), strict=True)
+            found = [*(RunningMoments.about(num_draws, *own) for own in leaves), *found]
         diverging = [x for name, x in fields.items() if name.split(".")[-1] == "diverging"]
         self._progress.add(launched.batch, found, sum(int(np.sum(x)) for x in diverging))
 

@@ -86,6 +86,11 @@ class StoredMCMC(StoredResults):
                 check_count(name, size)
         if not (until is None or isinstance(until, Until)):
             raise TypeError(f"until must be a rule, as until=ns.until(r_hat=1.01), got {until!r}.")
+        if until is not None and until.r_hat is not None and num_chains < 2:
+            raise ValueError(
+                "R-hat compares chains, and there is one: num_chains=2 or more, or "
+                "until=ns.until(r_hat=None, bulk_ess=400)."
+            )
         super().__init__(
             copy.copy(kernel),
             num_warmup=num_warmup,

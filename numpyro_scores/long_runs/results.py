@@ -48,7 +48,7 @@ class StoredResults(MCMC):
         return self._names_of_run().samples(self._reader(group_by_chain))
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
-        """The extra fields of all draws, likewise."""
+        """The extra fields of all draws, likewise; of keys the numbers."""
         return self._names_of_run().fields(self._reader(group_by_chain))
 
     @property

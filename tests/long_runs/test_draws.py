@@ -142,3 +142,15 @@ def test_a_state_that_is_no_array_is_refused():
 
     with pytest.raises(TypeError, match="holds a str"):
         run(WithName())
+
+
+def test_fields_are_numbers_and_have_names(tmp_path):
+    settings = {"num_warmup": 5, "num_samples": 3, "progress_bar": False}
+    mcmc = ns.StoredMCMC(KERNEL, store=tmp_path / "run.zarr", **settings)
+    mcmc.run(KEY, DATA, extra_fields=("rng_key",))
+    last = random.key_data(mcmc.last_state.rng_key)
+    assert equal(mcmc.get_extra_fields()["rng_key"][-1], last)
+    with pytest.raises(
+        ValueError, match="'energies', but a WalkState.* has z, potential"
+    ):
+        mcmc.run(KEY, DATA, extra_fields=("energies",))

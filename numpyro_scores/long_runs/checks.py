@@ -3,12 +3,14 @@
 
 """Stores and starts that a run is not made with."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from numpyro_scores.long_runs.checkpoints import on_host
+from numpyro_scores.long_runs.checkpoints import Progress, on_host
 from numpyro_scores.long_runs.identity import why_other
 from numpyro_scores.long_runs.processes import Processes
 from numpyro_scores.long_runs.stores import DrawStore, MemoryStore
@@ -68,3 +70,17 @@ def check_states(kernel: str, states: Any) -> None:
             f"{kernel} has no potential energy at the start of {(~finite).sum()} of {finite.size} "
             "chains: start elsewhere (init_params or init_strategy), or look for NaN in the data."
         )
+
+
+@contextmanager
+def in_words(store: DrawStore, progress: Progress) -> Generator[None]:
+    """A storage that fails, of a full disk say, is an error that says what is left."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{store!r} could not be written ({error.strerror or error}): it has "
+            f"{progress.num_committed:,} draws of each chain, which can be read. Make room and "
+            "call run again, which goes on from there.",
+        ) from error

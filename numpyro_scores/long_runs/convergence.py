@@ -35,10 +35,10 @@ class Until:
     bulk_ess: float | None = None
 
     def holds(self, found: "Convergence") -> bool:
-        """Whether the numbers are good enough; NaN is not."""
+        """Whether the numbers are good enough; NaN is not, nor are draws that are all the same."""
         fine_r_hat = self.r_hat is None or bool(np.all(found.r_hat <= self.r_hat))
         fine_ess = self.bulk_ess is None or bool(np.all(found.bulk_ess >= self.bulk_ess))
-        return fine_r_hat and fine_ess
+        return bool(found.names) and fine_r_hat and fine_ess
 
 
 def until(*, r_hat: float | None = 1.01, bulk_ess: float | None = 400) -> Until:

@@ -13,7 +13,7 @@ import numpyro_scores.version
 from numpyro_scores._words import nameless, to_numpy
 from numpyro_scores.training._identity import fingerprint, name_of
 
-FORMAT = 1
+FORMAT = 2
 
 
 def record_of_run(

@@ -66,11 +66,12 @@ class Names:
             for group, variables in {"posterior": posterior, "sample_stats": stats}.items()
             if variables
         }
-        # ArviZ 1.x cannot subtract flags.
-        found["posterior"] = {
-            name: x.astype(np.int32) if x.dtype == bool else x
-            for name, x in found["posterior"].items()
-        }
+        if "posterior" in found:  # it is not if nothing is kept
+            # ArviZ 1.x cannot subtract flags.
+            found["posterior"] = {
+                name: x.astype(np.int32) if x.dtype == bool else x
+                for name, x in found["posterior"].items()
+            }
         return found
 
     @property

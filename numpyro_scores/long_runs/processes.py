@@ -53,7 +53,13 @@ class Processes:
         arrays = [np.ascontiguousarray(x) for x in arrays]
         sizes = np.cumsum([0, *(x.nbytes for x in arrays)])
         sent = np.concatenate([x.reshape(-1).view(np.uint8) for x in arrays])
-        found = multihost_utils.process_allgather(sent)[list(self.order)]
+        try:
+            found = multihost_utils.process_allgather(sent)[list(self.order)]
+        except jax.errors.JaxRuntimeError as error:
+            raise RuntimeError(
+                f"Another of the {self.number} processes has ended. What was committed is in the "
+                "store: start all of them again, which go on from there."
+            ) from error
         return [
             [
                 row[start:stop].view(x.dtype).reshape(x.shape)
@@ -73,11 +79,11 @@ class Processes:
         """Call in each process; where it fails in one, all of them raise, and none waits for it."""
         if self.number == 1:
             return call()
-        error: Exception | None = None
+        error: BaseException | None = None
         found: Any = None
         try:
             found = call()
-        except Exception as raised:
+        except BaseException as raised:
             error = raised
         failed = [bool(flag[0]) for (flag,) in self.gathered([np.array([error is not None])])]
         if error is not None:

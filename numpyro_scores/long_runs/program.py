@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array, lax, random
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import nested_attrgetter
 
+from numpyro_scores._words import is_key
 from numpyro_scores.infer.kernel import ChainKernel
 
 Keep = Callable[[Any], Any]
@@ -138,7 +139,8 @@ class ChainProgram:
             samples = postprocess(nested_attrgetter(self.sample_field)(state))
             if self.removed:
                 samples = {name: x for name, x in samples.items() if name not in self.removed}
-            return samples, {name: nested_attrgetter(name)(state) for name in self.fields}
+            fields = {name: _field(state, name) for name in self.fields}
+            return jax.tree.map(_numbers, (samples, fields))
 
         return collect
 
@@ -179,6 +181,23 @@ class ChainProgram:
         carry = (state, empty, no_fields, moments)
         state, *chunk = lax.fori_loop(0, num_draws, draw, carry)
         return state, Chunk(*chunk)
+
+
+def _field(state: Any, name: str) -> Any:
+    """What is at a name such as `adapt_state.step_size`."""
+    try:
+        return nested_attrgetter(name)(state)
+    except (AttributeError, KeyError, TypeError) as error:
+        there = ", ".join(getattr(state, "_fields", ())) or "no fields"
+        raise ValueError(
+            f"extra_fields names {name!r}, but a {type(state).__name__}, the state of the kernel, "
+            f"has {there}."
+        ) from error
+
+
+def _numbers(x: Array) -> Array:
+    """An array, or the numbers of a key, which stores know."""
+    return random.key_data(x) if isinstance(x, Array) and is_key(x) else x
 
 
 def _with(moments: Moments, draw: Any, i: Array) -> Moments:

@@ -4,7 +4,6 @@
 """The results of a run whose draws are in a store, with the face of NumPyro's `MCMC`."""
 
 import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +48,7 @@ class StoredResults(MCMC):
         return self._names_of_run().samples(self._reader(group_by_chain))
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
-        """The extra fields of all draws, likewise."""
+        """The extra fields of all draws, likewise; of keys the numbers."""
         return self._names_of_run().fields(self._reader(group_by_chain))
 
     @property
@@ -106,8 +105,9 @@ class StoredResults(MCMC):
         many = () if self._num_datasets is None else (self._num_datasets,)
         shapes = {name: (*many, *shape) for name, shape in names.shapes.items()}
         elements = {name: np.arange(int(np.prod(shape))) for name, shape in shapes.items()}
-        if worst is not None and self._keep is None:
-            elements = worst_elements(elements, progress.all_moments, names.order, worst)
+        if worst is not None:
+            kept = progress.all_moments[len(progress.all_moments) - len(names.order) :]
+            elements = worst_elements(elements, kept, names.order, worst)
 
         def read(name, start, stop):
             return self._store.read("posterior", name, start, stop)
@@ -122,16 +122,31 @@ class StoredResults(MCMC):
         """
         self._names_of_run()
         assert self._progress is not None
-        pooled = [moments.pooled() for moments in self._progress.all_moments]
+        sites = self._progress.all_moments[: self._site_tree.num_leaves]
+        pooled = [moments.pooled() for moments in sites]
         return tuple(self._site_tree.unflatten(part) for part in zip(*pooled, strict=True))
 
-    def not_converged(self, r_hat: float = 1.01, bulk_ess: float = 400) -> np.ndarray:
-        """After `run_many`, the indices of the data sets with an element that is not as good."""
+    def not_converged(self, r_hat: float | None = 1.01, bulk_ess: float = 400) -> np.ndarray:
+        """
+        After `run_many`, the indices of the data sets with an element that is not as good, or with
+        none that has moved.
+
+        :param r_hat: the largest R-hat; None for any, as a lone chain has none.
+        :param bulk_ess: the smallest bulk ESS.
+        """
         if self._num_datasets is None:
             raise ValueError("not_converged is about many data sets: call run_many.")
+        if r_hat is not None and self.num_chains < 2:
+            raise ValueError(
+                "R-hat compares chains, and each data set has one: draw with num_chains=2 or more, "
+                "or ask for not_converged(r_hat=None)."
+            )
         found = self.convergence()
-        bad = ~((found.r_hat <= r_hat) & (found.bulk_ess >= bulk_ess))
+        good = found.bulk_ess >= bulk_ess
+        if r_hat is not None:
+            good &= found.r_hat <= r_hat
         # `x[dataset, ...]` is the name of an element.
-        names = [name for name, is_bad in zip(found.names, bad, strict=True) if is_bad]
-        found_in = [re.search(r"\[(\d+)[\],]", name) for name in names]
-        return np.unique([int(match[1]) for match in found_in if match]).astype(int)
+        places = [name.rpartition("[")[2].rstrip("]").split(",")[0] for name in found.names]
+        datasets = np.array(places, int)
+        every = np.arange(self._num_datasets)
+        return every[~np.isin(every, datasets) | np.isin(every, datasets[~good])]

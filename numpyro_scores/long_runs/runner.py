@@ -3,17 +3,16 @@
 
 """The loop of a run: the device draws a piece while the host stores the one before."""
 
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from tqdm import tqdm
 
 from numpyro_scores.long_runs.checkpoints import Progress, on_host
+from numpyro_scores.long_runs.interrupts import Interrupts
 from numpyro_scores.long_runs.lanes import count
 from numpyro_scores.long_runs.moments import RunningMoments
 from numpyro_scores.long_runs.names import Names
@@ -50,6 +49,7 @@ class Runner:
     :param names: of the variables of the store.
     :param wanted: how long it is.
     :param processes: those that draw it.
+    :param interrupts: whether somebody wants it to stop.
     :param fixed: whether a piece has `chunk_size` draws, and not as many as two seconds.
     :param after_commit: says what the bar shows, and by `progress.is_enough` whether to stop.
     :param attributes: what is to be noted with the groups.
@@ -64,6 +64,7 @@ class Runner:
         store: DrawStore,
         wanted: Wanted,
         processes: Processes,
+        interrupts: Interrupts,
         *,
         fixed: bool,
         progress_bar: bool,
@@ -81,18 +82,18 @@ class Runner:
             unit="step",
         )
         self._after_commit, self._attributes = after_commit, attributes
-        self._processes, self._pace = processes, Pace()
+        self._processes, self._interrupts, self._pace = processes, interrupts, Pace()
         # What the device has been told to do, ahead of what is stored.
         self._warmup, self._draws = progress.num_warmup, progress.num_draws
         self._states = states
         self._settled: list[Any] = []
-        self._error: OSError | None = None
-        self._is_asked_to_stop = self.is_interrupted = False
+        self._error: BaseException | None = None
+        self._have_agreed_to_stop = False
 
     def run(self) -> None:
         """Draw; all that is drawn is committed."""
         pending: Launched | None = None
-        with self._bar, _interrupts(self._interrupt):
+        with self._bar, self._interrupts:
             for launched in self._launches():
                 if pending is not None:
                     self._settle(pending)
@@ -102,10 +103,12 @@ class Runner:
             if pending is not None:
                 self._settle(pending)
 
-    def _interrupt(self) -> None:
-        self._is_asked_to_stop = True
-        # Several processes stop at the same piece, at which they have agreed.
-        self.is_interrupted = self._processes.number == 1
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it stops before its end; several processes do at a piece that all agree on."""
+        if self._processes.number == 1:
+            return self._interrupts.is_asked_to_stop
+        return self._have_agreed_to_stop
 
     def _launches(self) -> Iterator[Launched]:
         while (piece := self._next_piece()) is not None:
@@ -140,13 +143,14 @@ class Runner:
     def _settle(self, launched: Launched) -> None:
         """Wait for a batch and store it; after the last one, all of the piece."""
         piece = launched.piece
-        # This waits.
-        self._settled.append(on_host(launched.state))
-        if not piece.is_warmup and self._error is None:
-            try:
+        try:
+            # This waits.
+            self._settled.append(on_host(launched.state))
+            if not piece.is_warmup and self._error is None:
                 self._append(piece.num_draws, launched)
-            except OSError as error:
-                self._error = error
+        except BaseException as error:
+            # Of several processes the others are to hear of it, a second Ctrl-C as well.
+            self._error = error
         if launched.batch < len(self._batches) - 1 and self._error is None:
             return
         # All draws of the piece are stored, in every process, before the first one commits.
@@ -181,51 +185,45 @@ class Runner:
         """How long the next piece is, and whether there is one: the same in all processes."""
         if self._processes.number == 1:
             return
-        own = [self._pace.num_steps, self._progress.is_enough, self._is_asked_to_stop]
+        own = [self._pace.num_steps, self._progress.is_enough, self._interrupts.is_asked_to_stop]
         every = np.stack([x for (x,) in self._processes.gathered([np.array(own)])])
         self._pace.num_steps, self._progress.is_enough = int(every[0, 0]), bool(every[0, 1])
-        self.is_interrupted = bool(every[:, 2].any())
+        self._have_agreed_to_stop = bool(every[:, 2].any())
 
     def _append(self, num_draws: int, launched: Launched) -> None:
         region, start = self._batches[launched.batch].region, self._progress.num_draws
         has_datasets = "dataset" in region
-        samples, fields, moments = jax.device_get(launched.chunk)
-
-        def arranged(x):
-            # As stores have it: chains, then draws, then data sets.
-            x = np.moveaxis(x, 2, 0) if has_datasets else np.swapaxes(x, 0, 1)
-            return x[:, :num_draws]
-
-        samples, fields = jax.tree.map(arranged, (samples, fields))
+        samples, fields, moments = launched.chunk
+        samples, fields = jax.tree.map(
+            lambda x: draws_on_host(x, num_draws, has_datasets), (samples, fields)
+        )
+        moments = jax.device_get(moments)
         for group, variables in self._names.groups(samples, fields).items():
             self._store.append(group, variables, region | {"draw": slice(start, start + num_draws)})
-        if moments is None:
-            found = [RunningMoments.of(np.asarray(x)) for x in jax.tree.leaves(samples)]
-        else:
+        # Of what is kept, by which the bar finds the worst; before it of all sites, if that is not
+        # the same.
+        found = [RunningMoments.of(x) for x in jax.tree.leaves(samples)]
+        if moments is not None:
             if has_datasets:
                 moments = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), moments)
-            found = [
-                RunningMoments.about(num_draws, *leaves)
-                for leaves in zip(*(jax.tree.leaves(part) for part in moments), strict=True)
-            ]
+            leaves = zip(*(jax.tree.leaves(part) for part in moments), strict=True)
+            found = [*(RunningMoments.about(num_draws, *own) for own in leaves), *found]
         diverging = [x for name, x in fields.items() if name.split(".")[-1] == "diverging"]
         self._progress.add(launched.batch, found, sum(int(np.sum(x)) for x in diverging))
 
 
-@contextmanager
-def _interrupts(callback: Callable[[], None]) -> Generator[None]:
-    """The first Ctrl-C inside calls the callback; the second is an exception as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
+def draws_on_host(x: Array, num_draws: int, has_datasets: bool) -> np.ndarray:
+    """
+    The first draws of a chunk as stores have them: chains, then draws, then data sets.
 
-    def handle(number, frame):
-        signal.signal(signal.SIGINT, before)
-        callback()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    :param x: draws, then chains (of which each device may have its own), or data sets and chains.
+    """
+    if has_datasets:
+        return np.moveaxis(jax.device_get(x), 2, 0)[:, :num_draws]
+    if len(x.addressable_shards) == 1:
+        return np.swapaxes(jax.device_get(x), 0, 1)[:, :num_draws]
+    # One copy, to where they belong.
+    found = np.empty((x.shape[1], num_draws, *x.shape[2:]), x.dtype)
+    for shard in x.addressable_shards:
+        found[shard.index[1]] = np.swapaxes(shard.data, 0, 1)[:, :num_draws]
+    return found

@@ -6,6 +6,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -23,8 +24,9 @@ from numpyro_scores.long_runs.arguments import (
     is_array,
 )
 from numpyro_scores.long_runs.checkpoints import Progress, with_keys
-from numpyro_scores.long_runs.checks import check_same, check_states, store_of
+from numpyro_scores.long_runs.checks import check_same, check_states, in_words, store_of
 from numpyro_scores.long_runs.convergence import FEWEST_DRAWS, GROWTH, WORST, Convergence, Until
+from numpyro_scores.long_runs.interrupts import Interrupts
 from numpyro_scores.long_runs.layout import groups_of
 from numpyro_scores.long_runs.plans import Plan, Setup, Wanted, plan_of
 from numpyro_scores.long_runs.processes import processes_of
@@ -84,6 +86,11 @@ class StoredMCMC(StoredResults):
                 check_count(name, size)
         if not (until is None or isinstance(until, Until)):
             raise TypeError(f"until must be a rule, as until=ns.until(r_hat=1.01), got {until!r}.")
+        if until is not None and until.r_hat is not None and num_chains < 2:
+            raise ValueError(
+                "R-hat compares chains, and there is one: num_chains=2 or more, or "
+                "until=ns.until(r_hat=None, bulk_ess=400)."
+            )
         super().__init__(
             copy.copy(kernel),
             num_warmup=num_warmup,
@@ -180,20 +187,25 @@ class StoredMCMC(StoredResults):
             self._batch_size,
             self._processes,
         )
-        plan = plan_of(setup, keys, params, data, init_params)
-        self.sampler, self._names, self._site_tree = plan.kernel, plan.names, plan.site_tree
-        try:
-            self._draw(plan)
-        finally:
-            self._store.close()
+        # One of several processes that left while they plan would let the others wait for it.
+        interrupts = Interrupts()
+        with interrupts if self._processes.number > 1 else nullcontext():
+            plan = self._processes.together(lambda: plan_of(setup, keys, params, data, init_params))
+            self.sampler, self._names, self._site_tree = plan.kernel, plan.names, plan.site_tree
+            try:
+                self._draw(plan, interrupts)
+            finally:
+                self._store.close()
 
-    def _draw(self, plan: Plan) -> None:
+    def _draw(self, plan: Plan, interrupts: Interrupts) -> None:
         """Start, or go on, until all draws are there."""
         processes, store = self._processes, self._store
         checkpoint = processes.first_then_others(store.load)
         if checkpoint is not None:
             processes.together(lambda: check_same(store, checkpoint.record["run"], plan.identity))
-        states = [plan.programs.start(b.keys, b.params, b.arrays) for b in plan.batches]
+        states = processes.together(
+            lambda: [plan.programs.start(b.keys, b.params, b.arrays) for b in plan.batches]
+        )
         progress = Progress(plan.identity, plan.sizes, plan.lanes, states, processes)
         if checkpoint is not None:
             progress.restore(checkpoint)
@@ -203,13 +215,14 @@ class StoredMCMC(StoredResults):
         progress.share()
         if checkpoint is None:
             check_states(type(self.sampler).__name__, progress.state)
-            processes.first_then_others(lambda: self._create(plan, progress))
+            with in_words(self._store, progress):
+                processes.first_then_others(lambda: self._create(plan, progress))
         self._progress = progress
         # A killed process may have died between a commit and a look.
         if progress.num_draws and self._until is not None:
             self._look(progress)
         if not progress.is_enough:
-            self._run(plan, progress, states)
+            self._run(plan, progress, states, interrupts)
         self._set_last_state(progress, states[0])
 
     def _create(self, plan: Plan, progress: Progress) -> None:
@@ -224,7 +237,9 @@ class StoredMCMC(StoredResults):
             groups = groups_of(self, plan.names, plan.point, plan.sizes)
         self._store.create(groups, plan.chunk_size, progress.checkpoint())
 
-    def _run(self, plan: Plan, progress: Progress, states: list[Any]) -> None:
+    def _run(
+        self, plan: Plan, progress: Progress, states: list[Any], interrupts: Interrupts
+    ) -> None:
         runner = Runner(
             plan,
             progress,
@@ -233,26 +248,21 @@ class StoredMCMC(StoredResults):
             self._store,
             Wanted(self.num_warmup, self.num_samples // self.thinning, self.thinning),
             self._processes,
+            interrupts,
             fixed=self._chunk_size_given is not None,
             progress_bar=self.progress_bar,
             after_commit=self._look,
             attributes=self._attributes,
         )
-        try:
+        with in_words(self._store, progress):
             runner.run()
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{self._store!r} could not be written ({error.strerror or error}): it has "
-                f"{progress.num_committed:,} draws of each chain, which can be read. Make room and "
-                "call run again, which goes on from there.",
-            ) from error
-        if runner.is_interrupted:
+        num_draws = self.num_samples // self.thinning
+        if runner.is_interrupted and progress.num_draws < num_draws:
             warnings.warn(
-                f"Interrupted: {progress.num_draws:,} of {self.num_samples // self.thinning:,} "
-                "draws are there, of each chain.",
+                f"Interrupted: {progress.num_draws:,} of {num_draws:,} draws are there, of each "
+                "chain.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _set_last_state(self, progress: Progress, like: Any) -> None:

@@ -81,6 +81,7 @@ def run(name, path):
 
 
 if __name__ == "__main__":
+    print("started", flush=True)
     cache = sys.argv[3]
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -14,6 +14,7 @@ from long_runs.helpers import DATA, KERNEL, KEY, RandomWalk, equal, plain_scan, 
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
+from numpyro_scores.long_runs import lanes
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 MESH = jax.make_mesh((2,), ("chains",))
@@ -60,6 +61,23 @@ def test_a_batch_of_chains_draws_what_all_draw_together(whole):
 def test_devices_draw_what_one_draws(whole):
     spread = run(num_chains=4, mesh=MESH)
     assert equal(spread.get_samples(True), run(num_chains=4).get_samples(True))
+
+
+@pytest.mark.slow
+def test_devices_have_nothing_to_say_to_each_other(monkeypatch):
+    calls, on_mesh = [], lanes._on_mesh
+
+    def recorded(mesh, start, chunk):
+        start, chunk = on_mesh(mesh, start, chunk)
+        return start, lambda *args: calls.append((chunk, args)) or chunk(*args)
+
+    monkeypatch.setattr(lanes, "_on_mesh", recorded)
+    run(RandomWalk(), num_chains=4, mesh=MESH)
+    chunk, args = calls[-1]
+    program = jax.jit(chunk).lower(*args).compile().as_text()
+    assert "while" in program
+    for word in ("all-reduce", "all-gather", "all-to-all", "collective"):
+        assert word not in program
 
 
 def test_a_second_run_on_new_data_compiles_nothing(whole):
@@ -124,3 +142,15 @@ def test_a_state_that_is_no_array_is_refused():
 
     with pytest.raises(TypeError, match="holds a str"):
         run(WithName())
+
+
+def test_fields_are_numbers_and_have_names(tmp_path):
+    settings = {"num_warmup": 5, "num_samples": 3, "progress_bar": False}
+    mcmc = ns.StoredMCMC(KERNEL, store=tmp_path / "run.zarr", **settings)
+    mcmc.run(KEY, DATA, extra_fields=("rng_key",))
+    last = random.key_data(mcmc.last_state.rng_key)
+    assert equal(mcmc.get_extra_fields()["rng_key"][-1], last)
+    with pytest.raises(
+        ValueError, match="'energies', but a WalkState.* has z, potential"
+    ):
+        mcmc.run(KEY, DATA, extra_fields=("energies",))

@@ -21,27 +21,40 @@ ROOT = PROGRAM.parents[2]
 
 def start(*args):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, str(PROGRAM), *map(str, args)], env=environment)
+    command = [sys.executable, str(PROGRAM), *map(str, args)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+
+
+def commit_of(path):
+    """What is another one after each commit."""
+    return (path / "zarr.json").stat().st_mtime_ns if (path / "zarr.json").exists() else None
 
 
 def kills_survived(name, folder, num_kills, seed=0):
-    """How often a run was killed before it ended, with the bits of one that was not."""
+    """
+    How often a run was killed before it ended, with the bits of one that was not; and how often of
+    these after a commit of that life.
+    """
     cache = folder / "cache"
     assert start(name, folder / "whole.zarr", cache).wait() == 0
     path = folder / "killed.zarr"
     moments = random.Random(seed)
-    kills = 0
+    kills = kills_at_work = 0
     while kills < num_kills:
-        process = start(name, path, cache)
-        while not (path / "zarr.json").exists() and process.poll() is None:
-            time.sleep(0.01)
+        process, before = start(name, path, cache), commit_of(path)
+        # Imports are over.
+        process.stdout.readline()
+        if kills % 2:
+            # To compile takes seconds, and to draw tenths: half of the kills come at the draws.
+            while commit_of(path) == before and process.poll() is None:
+                time.sleep(0.002)
         try:
-            # A second life starts with seconds of imports: half of the kills come at its work.
-            process.wait(moments.uniform(0.0, 6.0 if kills % 2 else 0.6))
+            process.wait(moments.uniform(0.0, 0.4 if kills % 2 else 4.0))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             kills += 1
+            kills_at_work += commit_of(path) != before
             if (path / "zarr.json").exists():
                 xarray.open_datatree(path, engine="zarr").load()
             continue
@@ -51,7 +64,7 @@ def kills_survived(name, folder, num_kills, seed=0):
         shutil.rmtree(path)
     assert start(name, path, cache).wait() == 0
     check_same(folder)
-    return kills
+    return kills, kills_at_work
 
 
 def check_same(folder):
@@ -67,4 +80,6 @@ def check_same(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_killed_run_ends_with_the_same_bits(name, tmp_path):
-    assert kills_survived(name, tmp_path, num_kills=4)
+    kills, kills_at_work = kills_survived(name, tmp_path, num_kills=4)
+    assert kills == 4
+    assert kills_at_work >= 2

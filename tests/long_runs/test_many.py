@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray
 from jax import random
-from long_runs.helpers import DATA, KERNEL, equal
+from long_runs.helpers import DATA, KERNEL, RandomWalk, equal
 
 import numpyro_scores as ns
 
@@ -67,6 +67,19 @@ def test_the_data_sets_that_have_not_converged_are_named():
     }
     assert set(mcmc.not_converged(r_hat=1.2, bulk_ess=0)) == bad
     assert np.array_equal(mcmc.not_converged(r_hat=1.0, bulk_ess=1e6), [0, 1, 2])
+
+
+def test_a_data_set_whose_chain_never_moves_has_not_converged():
+    class Stuck(RandomWalk):
+        def init(self, key, num_warmup, params, args, kwargs):
+            state = super().init(key, num_warmup, params, args, kwargs)
+            return state._replace(step_size=jnp.where(args[0].mean() > 2.0, 0.0, 1.0))
+
+    mcmc = ns.StoredMCMC(Stuck(), num_warmup=0, num_samples=40, progress_bar=False)
+    mcmc.run_many(KEY, MANY, axis=1)
+    with pytest.raises(ValueError, match="each data set has one"):
+        mcmc.not_converged()
+    assert list(mcmc.not_converged(r_hat=None, bulk_ess=0)) == [1]
 
 
 def test_data_that_are_not_many_are_refused():

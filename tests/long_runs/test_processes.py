@@ -68,3 +68,28 @@ def test_one_that_fails_stops_both_in_words(tmp_path):
     assert "it has 7 draws of each chain" in second[0]
     assert xarray.open_datatree(path, engine="zarr")["posterior"].sizes["draw"] == 7
     assert "cannot write one MemoryStore" in two(path, what="memory")[0][0]
+
+
+def test_ctrl_c_in_one_stops_both_at_the_same_chunk(tmp_path):
+    path, whole = tmp_path / "run.zarr", run(num_chains=4)
+    first, second = two(path, what="interrupted")
+    # The chunk that was being stored, and the one in flight.
+    assert first == second
+    assert first[0].startswith("21 ")
+    # A second Ctrl-C is an exception in that process, and an error in the other.
+    first, second = two(path, what="interrupted twice")
+    assert "Process 1 of 2 could not go on" in first[0]
+    assert second[0].startswith("KeyboardInterrupt")
+    assert xarray.open_datatree(path, engine="zarr")["posterior"].sizes["draw"] == 21
+    two(path)
+    assert equal(run(num_chains=4, store=path).get_samples(True), whole.get_samples(True))
+
+
+def test_a_process_that_is_killed_ends_the_other_in_words(tmp_path):
+    path, whole = tmp_path / "run.zarr", run(num_chains=4)
+    first, second = two(path, what="killed")
+    assert second == []
+    assert "Another of the 2 processes has ended" in first[0]
+    assert xarray.open_datatree(path, engine="zarr")["posterior"].sizes["draw"] == 7
+    two(path)
+    assert equal(run(num_chains=4, store=path).get_samples(True), whole.get_samples(True))

@@ -168,8 +168,8 @@ def test_an_interrupt_keeps_what_is_drawn(whole, tmp_path):
 
 def test_keep_stores_little_and_counts_all(whole, tmp_path):
     draws = {name: x.astype(np.float64) for name, x in whole.get_samples(True).items()}
-    for keep in (("tau",), lambda draw: {"sum": draw["mu"].sum()}):
-        mcmc = run(store=tmp_path / f"{callable(keep)}.zarr", keep=keep)
+    for i, keep in enumerate(((), ("tau",), lambda draw: {"sum": draw["mu"].sum()})):
+        mcmc = run(store=tmp_path / f"{i}.zarr", keep=keep)
         mean, variance = mcmc.moments
         for name, x in draws.items():
             np.testing.assert_allclose(mean[name], x.mean(axis=(0, 1)), rtol=1e-5, atol=1e-6)
@@ -199,6 +199,25 @@ def test_convergence_is_that_of_arviz_and_stops_a_run(monkeypatch):
         assert named["tau"] == pytest.approx(by_arviz["tau"].item(), rel=1e-6)
         assert named["mu[1]"] == pytest.approx(by_arviz["mu"][1].item(), rel=1e-6)
     assert rule.holds(found)
+    with pytest.raises(ValueError, match="there is one: num_chains=2"):
+        run(num_chains=1, until=ns.until())
+
+
+def test_the_worst_of_what_is_kept_is_looked_at(whole):
+    """Of a few elements, and of a function's values, as of all sites."""
+    every = whole.convergence()
+    r_hats = {name: r_hat for name, r_hat in zip(every.names, every.r_hat, strict=True)}
+    for keep in (None, ("tau", "mu"), lambda draw: {"mu": draw["mu"], "tau": draw["tau"]}):
+        mcmc = run(keep=keep)
+        spread = {
+            name: x.astype(float).mean(axis=1).var(axis=0) / x.astype(float).var(axis=1).mean(0)
+            for name, x in mcmc.get_samples(True).items()
+        }
+        ratios = {"tau": spread["tau"], "mu[0]": spread["mu"][0], "mu[1]": spread["mu"][1]}
+        found = mcmc.convergence(worst=1)
+        name = found.names[0]
+        assert ratios.get(name, ratios["tau"]) == max(ratios.values())
+        assert found.r_hat[0] == pytest.approx(r_hats[name], rel=1e-6)
 
 
 def test_a_run_that_was_enough_is_not_drawn_on(tmp_path):

@@ -3,6 +3,8 @@
 
 """One of two processes that draw a run: `python together.py RANK PORT PATH NUM_SAMPLES WHAT`."""
 
+import os
+import signal
 import sys
 
 import jax
@@ -19,17 +21,39 @@ class Full(ZarrStore):
         super().append(group, variables, region)
 
 
+class Signals(ZarrStore):
+    """Signals that come to one process while it stores its second chunk."""
+
+    def __init__(self, path, signals):
+        super().__init__(path)
+        self._signals = signals
+
+    def append(self, group, variables, region):
+        super().append(group, variables, region)
+        while self._signals and region["draw"].start:
+            os.kill(os.getpid(), self._signals.pop())
+
+
+SIGNALS = {
+    "interrupted": [signal.SIGINT],
+    "interrupted twice": [signal.SIGINT, signal.SIGINT],
+    "killed": [signal.SIGKILL],
+}
+
+
 def main(rank, port, path, num_samples, what):
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
     # It makes arrays.
     from long_runs.helpers import run
 
     jax.config.update("jax_disable_most_optimizations", True)
-    stores = {"memory": None, "full": Full(path) if rank else path}
+    stores = {"memory": None}
+    if rank:
+        stores |= {"full": Full(path)} | {w: Signals(path, own) for w, own in SIGNALS.items()}
     mesh = jax.make_mesh((2,), ("chains",))
     try:
         mcmc = run(num_chains=4, num_samples=num_samples, mesh=mesh, store=stores.get(what, path))
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         print(type(error).__name__, error, flush=True)
         return
     # Each knows of all chains.

@@ -66,7 +66,8 @@ def main() -> None:
         table = np.stack([mean, variance, ess**-0.5], axis=1)
         head = (
             f"{name}: {x.shape[0]} chains of {x.shape[1]} draws of NUTS, "
-            f"least ESS {ess.min():.0f}, largest R-hat {rhat:.3f}\nmean of the square,its variance,standard error"
+            f"least ESS {ess.min():.0f}, largest R-hat {rhat:.3f}\n"
+            "mean of the square,its variance,standard error"
         )
         np.savetxt(REFERENCE / f"{name}.csv", table, fmt="%.6g", delimiter=",", header=head)
         print(f"{head}\nworst squared error of the reference {np.max(1 / ess):.5f}", flush=True)

@@ -123,7 +123,7 @@ def program(kernel: Any, figures: Callable, length: int) -> Callable:
 
     def draw(state, _):
         state = kernel.sample(state, (), {})
-        num_grads = getattr(state, "num_grad_evals", getattr(state, "num_steps", None))
+        num_grads = jnp.asarray(getattr(state, "num_grad_evals", getattr(state, "num_steps", 0)))
         return state, (jax.vmap(figures)(state.z), jnp.mean(num_grads.astype(float)))
 
     return jax.jit(lambda state: lax.scan(draw, state, length=length))

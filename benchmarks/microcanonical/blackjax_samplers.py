@@ -30,7 +30,7 @@ class BlackJAXState(NamedTuple):
 
     @property
     def step_size(self) -> Array:
-        return self.params.step_size
+        return jnp.asarray(self.params.step_size)
 
 
 class BlackJAXMCLMC:

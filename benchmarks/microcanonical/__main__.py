@@ -54,40 +54,44 @@ SMALLEST_NUM_DRAWS = 400
 
 class Sampler(NamedTuple):
     """
-    - **make** - a kernel of many chains by a potential.
+    - **make** - a kernel of many chains, by a potential and whether it learns a metric.
     - **num_warmup** - draws of it; 0 if all of it is made by `init`.
     - **chunk** - draws of one call of the compiled program.
     """
 
-    make: Callable[[Callable], Any]
+    make: Callable[[Callable, bool], Any]
     num_warmup: int = NUM_WARMUP
     chunk: int = 100
 
 
+def ours(kernel: Callable, num_warmup: int = NUM_WARMUP, chunk: int = 100, **settings: Any):
+    def make(potential: Callable, has_metric: bool) -> Any:
+        return kernel(potential_fn=potential, adapt_mass_matrix=has_metric, **settings)
+
+    return Sampler(make, num_warmup, chunk)
+
+
+def theirs(kernel: Callable, size: int, chunk: int = 100) -> Sampler:
+    def make(potential: Callable, has_metric: bool) -> Any:
+        return Vectorized(kernel(potential, size, has_metric))
+
+    return Sampler(make, 0, chunk)
+
+
+NUM_STEPS = 10_000
 SAMPLERS = {
-    "NUTS": Sampler(lambda potential: NUTS(potential_fn=potential)),
-    "MAMS": Sampler(lambda potential: ns.MAMS(potential_fn=potential)),
-    "MAMS-half-pi": Sampler(
-        lambda potential: ns.MAMS(potential_fn=potential, trajectory_length=np.pi / 2)
-    ),
-    "MAMS-UTurn": Sampler(
-        lambda potential: ns.MAMS(potential_fn=potential, trajectory_length=ns.UTurnLength())
-    ),
-    "MAMS-autocorrelation": Sampler(
-        lambda potential: ns.MAMS(
-            potential_fn=potential, trajectory_length=ns.AutocorrelationLength()
-        )
-    ),
-    "BlackJAX-MAMS": Sampler(
-        lambda potential: Vectorized(BlackJAXMAMS(potential, NUM_WARMUP)), num_warmup=0
-    ),
-    "MCLMC": Sampler(
-        lambda potential: ns.MCLMC(potential_fn=potential, num_steps=2), 5_000, chunk=250
-    ),
-    "BlackJAX-MCLMC": Sampler(
-        lambda potential: Vectorized(BlackJAXMCLMC(potential, 10_000)), num_warmup=0, chunk=500
-    ),
+    "NUTS": ours(NUTS),
+    "MAMS": ours(ns.MAMS),
+    "MAMS-half-pi": ours(ns.MAMS, trajectory_length=np.pi / 2),
+    "MAMS-UTurn": ours(ns.MAMS, trajectory_length=ns.UTurnLength()),
+    "MAMS-autocorrelation": ours(ns.MAMS, trajectory_length=ns.AutocorrelationLength()),
+    "BlackJAX-MAMS": theirs(BlackJAXMAMS, NUM_WARMUP),
+    "MCLMC": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1),
+    "MCLMC-2%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.02),
+    "MCLMC-5%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.05),
+    "BlackJAX-MCLMC": theirs(BlackJAXMCLMC, NUM_STEPS, 500),
 }
+TABLE = ["NUTS", "MAMS", "BlackJAX-MAMS", "MCLMC", "BlackJAX-MCLMC"]
 
 
 def problem_of(name: str) -> Problem:
@@ -137,7 +141,8 @@ def watch(
 ) -> Seen:
     """Draws until the number is known, or the budget or the CPU time is spent."""
     begin = time.process_time()
-    kernel, z = sampler.make(problem.potential), starts(problem, num_chains)
+    kernel = sampler.make(problem.potential, problem.has_variances)
+    z = starts(problem, num_chains)
     keys = random.split(random.key(1), num_chains)
     state = jax.jit(lambda keys, z: kernel.init(keys, sampler.num_warmup, z, (), {}))(keys, z)
     advance = program(kernel, problem.figures, sampler.chunk)
@@ -209,7 +214,7 @@ def main() -> None:
     )
     targets = [*CLOSED_FORM, *MODELS]
     parser.add_argument("--targets", nargs="+", choices=targets, default=targets)
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=TABLE)
     parser.add_argument("--num-chains", type=int, default=32)
     parser.add_argument("--budget", type=float, default=5e6, help="gradients a chain")
     parser.add_argument("--seconds", type=float, default=240, help="of CPU time, a piece")

@@ -40,11 +40,12 @@ class BlackJAXMCLMC:
 
     :param num_tuning_steps: of `mclmc_find_L_and_step_size`, whose phases take each a tenth of what
         it calls `num_steps`.
+    :param has_metric: whether a diagonal one is learned.
     """
 
-    def __init__(self, potential: Callable, num_tuning_steps: int):
+    def __init__(self, potential: Callable, num_tuning_steps: int, has_metric: bool):
         self._log_density = lambda z: -potential(z)
-        self._num_tuning_steps = num_tuning_steps
+        self._num_tuning_steps, self._has_metric = num_tuning_steps, has_metric
         self._step = blackjax.mclmc.build_kernel()
 
     def init(self, rng_key, num_warmup, z, model_args, model_kwargs):
@@ -56,6 +57,7 @@ class BlackJAXMCLMC:
             state=inner,
             rng_key=key_tune,
             logdensity_fn=self._log_density,
+            diagonal_preconditioning=self._has_metric,
         )
         i, num_grad_evals = jnp.array(0), jnp.array(2)
         return BlackJAXState(i, inner.position, inner, params, num_grad_evals, rng_key)
@@ -79,11 +81,12 @@ class BlackJAXMAMS:
     warmup, of which 0.9 is the acceptance aimed at.
 
     :param num_tuning_draws: of `adjusted_mclmc_find_L_and_step_size`.
+    :param has_metric: whether a diagonal one is learned.
     """
 
-    def __init__(self, potential: Callable, num_tuning_draws: int):
+    def __init__(self, potential: Callable, num_tuning_draws: int, has_metric: bool):
         self._log_density = lambda z: -potential(z)
-        self._num_tuning_draws = num_tuning_draws
+        self._num_tuning_draws, self._has_metric = num_tuning_draws, has_metric
         self._step = blackjax.adjusted_mclmc_dynamic.build_kernel(
             integration_steps_fn=make_random_trajectory_length_fn(True),
             integrator=isokinetic_velocity_verlet,
@@ -101,6 +104,7 @@ class BlackJAXMAMS:
             target=0.9,
             frac_tune1=0.5,
             frac_tune2=0.5,
+            diagonal_preconditioning=self._has_metric,
         )
         i, num_grad_evals = jnp.array(0), jnp.array(0)
         return BlackJAXState(i, inner.position, inner, params, num_grad_evals, rng_key)

@@ -101,6 +101,7 @@ def cauchy() -> Problem:
         np.full(100, (np.pi**2 / 3) ** 2),
         standard_normal(100),
         (171_373, 110_404),
+        has_variances=False,
     )
 
 

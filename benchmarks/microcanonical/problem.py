@@ -23,6 +23,8 @@ class Problem(NamedTuple):
     - **start** - of a key: where a chain starts.
     - **published** - gradients of NUTS and of MAMS by arXiv 2503.01707, table 1; None if the data
       are not those of the paper.
+    - **has_variances** - whether a metric can be learned from the variances of draws; the paper
+      too leaves it out where there are none.
     """
 
     potential: Callable[[Array], Array]
@@ -31,6 +33,7 @@ class Problem(NamedTuple):
     variance: np.ndarray
     start: Callable[[Array], Array]
     published: tuple[float, float] | None
+    has_variances: bool = True
 
 
 def standard_normal(d: int) -> Callable[[Array], Array]:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         SKROCK,
         ULA,
         AnnealedLangevin,
+        AutocorrelationLength,
         BlockGibbs,
         Dense,
         Diagonal,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         TemperedSMC,
         TwistedDiffusionSampler,
         UnderdampedLangevin,
+        UTurnLength,
     )
     from numpyro_scores.integrators import BAOAB, OBABO, UBU, EulerMaruyama, LeimkuhlerMatthews
     from numpyro_scores.long_runs import StoredMCMC, until
@@ -121,6 +123,7 @@ __all__ = [
     "Ancestral",
     "AnnealedImportanceSampling",
     "AnnealedLangevin",
+    "AutocorrelationLength",
     "BernoulliRBM",
     "BlockGibbs",
     "ClassifierFreeGuidance",
@@ -172,6 +175,7 @@ __all__ = [
     "ThermodynamicIntegration",
     "TransferMatrix",
     "TwistedDiffusionSampler",
+    "UTurnLength",
     "UnderdampedLangevin",
     "VarianceExploding",
     "VariancePreserving",
@@ -216,11 +220,11 @@ _HOMES = {
         "Ising PairwiseMRF Potts ProductOfExperts ScoreDistribution"
     ),
     "infer": (
-        "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin BlockGibbs Dense Diagonal "
-        "DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel GibbsWithGradients "
-        "InverseTemperatures LikelihoodPowers LowRank MomentMatching NoiseLevels "
-        "OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
-        "TwistedDiffusionSampler UnderdampedLangevin"
+        "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin AutocorrelationLength BlockGibbs "
+        "Dense Diagonal DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel "
+        "GibbsWithGradients InverseTemperatures LikelihoodPowers LowRank MomentMatching "
+        "NoiseLevels OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
+        "TwistedDiffusionSampler UTurnLength UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
     "long_runs": "StoredMCMC until",

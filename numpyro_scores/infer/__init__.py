@@ -25,6 +25,7 @@ from numpyro_scores.infer.langevin.mams import MAMS
 from numpyro_scores.infer.langevin.mclmc import MCLMC
 from numpyro_scores.infer.langevin.metric import Dense, Diagonal
 from numpyro_scores.infer.langevin.overdamped import SKROCK, ULA, OverdampedLangevin
+from numpyro_scores.infer.langevin.trajectory_length import AutocorrelationLength, UTurnLength
 from numpyro_scores.infer.langevin.unadjusted import UnadjustedState
 from numpyro_scores.infer.langevin.underdamped import UnderdampedLangevin
 from numpyro_scores.infer.low_rank import LowRank
@@ -42,6 +43,7 @@ __all__ = [
     "AdjustedState",
     "AnnealedLangevin",
     "AnnealedState",
+    "AutocorrelationLength",
     "BlockGibbs",
     "Dense",
     "Diagonal",
@@ -69,6 +71,7 @@ __all__ = [
     "SwendsenWang",
     "TemperedSMC",
     "TwistedDiffusionSampler",
+    "UTurnLength",
     "UnadjustedState",
     "UnderdampedLangevin",
 ]

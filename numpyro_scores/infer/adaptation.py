@@ -151,13 +151,17 @@ class Adaptation(NamedTuple):
         given = given_metric(self.inverse_mass_matrix, self.dense_mass, z)
         return partial(init, (z,), key, inverse_mass_matrix=given)
 
+    def adapted(self, state: Any, num_warmup: int, z: Any, accept_prob: Array) -> HMCAdaptState:
+        """The next `adapt_state`, after a draw of warmup that ended at `z`."""
+        _, update = self.adapter(num_warmup)
+        z_info = (z, state.z_grad) if isinstance(self.dense_mass, LowRank) else (z,)
+        return update(state.i, accept_prob, z_info, state.adapt_state)
+
     def after_draw(self, state: Any, num_warmup: int, z: Any, **figures: Array) -> Any:
         """The state after a draw that ended at `z`: see the function of this name."""
-        _, update = self.adapter(num_warmup)
 
         def adapt():
-            z_info = (z, state.z_grad) if isinstance(self.dense_mass, LowRank) else (z,)
-            return update(state.i, figures["accept_prob"], z_info, state.adapt_state)
+            return self.adapted(state, num_warmup, z, figures["accept_prob"])
 
         return after_draw(state, num_warmup, adapt, **figures)
 

@@ -56,7 +56,16 @@ def model(prior, y=None):
     numpyro.sample("y", dist.Normal(FORWARD @ x, noise).to_event(1), obs=y)
 
 
-def test_mala_is_calibrated_with_an_energy_and_with_a_score():
+# With the draws from one that is kept to the next.
+METROPOLIS = {
+    "MALA": (lambda: ns.MALA(model, num_steps=30), 1),
+    "MAMS": (lambda: ns.MAMS(model, trajectory_length=ns.UTurnLength()), 5),
+}
+
+
+@pytest.mark.parametrize("kernel", METROPOLIS)
+def test_a_metropolis_kernel_is_calibrated_with_an_energy_and_with_a_score(kernel):
+    make, thinning = METROPOLIS[kernel]
     priors = {
         "energy": ns.EnergyDistribution(lambda x: 0.5 * jnp.sum(x**2 / VARIANCES), (3,)),
         "score": ns.ScoreDistribution(lambda x: -x / VARIANCES, (3,)),
@@ -68,9 +77,10 @@ def test_mala_is_calibrated_with_an_energy_and_with_a_score():
         @jax.vmap
         def posterior(key, y, prior=prior):
             mcmc = MCMC(
-                ns.MALA(model, num_steps=30),
+                make(),
                 num_warmup=300,
-                num_samples=NUM_DRAWS,
+                num_samples=thinning * NUM_DRAWS,
+                thinning=thinning,
                 progress_bar=False,
             )
             mcmc.run(key, prior, y=y)

@@ -16,6 +16,7 @@ from numpyro_scores.diagnostics.report.corners import check_corners
 from numpyro_scores.diagnostics.report.elements import Elements, elements_of
 from numpyro_scores.diagnostics.report.estimates import summaries_of
 from numpyro_scores.diagnostics.report.figure import panels_of
+from numpyro_scores.diagnostics.report.metric_checks import check_metric
 from numpyro_scores.diagnostics.report.model_sites import Sites, sites_of, without_density
 from numpyro_scores.diagnostics.report.particle_checks import check_particles
 from numpyro_scores.diagnostics.report.reports import Line, Report
@@ -122,6 +123,7 @@ def _of_kernel(run: Run, elements: Elements | None, key: Array) -> Iterator[Line
             yield corners
     yield from of_kernel.check_ladder(run)
     yield from of_kernel.check_step_bias(run, key)
+    yield from check_metric(run)
 
 
 def _of_model(

@@ -227,6 +227,16 @@ class Spin(dist.Distribution):
         return jnp.broadcast_to(states, (2, *self.batch_shape)) if expand else states
 
 
+def from_uniform(d: Any, uniform: Array) -> Array:
+    """
+    Draws of a `Spin` or a `Bernoulli` with logits.
+
+    :param uniform: numbers in [0, 1), one for each site.
+    """
+    up = uniform < jax.nn.sigmoid(d.logits)
+    return jnp.where(up, 1, -1 if isinstance(d, Spin) else 0).astype(jnp.int8)
+
+
 def tilted(d: Any, log_weights: Array | None, power: Any = None) -> dist.Distribution:
     r"""
     At each site the density proportional to `p(x)^power e^{log_weights[x]}`.

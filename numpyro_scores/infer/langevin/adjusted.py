@@ -158,14 +158,23 @@ class AdjustedKernel(LangevinKernel):
         return min(1.42 * size ** (-1 / 4), 1.4) / jnp.sqrt(curvature)
 
     @abstractmethod
-    def _step(
-        self, key: Array, start: Point, target: Target, step_size: Array, root: Root
-    ) -> Transition:
+    def _step(self, key: Array, start: Point, target: Target, state: Any, root: Root) -> Transition:
         """
         One draw.
 
+        :param state: the chain's, for its step size.
         :param root: of the inverse metric, see `metric`.
         """
+
+    def _learned(self, key: Array, state: Any, end: Point, target: Target, root: Root, **figures):
+        """
+        The state after a draw, with what warmup learns from it.
+
+        :param key: that of `_step`.
+        :param state: with the draw in it, its number not counted on yet.
+        :param figures: of the draw, see :func:`~numpyro_scores.infer.adaptation.after_draw`.
+        """
+        return self._adaptation.after_draw(state, self._num_warmup, state.z, **figures)
 
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         self._num_warmup = num_warmup
@@ -202,7 +211,7 @@ class AdjustedKernel(LangevinKernel):
         start = target.resume(x, state.potential_energy, state.z_grad)
         root = flat_root(state.adapt_state.mass_matrix_sqrt_inv, state.z)
         end, accept_prob, diverging, unresolved, num_steps = self._step(
-            key_move, start, target, state.adapt_state.step_size, root
+            key_move, start, target, state, root
         )
         num_evals = num_steps * (1 + target.num_score_evals) + (start.force is not None)
         state = state._replace(
@@ -213,9 +222,8 @@ class AdjustedKernel(LangevinKernel):
             num_grad_evals=jnp.asarray(num_evals),
             rng_key=rng_key,
         )
-        return self._adaptation.after_draw(
-            state, self._num_warmup, state.z, accept_prob=accept_prob, unresolved=unresolved
-        )
+        figures = {"accept_prob": accept_prob, "unresolved": unresolved}
+        return self._learned(key_move, state, end, target, root, **figures)
 
     def get_diagnostics_str(self, state):
         step_size, accept_prob = state.adapt_state.step_size, state.mean_accept_prob

@@ -114,5 +114,5 @@ class MALA(AdjustedKernel):
     def _noise_scale(self, step_size):
         return jnp.sqrt(2 * step_size)
 
-    def _step(self, key, start, target, step_size, root):
-        return step(key, start, target, step_size, root, self._num_steps)
+    def _step(self, key, start, target, state, root):
+        return step(key, start, target, state.step_size, root, self._num_steps)

@@ -120,5 +120,5 @@ class MALT(AdjustedKernel):
         check_positive("friction", friction)
         self._friction = friction
 
-    def _step(self, key, start, target, step_size, root):
-        return step(key, start, target, step_size, root, self._num_steps, self._friction)
+    def _step(self, key, start, target, state, root):
+        return step(key, start, target, state.step_size, root, self._num_steps, self._friction)

@@ -3,22 +3,36 @@
 
 """The Metropolis-adjusted microcanonical sampler."""
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
+from numpyro.infer.hmc_util import HMCAdaptState, dual_averaging
 
 from numpyro_scores._validation import check_positive
+from numpyro_scores.infer.adaptation import after_draw
+from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
 from numpyro_scores.infer.langevin.base import PotentialFn
 from numpyro_scores.infer.langevin.isokinetic import check_can_turn, isokinetic_step
 from numpyro_scores.infer.langevin.targets import Point, Root, Target, Transition
 from numpyro_scores.infer.langevin.trajectories import accept_end
+from numpyro_scores.infer.langevin.trajectory_length import (
+    MEAN_LENGTH,
+    AutocorrelationLength,
+    Look,
+    TrajectoryLength,
+    UTurnLength,
+)
 from numpyro_scores.infer.settings import takes_settings_of
 from numpyro_scores.integrators.isokinetic import LEAPFROG, random_direction
+
+# Shares of a warmup that finds the length of trajectories: until the first the metric is learned,
+# until the second the length, then the step size that goes with it.
+METRIC_SHARE, LENGTH_SHARE = 0.6, 0.8
 
 
 def step(
@@ -54,6 +68,37 @@ def step(
     return accept_end(key_accept, state, end, target, kinetic, integral_error, num_steps)
 
 
+class MAMSState(NamedTuple):
+    """
+    Fields of :class:`~numpyro_scores.infer.AdjustedState`, and
+
+    - **trajectory_length** - mean length of the trajectories, over :math:`\\sqrt d`, shape `()`.
+    - **looks** - draws of warmup by which the length is found, or None.
+    """
+
+    i: Array
+    z: Any
+    z_grad: Array
+    potential_energy: Array
+    accept_prob: Array
+    mean_accept_prob: Array
+    diverging: Array
+    unresolved: Array
+    mean_unresolved: Array
+    num_grad_evals: Array
+    adapt_state: HMCAdaptState
+    rng_key: Array
+    trajectory_length: Array
+    looks: Any
+
+    __getitem__ = by_position
+
+    @property
+    def step_size(self) -> Array:
+        """As of kernels without a Metropolis test, for `extra_fields`."""
+        return self.adapt_state.step_size
+
+
 class MAMS(AdjustedKernel):
     r"""
     The Metropolis-adjusted microcanonical sampler (Robnik, Cohn-Gordon & Seljak 2025, arXiv
@@ -75,11 +120,15 @@ class MAMS(AdjustedKernel):
     :param step_size: the way of a step is :math:`\sqrt d` times as long, so that it compares with
         the step size of `MALT` and of NumPyro's `HMC`; in the metric. Where adaptation starts, by
         default from the largest curvature at the start.
-    :param trajectory_length: mean length of a trajectory, likewise over :math:`\sqrt d`. The number
-        of steps is uniform from 1 to twice the mean. With :math:`\pi / 2`, the default, a draw of
-        a Gaussian in the metric in many dimensions does not depend on the last one: the mean of
-        :math:`\cos T` over lengths `T` from 0 to :math:`\pi` is 0. Give a longer one where the
-        target is much wider than the metric says.
+    :param trajectory_length: mean length of a trajectory, likewise over :math:`\sqrt d`; lengths
+        are uniform up to twice the mean. Of a Gaussian in the metric, in many dimensions, a
+        coordinate has after a length `T` the correlation :math:`\cos T` with what it was, and its
+        square :math:`\cos^2 T`. With :math:`\pi / 2` the mean of the first is 0, but that of the
+        second 1/2; with 1.1, the default, both are near 0.38, and of the worse of the two there
+        are twice as many effective samples a gradient. Where the target is much wider than the
+        metric says, :class:`UTurnLength` finds a longer one, and :class:`AutocorrelationLength` one
+        by the paper's rule: the metric is then learned in the first six tenths of warmup, the
+        length in the next two, and in the last two the step size.
     :param max_num_steps: largest mean number of steps; a step size that needs more makes
         trajectories shorter.
     :param target_accept_prob: what warmup adapts the step size to: 0.9, as the paper has it.
@@ -97,7 +146,7 @@ class MAMS(AdjustedKernel):
         model: Callable | None = None,
         potential_fn: PotentialFn | None = None,
         *,
-        trajectory_length: float = math.pi / 2,
+        trajectory_length: TrajectoryLength = MEAN_LENGTH,
         max_num_steps: int = 512,
         target_accept_prob: float = 0.9,
         **settings: Any,
@@ -109,16 +158,84 @@ class MAMS(AdjustedKernel):
             target_accept_prob=target_accept_prob,
             **settings,
         )
+        self._tuner: UTurnLength | AutocorrelationLength | None = None
+        if isinstance(trajectory_length, UTurnLength | AutocorrelationLength):
+            self._tuner, trajectory_length = trajectory_length, trajectory_length.first
         check_positive("trajectory_length", trajectory_length)
         self._trajectory_length = trajectory_length
 
-    def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
-        check_can_turn("MAMS", ravel_pytree(z)[0])
-        return super()._init_chain(rng_key, z, num_warmup, model_args, model_kwargs)
+    @property
+    def _looks(self) -> range:
+        """Draws of warmup by which the length is found: behind those for the metric."""
+        return range(*(int(share * self._num_warmup) for share in (METRIC_SHARE, LENGTH_SHARE)))
 
-    def _step(self, key, start, target, step_size, root):
-        key, key_length = random.split(key)
-        mean = jnp.clip(jnp.round(self._trajectory_length / step_size), 1, self._num_steps)
-        # Uniform from 1 to 2 mean - 1.
-        num_steps = random.randint(key_length, (), 1, 2 * mean.astype(int))
-        return step(key, start, target, step_size, root, num_steps)
+    def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
+        x, _ = ravel_pytree(z)
+        check_can_turn("MAMS", x)
+        self._num_warmup = num_warmup
+        looks = None if self._tuner is None else self._tuner.start(x, len(self._looks))
+        # Where the length is found too, warmup is for the metric in its first part alone.
+        num_metric = num_warmup if looks is None else self._looks.start
+        state, rest = super()._init_chain(rng_key, z, num_metric, model_args, model_kwargs)
+        self._num_warmup = num_warmup
+        length = jnp.asarray(self._trajectory_length, x.dtype)
+        return MAMSState(*state, length, looks), rest
+
+    def _step(self, key, start, target, state, root):
+        key, key_length, _ = random.split(key, 3)
+        mean = jnp.clip(state.trajectory_length / state.step_size, 1, self._num_steps)
+        # Of a mean that is a whole number, uniform from 1 to 2 mean - 1.
+        uniform = random.uniform(key_length, dtype=mean.dtype)
+        num_steps = 1 + jnp.floor(uniform * (2 * mean - 1)).astype(int)
+        return step(key, start, target, state.step_size, root, num_steps)
+
+    def _learned(self, key, state, end, target, root, **figures):
+        tuner = self._tuner
+        if tuner is None or state.looks is None:
+            return super()._learned(key, state, end, target, root, **figures)
+        *_, key = random.split(key, 3)
+        looks, accept_prob = self._looks, figures["accept_prob"]
+        look = Look(state.i - looks.start, key, end, target, state.step_size, root, self._num_steps)
+        state = lax.cond(
+            (state.i >= looks.start) & (state.i < looks.stop),
+            lambda: self._after_look(state, look, tuner),
+            lambda: state,
+        )
+
+        def adapt():
+            branches = (
+                lambda: self._adaptation.adapted(state, looks.start, state.z, accept_prob),
+                lambda: state.adapt_state,
+                lambda: self._settled(state, accept_prob),
+            )
+            return lax.switch(jnp.digitize(state.i, np.array([looks.start, looks.stop])), branches)
+
+        return after_draw(state, self._num_warmup, adapt, **figures)
+
+    def _after_look(self, state: MAMSState, look: Look, tuner: Any) -> MAMSState:
+        """With the length, after the last look, and an adaptation of the step size that begins."""
+        adapt_state = state.adapt_state
+        kept = tuner.after(state.looks, look)
+        start, _ = dual_averaging()
+        length, ss_state = lax.cond(
+            look.number == len(self._looks) - 1,
+            lambda: (tuner.length(kept), start(jnp.log(state.step_size))),
+            lambda: (state.trajectory_length, adapt_state.ss_state),
+        )
+        return state._replace(
+            looks=kept,
+            trajectory_length=length,
+            adapt_state=adapt_state._replace(ss_state=ss_state),
+        )
+
+    def _settled(self, state: MAMSState, accept_prob: Array) -> HMCAdaptState:
+        """The step size for trajectories of the length that was found."""
+        adapt_state = state.adapt_state
+        if not self._adaptation.step_size:
+            return adapt_state
+        _, update = dual_averaging()
+        ss_state = update(self._adaptation.target_accept_prob - accept_prob, adapt_state.ss_state)
+        log_now, log_mean, *_ = ss_state
+        is_last = state.i == self._num_warmup - 1
+        step_size = jnp.exp(jnp.where(is_last, log_mean, log_now))
+        return adapt_state._replace(step_size=step_size, ss_state=ss_state)

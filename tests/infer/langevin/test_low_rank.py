@@ -3,6 +3,8 @@
 
 """The metric of low rank: what it makes of a Gaussian, and of a chain that has to learn it."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from jax import random
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
+from numpyro_scores.diagnostics.report.metric_checks import check_metric
 from numpyro_scores.infer.langevin.targets import unwhiten, whiten
 from numpyro_scores.infer.low_rank import LowRankRoot, geometric_mean, low_rank_root
 
@@ -101,6 +104,20 @@ def test_warmup_learns_the_directions(kernel):
     white = np.asarray(mcmc.get_samples()["white"])
     np.testing.assert_allclose(np.mean(white**2, axis=0), 1, atol=0.35)
     np.testing.assert_allclose(np.mean(white**2), 1, atol=0.05)
+
+
+def test_diagnose_tells_the_directions():
+    def told(stretch, d):
+        root = LowRankRoot(np.ones((2, d)), np.zeros((2, d, 3)), np.array(stretch))
+        state = SimpleNamespace(adapt_state=SimpleNamespace(inverse_mass_matrix=root))
+        (line,) = check_metric(SimpleNamespace(parts=[SimpleNamespace(state=state)]))
+        return line.text
+
+    text = told([[0.25, 4.0, 1.0], [0.5, 1.0, 1.0]], 5)
+    assert text == "low rank, 1 to 2 of 3 directions, 0.25 to 4 times as wide as the diagonal says"
+    assert told([[1.0, 1.0, 1.0]] * 2, 5) == "low rank, 0 of 3 directions"
+    assert told([[0.5, 4.0, 2.0]] * 2, 5).endswith("; all are taken: LowRank(6) may learn more")
+    assert told([[0.5, 4.0, 2.0]] * 2, 3).endswith("as the diagonal says")
 
 
 def test_what_is_no_metric_is_told():

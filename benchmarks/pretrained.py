@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Seconds and memory of one evaluation of a U-Net of DDPM with random weights, and of its gradient in
-the picture; with `--torch` beside the same network of diffusers, in torch and by `from_torch`, in
-turns, where both packages are.
+the picture, and the memory of several pictures by `jax.lax.map`; with `--torch` beside the same
+network of diffusers, in torch and by `from_torch`, in turns, where both packages are.
+
+Seconds are those of the processor, of all threads together: pinned to one core they are what an
+idle machine takes.
 
     python benchmarks/pretrained.py --size 64 --torch
     python benchmarks/pretrained.py --size 256 --dtype bfloat16 --remat
+    python benchmarks/pretrained.py --size 256 --pictures 8 --repeats 0
 """
 
 import argparse
@@ -60,12 +64,7 @@ def fields_of(size):
     }
 
 
-def ours(size, dtype, remat):
-    tensors: Any = RandomTensors()
-    network = UNet2D(
-        UNet2DConfig(**fields_of(size)), tensors, (size, size, 3), dtype=dtype, remat=remat
-    )
-    print(f"{tensors.number / 1e6:.1f} million parameters")
+def ours(network, size):
     x, t = jnp.ones((size, size, 3)), jnp.asarray(500.0)
     value = jax.jit(lambda network, x, t: network(x, t))
     gradient = jax.jit(jax.grad(lambda x, network, t: jnp.sum(network(x, t) ** 2)))
@@ -75,10 +74,26 @@ def ours(size, dtype, remat):
     }
     runs = {}
     for name, (program, args) in programs.items():
-        analysis: Any = program.memory_analysis()
-        print(f"{name}: {analysis.temp_size_in_bytes / 2**20:.0f} MiB beside the weights")
+        print(f"{name}: {mebibytes(program):.0f} MiB beside the weights", flush=True)
         runs[name] = lambda p=program, a=args: jax.block_until_ready(p(*a))
     return runs
+
+
+def mebibytes(program):
+    """Of what a program computes on the way, beside what comes in and goes out."""
+    return program.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def of_several(network, size, number):
+    """Memory of so many pictures at once, and in turns; nothing is computed."""
+    x, t = jax.ShapeDtypeStruct((number, size, size, 3), jnp.float32), jnp.asarray(500.0)
+    for batch_size in (number, 1, 2):
+
+        def values(network, x, batch_size=batch_size):
+            return jax.lax.map(lambda x: network(x, t), x, batch_size=batch_size)
+
+        program = jax.jit(values).lower(network, x).compile()
+        print(f"{number} pictures, {batch_size} at once: {mebibytes(program):.0f} MiB", flush=True)
 
 
 def in_torch(size):
@@ -113,25 +128,32 @@ def main():
     parser.add_argument("--dtype")
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--torch", action="store_true")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="0 measures memory alone")
+    parser.add_argument("--pictures", type=int, default=0, help="for the memory of several")
     options = parser.parse_args()
-    dtype = None if options.dtype is None else jnp.dtype(options.dtype)
-    sides = {"ours": ours(options.size, dtype, options.remat)}
+    size, dtype = options.size, None if options.dtype is None else jnp.dtype(options.dtype)
+    tensors: Any = RandomTensors()
+    config = UNet2DConfig(**fields_of(size))
+    network = UNet2D(config, tensors, (size, size, 3), dtype=dtype, remat=options.remat)
+    print(f"{tensors.number / 1e6:.1f} million parameters", flush=True)
+    if options.pictures:
+        of_several(network, size, options.pictures)
+    sides = {"ours": ours(network, size)}
     if options.torch:
-        sides |= in_torch(options.size)
-    for name in ("value", "gradient"):
+        sides |= in_torch(size)
+    for name in ("value", "gradient") if options.repeats else ():
         seconds = {side: [] for side in sides}
         for i in range(options.repeats + 1):  # the first warms up
             for side, runs in sides.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 runs[name]()
                 if i:
-                    seconds[side].append(time.perf_counter() - start)
+                    seconds[side].append(time.process_time() - start)
         medians = {side: float(np.median(found)) for side, found in seconds.items()}
         line = ", ".join(f"{side} {median:.3f} s" for side, median in medians.items())
         if options.torch:
             line += f", ratio {medians['ours'] / medians['torch']:.2f}"
-        print(f"{name}: {line}")
+        print(f"{name}: {line}", flush=True)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

@@ -10,6 +10,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from numpyro_scores.pretrained.kinds import (
+    COUNT,
+    COUNTS,
+    NAMES,
+    NUMBER,
+    POSITIVE,
+    TRUTH,
+    check_kinds,
+    is_whole,
+)
 from numpyro_scores.pretrained.layers import ACTIVATIONS
 
 
@@ -44,6 +54,26 @@ CHOICES = {
     "act_fn": tuple(ACTIVATIONS),
     "class_embed_type": (None, "timestep", "identity"),
     "downsample_padding": (0, 1),
+}
+KINDS = {
+    "in_channels": COUNT,
+    "out_channels": COUNT,
+    "center_input_sample": TRUTH,
+    "time_embedding_dim": COUNT.or_none(),
+    "freq_shift": NUMBER,
+    "flip_sin_to_cos": TRUTH,
+    "down_block_types": NAMES,
+    "up_block_types": NAMES,
+    "block_out_channels": COUNTS,
+    "layers_per_block": COUNT,
+    "mid_block_scale_factor": POSITIVE,
+    "attention_head_dim": COUNT.or_none(),
+    "norm_num_groups": COUNT.or_none(),
+    "attn_norm_num_groups": COUNT.or_none(),
+    "norm_eps": POSITIVE,
+    "add_attention": TRUTH,
+    "num_class_embeds": COUNT.or_none(),
+    "num_train_timesteps": COUNT.or_none(),
 }
 
 
@@ -86,6 +116,7 @@ class UNet2DConfig:
     num_train_timesteps: int | None = None
 
     def __post_init__(self):
+        check_kinds(vars(self), KINDS)
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -101,6 +132,12 @@ class UNet2DConfig:
             raise ValueError(
                 "block_out_channels, down_block_types and up_block_types must be of one length, "
                 f"got {levels}, {len(self.down_block_types)} and {len(self.up_block_types)}."
+            )
+        positional = self.time_embedding_type == "positional"
+        if positional and not self.freq_shift < max(self.block_out_channels[0] // 2, 1):
+            raise ValueError(
+                "freq_shift must be below half of block_out_channels[0], got "
+                f"{self.freq_shift} and {self.block_out_channels[0]}."
             )
         _check_skips(self)
 
@@ -137,14 +174,14 @@ class UNet2DConfig:
                 "The configuration has no sample_size: load_diffusers(folder, sample_size=...) "
                 "takes the height and width of a picture."
             )
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = tuple(size) if isinstance(size, tuple | list) else (size, size)
         multiple = 2 ** (len(self.block_out_channels) - 1)
-        if len(size) != 2 or any(not isinstance(n, int) or n < 1 or n % multiple for n in size):
+        if len(size) != 2 or any(not is_whole(n, 1) or n % multiple for n in size):
             raise ValueError(
                 f"sample_size must be one or two multiples of {multiple}, since the network halves "
                 f"pictures {int(math.log2(multiple))} times, got {size}."
             )
-        return size
+        return int(size[0]), int(size[1])
 
 
 def _check_skips(config: UNet2DConfig) -> None:
@@ -231,5 +268,5 @@ def check_class(path: Path, name: Any) -> None:
         )
     raise ValueError(
         f"{str(path)!r} is of the class {name!r}: load_diffusers reads networks of the class "
-        "UNet2DModel."
+        "UNet2DModel, load_edm those of EDM."
     )

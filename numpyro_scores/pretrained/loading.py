@@ -163,7 +163,8 @@ def _find(folder: Path) -> tuple[Path, Path]:
             return network_folder, path
     raise FileNotFoundError(
         f"There is no scheduler_config.json in {str(folder)!r} nor in its scheduler/: without it "
-        "the noise levels that the network was trained for are not known."
+        "the noise levels that the network was trained for are not known. (Networks of EDM, which "
+        "have none, are read by load_edm.)"
     )
 
 

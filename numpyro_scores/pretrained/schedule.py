@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from numpyro_scores.pretrained.config import fields_of, read_json
+from numpyro_scores.pretrained.kinds import COUNT, NUMBER_OR_ZERO, POSITIVE, TRUTH, check_kinds
 from numpyro_scores.pretrained.noise_table import NoiseTable
 from numpyro_scores.processes import DDPM, TimedProcess, VarianceExploding, VariancePreserving
 
@@ -96,6 +97,17 @@ MUST_BE = {
 }
 
 
+KINDS = {
+    "rescale_betas_zero_snr": TRUTH,
+    "num_train_timesteps": COUNT,
+    "beta_start": POSITIVE,
+    "beta_end": POSITIVE,
+    "beta_min": POSITIVE,
+    "beta_max": POSITIVE,
+    "sampling_eps": NUMBER_OR_ZERO,
+}
+
+
 class Schedule(NamedTuple):
     """
     :param process: the noise process.
@@ -138,6 +150,7 @@ def read_schedule(path: Path) -> Schedule:
 
 
 def _chain(name: str, values: dict[str, Any]) -> Schedule:
+    check_kinds(values, KINDS)
     for field, allowed in MUST_BE.items():
         if field in values and values[field] not in allowed:
             raise ValueError(f"{field} = {values[field]!r} is not handled; handled is {allowed}.")
@@ -212,6 +225,7 @@ _VP_FIELDS = {"num_train_timesteps", "beta_min", "beta_max", "sampling_eps", "te
 
 
 def _variance_exploding(values: dict[str, Any]) -> Schedule:
+    check_kinds(values, KINDS | {"sigma_min": POSITIVE, "sigma_max": POSITIVE})
     process = VarianceExploding(values.get("sigma_min", 0.01), values.get("sigma_max", 1348.0))
     return Schedule(process, _the_level, "score", (0.0, 1.0))
 
@@ -221,6 +235,7 @@ def _the_level(sigma: Array) -> Array:
 
 
 def _variance_preserving(values: dict[str, Any]) -> Schedule:
+    check_kinds(values, KINDS)
     process = VariancePreserving(
         values.get("beta_min", 0.1), values.get("beta_max", 20.0), values.get("sampling_eps", 1e-3)
     )

@@ -3,10 +3,8 @@
 
 """The network `UNet2DModel` of diffusers, of one unbatched picture, channels last."""
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -15,7 +13,9 @@ from jax import Array
 from numpyro_scores._validation import check_event
 from numpyro_scores.pretrained.blocks import DownBlock, MidBlock, UpBlock
 from numpyro_scores.pretrained.config import UNet2DConfig
+from numpyro_scores.pretrained.kinds import dtype_of_computations
 from numpyro_scores.pretrained.layers import ACTIVATIONS, Conv, GroupNorm
+from numpyro_scores.pretrained.passes import ascend, descend, recomputed
 from numpyro_scores.pretrained.tensors import Tensors
 from numpyro_scores.pretrained.time_embedding import (
     FourierFeatures,
@@ -52,7 +52,7 @@ class UNet2D(nnx.Module):
     ):
         self.remat = remat
         self.event_shape = event_shape
-        self.dtype = None if dtype is None else jnp.dtype(dtype)
+        self.dtype = dtype_of_computations(dtype)
         self.center = config.center_input_sample
         self.divide_by_time = config.time_embedding_type == "fourier"
         widths = config.block_out_channels
@@ -109,19 +109,11 @@ class UNet2D(nnx.Module):
             embedding = embedding + self.class_embedding[...].astype(dtype)
         if self.center:
             x = 2 * x - 1
-        h = self.conv_in(x)
-        call = rematerialized if self.remat else lambda block: block
-        seen, picture = [h], x
-        for block in self.down:
-            h, new, picture = call(block)(h, embedding, picture)
-            seen += new
+        first = self.conv_in(x)
+        h, seen = descend(self.down, first, embedding, x, remat=self.remat)
         if self.mid is not None:
-            h = call(self.mid)(h, embedding)
-        picture = None
-        for block in self.up:
-            num_seen = len(block.blocks)
-            mine, seen = seen[-num_seen:], seen[:-num_seen]
-            h, picture = call(block)(h, mine, embedding, picture)
+            h = recomputed(self.mid, self.remat)(h, embedding)
+        h, picture = ascend(self.up, h, [first, *seen], embedding, remat=self.remat)
         h = self.conv_out(ACTIVATIONS["silu"](self.norm_out(h)))
         if picture is not None:
             h = h + picture
@@ -161,11 +153,6 @@ def class_index(reader: str, label: Any, number: int) -> int:
     if not (index == int(index) and 0 <= index < number):
         raise ValueError(f"label must be a class from 0 to {number - 1}, got {label!r}.")
     return int(index)
-
-
-def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A part of a network, of which a gradient keeps what goes in alone."""
-    return jax.checkpoint(lambda *args: function(*args))
 
 
 def _label(

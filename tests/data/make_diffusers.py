@@ -54,6 +54,7 @@ CASES = {
         "layers_per_block": 2,
         "norm_num_groups": 4,
         "attention_head_dim": 4,
+        "act_fn": "swish",
     },
     "scale_shift": {
         "sample_size": 4,
@@ -90,6 +91,7 @@ CASES = {
         "norm_num_groups": 2,
         "add_attention": False,
         "num_class_embeds": 3,
+        "act_fn": "relu",
     },
     "timestep_class": {
         "sample_size": (4, 8),

@@ -144,6 +144,8 @@ def test_bfloat16_and_rematerialisation(folder_of, name):
         ({"resample_filter": [1, 3, 3, 1]}, "resample_filter has shape"),
         ({"img_resolution": 9}, "multiple of 2"),
         ({"img_resolution": 8.5}, "positive whole number"),
+        ({"attn_resolutions": 4}, "attn_resolutions must be a list of positive whole numbers"),
+        ({"sigma_data": "half"}, "sigma_data must be a positive number"),
         ({"num_blocks": 2}, "model.enc.8x8_block1.norm0.weight"),
         ({"model_channels": 16}, "norm0.weight has shape \\(8,\\)"),
         ({"label_dim": 3}, "wants to know a class: load_edm"),

@@ -55,11 +55,18 @@ def edit_weights(folder, **changed):
         ({"norm_num_groups": None}, "norm_num_groups = null"),
         ({"norm_num_groups": 3}, "4 channels, which don't fall into 3 groups"),
         ({"sample_size": 5}, "multiples of 2"),
+        ({"sample_size": 4.0}, "multiples of 2.*4.0"),
+        ({"block_out_channels": [4, 0]}, "block_out_channels must be a list of positive whole"),
+        ({"attention_head_dim": 0}, "attention_head_dim must be a positive whole number or null"),
+        ({"center_input_sample": "false"}, "center_input_sample must be true or false"),
+        ({"norm_eps": None}, "norm_eps must be a positive number, got None"),
+        ({"freq_shift": 2}, "freq_shift must be below half"),
         ({"sample_size": None}, "load_diffusers\\(folder, sample_size"),
         ({"out_channels": 2}, "put out 1 channels"),
         ({"time_embedding_type": "fourier"}, "do not fit"),
         ({"_class_name": "UNet2DConditionModel"}, "takes a text"),
         ({"_class_name": "AutoencoderKL"}, "of the class 'AutoencoderKL'"),
+        ({"_class_name": "EDMPrecond"}, "load_edm those of EDM"),
     ],
 )
 def test_configurations(folder, fields, message):
@@ -76,6 +83,7 @@ def test_configurations(folder, fields, message):
         ({"use_flow_sigmas": True}, "use_flow_sigmas = True"),
         ({"shift_of_mine": 1}, "shift_of_mine"),
         ({"trained_betas": [0.1, 1.2]}, "betas"),
+        ({"rescale_betas_zero_snr": "yes"}, "rescale_betas_zero_snr must be true or false"),
     ],
 )
 def test_schedulers(folder, fields, message):
@@ -132,6 +140,11 @@ def test_pipelines_of_more_than_a_network(folder, part, message):
     edit(folder, "model_index.json", unet=["diffusers", "UNet2DModel"])
     edit(folder, "model_index.json", **{part: ["diffusers", "Part"]})
     refused(folder, message)
+
+
+def test_a_dtype_that_is_none_of_real_numbers(folder):
+    for dtype in ("int8", complex, "float17"):
+        refused(folder, "dtype must be one of floating-point numbers", dtype=dtype)
 
 
 def test_labels(folder):

@@ -9,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from numpyro_scores.pretrained.config import fields_of, read_json
+from numpyro_scores.pretrained.kinds import (
+    COUNT,
+    COUNT_OR_ZERO,
+    COUNTS,
+    COUNTS_OR_NONE,
+    NUMBER_OR_ZERO,
+    POSITIVE,
+    check_kinds,
+)
 
 # The wrappers, with the values that they give to absent arguments.
 PRECONDITIONINGS: dict[str, dict[str, Any]] = {
@@ -57,7 +66,28 @@ CHOICES = {
     "decoder_type": ("standard", "skip"),
     "resample_filter": ((1, 1), (1, 3, 3, 1)),
 }
-_WHOLE = ("img_resolution", "img_channels", "model_channels", "channel_mult_emb", "num_blocks")
+KINDS = {
+    "img_resolution": COUNT,
+    "img_channels": COUNT,
+    "label_dim": COUNT_OR_ZERO,
+    "model_channels": COUNT,
+    "channel_mult": COUNTS,
+    "channel_mult_emb": COUNT,
+    "channel_mult_noise": COUNT,
+    "num_blocks": COUNT,
+    "attn_resolutions": COUNTS_OR_NONE,
+    "augment_dim": COUNT_OR_ZERO,
+    "label_dropout": NUMBER_OR_ZERO,
+    "sigma_min": NUMBER_OR_ZERO,
+    "sigma_max": POSITIVE,
+    "sigma_data": POSITIVE,
+    "beta_d": POSITIVE,
+    "beta_min": POSITIVE,
+    "epsilon_t": POSITIVE,
+    "C_1": POSITIVE,
+    "C_2": POSITIVE,
+    "M": COUNT,
+}
 # Of training, and of how it was computed.
 _LEFT_OUT = {"use_fp16", "dropout"}
 
@@ -86,11 +116,7 @@ class EDMConfig:
     fields: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        whole = {"img_resolution": self.img_resolution, "img_channels": self.img_channels}
-        for name in _WHOLE:
-            value = (whole | self.fields)[name]
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
+        check_kinds(vars(self) | self.constants | self.fields, KINDS)
         for name, choices in CHOICES.items():
             if name in self.fields and self.fields[name] not in choices:
                 raise ValueError(

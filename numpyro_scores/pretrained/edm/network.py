@@ -15,10 +15,12 @@ from jax import Array
 from numpyro_scores._validation import check_event
 from numpyro_scores.pretrained.edm.block import BlockStyle, UNetBlock, num_groups
 from numpyro_scores.pretrained.edm.config import EDMConfig
+from numpyro_scores.pretrained.kinds import dtype_of_computations
 from numpyro_scores.pretrained.layers import Conv, Dense, GroupNorm
+from numpyro_scores.pretrained.passes import ascend, descend
 from numpyro_scores.pretrained.tensors import Tensors
 from numpyro_scores.pretrained.time_embedding import FourierFeatures, PositionalFeatures
-from numpyro_scores.pretrained.unet import class_index, rematerialized
+from numpyro_scores.pretrained.unet import class_index
 
 
 def style_of(config: EDMConfig) -> BlockStyle:
@@ -201,7 +203,7 @@ class EDMUNet(nnx.Module):
     ):
         fields, style = config.fields, style_of(config)
         self.event_shape = (config.img_resolution, config.img_resolution, config.img_channels)
-        self.dtype = None if dtype is None else jnp.dtype(dtype)
+        self.dtype = dtype_of_computations(dtype)
         self.is_song, self.remat = config.is_song, remat
         size = fields["model_channels"] * fields.get("channel_mult_noise", 1)
         if fields.get("embedding_type") == "fourier":
@@ -240,16 +242,8 @@ class EDMUNet(nnx.Module):
         c = jnp.asarray(c, jnp.promote_types(out_dtype, jnp.float32))
         x = x.astype(dtype)
         embedding = self._embedding(c).astype(dtype)
-        call = rematerialized if self.remat else lambda level: level
-        seen, picture = [], x
-        for level in self.down:
-            x, new, picture = call(level)(x, embedding, picture)
-            seen += new
-        out = None
-        for level in self.up:
-            num_seen = len(level.blocks)
-            mine, seen = seen[-num_seen:], seen[:-num_seen]
-            x, out = call(level)(x, mine, embedding, out)
+        x, seen = descend(self.down, x, embedding, x, remat=self.remat)
+        x, out = ascend(self.up, x, seen, embedding, remat=self.remat)
         assert out is not None  # the last level puts out a picture
         return out.astype(out_dtype)
 

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         LowRank,
         MomentMatching,
         NoiseLevels,
+        NoiseLevelSMC,
         OverdampedLangevin,
         ReplicaExchange,
         SplitGibbs,
@@ -150,6 +151,7 @@ __all__ = [
     "LowRank",
     "MomentMatching",
     "Multistep",
+    "NoiseLevelSMC",
     "NoiseLevels",
     "NoisePathIntegral",
     "OverdampedLangevin",
@@ -218,7 +220,7 @@ _HOMES = {
     "infer": (
         "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin BlockGibbs Dense Diagonal "
         "DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel GibbsWithGradients "
-        "InverseTemperatures LikelihoodPowers LowRank MomentMatching NoiseLevels "
+        "InverseTemperatures LikelihoodPowers LowRank MomentMatching NoiseLevelSMC NoiseLevels "
         "OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
         "TwistedDiffusionSampler UnderdampedLangevin"
     ),

@@ -29,6 +29,7 @@ from numpyro_scores.infer.langevin.unadjusted import UnadjustedState
 from numpyro_scores.infer.langevin.underdamped import UnderdampedLangevin
 from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
+from numpyro_scores.infer.smc.noise_level_smc import NoiseLevelSMC
 from numpyro_scores.infer.smc.tempered import TemperedSMC
 from numpyro_scores.infer.smc.twisted import TwistedDiffusionSampler
 
@@ -58,6 +59,7 @@ __all__ = [
     "LikelihoodPowers",
     "LowRank",
     "MomentMatching",
+    "NoiseLevelSMC",
     "NoiseLevels",
     "OverdampedLangevin",
     "ReplicaExchange",

@@ -42,7 +42,8 @@ def diagnose(
     * the error that the step of an unadjusted kernel makes of the stationary variance: as the
       kernel reports it, or by the curvature at the last draws if the step size was given;
     * the kernel Stein discrepancy of the draws, in the unconstrained space of the model;
-    * unnormalised densities whose parameters are inferred, and scores that are not gradients.
+    * unnormalised densities whose parameters are inferred, scores that are not gradients, and
+      energies of noise levels whose values and scores disagree.
 
     What cannot be told (one chain, too few draws, discrete sites) is a line too, never a number.
     Chains that are not finite are left out of the numbers that follow.

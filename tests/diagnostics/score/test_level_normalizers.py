@@ -14,7 +14,7 @@ from jax.scipy.special import logsumexp
 
 from numpyro_scores import DiffusionPrior, VarianceExploding
 from numpyro_scores.diagnostics import level_normalizers
-from numpyro_scores.diagnostics.score.level_normalizers import _Particles, _resampled_and_moved
+from numpyro_scores.diagnostics.score.level_populations import Particles, resampled_and_moved
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -63,8 +63,8 @@ def test_its_moves_leave_the_density_as_it_is():
     def standard(x, sigma):
         return jnp.sum(x**2) / 2
 
-    start = _Particles(x, jnp.sum(x**2, axis=1) / 2, x, jnp.array(0.5), jnp.array(0.0))
-    moved, accept_prob = jax.jit(partial(_resampled_and_moved, standard, 5))(
+    start = Particles(x, jnp.sum(x**2, axis=1) / 2, x, jnp.array(0.5), jnp.array(0.0), 1.0)
+    moved, accept_prob = jax.jit(partial(resampled_and_moved, standard, 5))(
         start, jnp.zeros(n), 1.0, random.key(1)
     )
     assert 0.5 < accept_prob < 0.95

@@ -4,8 +4,8 @@
 """Kernels that plug into NumPyro's `MCMC`."""
 
 from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
-from numpyro_scores.infer.diffusion.base import AnnealedState
 from numpyro_scores.infer.diffusion.decoupled_annealing import DAPS
+from numpyro_scores.infer.diffusion.draws import AnnealedState
 from numpyro_scores.infer.diffusion.moment_matching import MomentMatching
 from numpyro_scores.infer.diffusion.posterior_sampling import DiffusionPosteriorSampling
 from numpyro_scores.infer.diffusion.split_gibbs import SplitGibbs, SplitGibbsState

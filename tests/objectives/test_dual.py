@@ -16,6 +16,7 @@ from objectives.four_points import DIRECTIONS, POINTS, PROCESS, expectation, log
 
 from numpyro_scores import DiffusionPrior, fit
 from numpyro_scores.objectives import DenoisingScoreMatching, DualScoreMatching, KarrasWeight
+from numpyro_scores.objectives._levels import stratified_times
 from numpyro_scores.processes import VarianceExploding
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -114,6 +115,20 @@ def test_fit_finds_the_parameters_of_a_gaussian_and_its_normaliser():
     np.testing.assert_allclose(fitted.slope, 0, atol=0.02)
 
 
+def test_the_residual_of_the_heat_equation_is_zero_for_the_energy_of_data_with_noise(x64):
+    def loss(energy, weight):
+        return DualScoreMatching(PROCESS, fokker_planck_weight=weight)(energy, POINTS, key=KEY)
+
+    np.testing.assert_allclose(loss(true_energy, 1e3), loss(true_energy, 0.0), rtol=1e-9)
+    # An energy with a ln(sigma) more has the residual a at all points and levels.
+    a = 0.3
+    found = loss(lambda x, sigma: true_energy(x, sigma) + a * jnp.log(sigma), 2.0)
+    without = loss(lambda x, sigma: true_energy(x, sigma) + a * jnp.log(sigma), 0.0)
+    sigma = PROCESS.noise_level(stratified_times(random.split(KEY)[0], len(POINTS)))
+    weight = np.mean(KarrasWeight()(sigma) * sigma**2)
+    np.testing.assert_allclose(found - without, weight * a**2, rtol=1e-9)
+
+
 def test_a_prior_of_an_energy_is_trained_as_the_energy_is(x64):
     objective = DualScoreMatching(PROCESS)
     prior = DiffusionPrior(true_energy, PROCESS, 1)
@@ -142,3 +157,5 @@ def test_arguments_that_do_not_fit_are_told():
         DualScoreMatching(0.5)
     with pytest.raises(ValueError, match="time_weight must be a finite positive number, got 0"):
         DualScoreMatching(PROCESS, time_weight=0.0)
+    with pytest.raises(ValueError, match="fokker_planck_weight must be a finite positive number"):
+        DualScoreMatching(PROCESS, fokker_planck_weight=-1.0)

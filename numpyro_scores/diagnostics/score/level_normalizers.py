@@ -141,11 +141,18 @@ def level_normalizers(
         )
         runs.append(_combined(*found))
     (fewer, fewer_error, fewer_ess, _), (log_z, error, ess, accept_prob) = runs
-    ratio = jnp.maximum(jnp.abs(log_z - fewer) / jnp.hypot(error, fewer_error), 1)
+    error, fewer_error = _with_disagreement(log_z, error, fewer, fewer_error)
     smallest = jnp.minimum(ess, fewer_ess)
-    return LevelNormalizers(
-        levels, log_z, ratio * error, fewer, ratio * fewer_error, smallest, accept_prob
-    )
+    return LevelNormalizers(levels, log_z, error, fewer, fewer_error, smallest, accept_prob)
+
+
+def _with_disagreement(
+    one: Array, error: Array, other: Array, other_error: Array
+) -> tuple[Array, Array]:
+    """Both errors, larger by the factor at which the two values agree to one error (Birge 1932)."""
+    total = jnp.maximum(jnp.hypot(error, other_error), jnp.finfo(error.dtype).tiny)
+    ratio = jnp.maximum(jnp.abs(one - other) / total, 1)
+    return ratio * error, ratio * other_error
 
 
 def _combined(log_z: Array, ess: Array, accept_prob: Array) -> tuple[Array, Array, Array, Array]:

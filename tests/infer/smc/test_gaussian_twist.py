@@ -19,7 +19,7 @@ from numpyro_scores.infer.smc.twist import DiffusionTwist
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-MOMENTS = Moments(jnp.zeros(3), (1 + PROCESS.sigma_min**2) * jnp.eye(3))
+MOMENTS = Moments(np.zeros(3), (1 + PROCESS.sigma_min**2) * np.eye(3))
 
 
 def test_of_a_gaussian_prior_it_is_exact_at_every_level(x64):

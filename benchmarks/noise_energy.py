@@ -19,12 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import optax
 from flax import nnx
 from jax import random
 from jax.scipy.special import logsumexp
-from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 from benchmarks._timing import timed
@@ -123,89 +121,6 @@ def mixture(num_steps: int, seed: int) -> None:
     cost_of_values(energy, denoiser, process, x[:1_000])
 
 
-# Two dimensions.
-
-
-def moons(num: int, rng: np.random.Generator) -> np.ndarray:
-    angle, side = np.pi * rng.random(num), rng.integers(2, size=num)
-    x = np.stack([np.cos(angle), np.sin(angle)], -1)
-    x = np.where(side[:, None] == 0, x, [1.0, 0.5] - x) + rng.normal(scale=0.1, size=(num, 2))
-    return (x - [0.5, 0.25]) / [0.87, 0.5]
-
-
-def mueller_brown(num: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws from a fine grid, at a temperature at which both deep wells are met."""
-    heights, a, b = [-200, -100, -170, 15], [-1, -1, -6.5, 0.7], [0, 0, 11, 0.6]
-    c, x0, y0 = [-10, -10, -6.5, 0.7], [1, 0, -0.5, -1], [0, 0.5, 1.5, 1]
-    x, y = np.linspace(-1.7, 1.3, 600), np.linspace(-0.5, 2.1, 600)
-    grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1)
-    potential = np.zeros(grid.shape[:2])
-    for height, xx, xy, yy, u, v in zip(heights, a, b, c, x0, y0, strict=True):
-        dx, dy = grid[..., 0] - u, grid[..., 1] - v
-        potential += height * np.exp(xx * dx**2 + xy * dx * dy + yy * dy**2)
-    p = np.exp(-(potential - potential.min()) / 25.0).ravel()
-    chosen = grid.reshape(-1, 2)[rng.choice(p.size, num, p=p / p.sum())]
-    chosen = chosen + (rng.random((num, 2)) - 0.5) * [x[1] - x[0], y[1] - y[0]]
-    return (chosen - [-0.1, 0.6]) / [0.6, 0.55]
-
-
-def jensen_shannon(a: np.ndarray, b: np.ndarray, num_bins: int = 40) -> float:
-    """Of two clouds in the plane, in nats, on a grid of cells."""
-    edges = [np.quantile(np.concatenate([a, b])[:, i], [0.0005, 0.9995]) for i in range(2)]
-    edges = [np.linspace(*ends, num_bins + 1) for ends in edges]
-    p, q = (np.histogram2d(*x.T, bins=edges)[0].ravel() / len(x) for x in (a, b))
-    m = (p + q) / 2
-
-    def relative(p):
-        return np.sum(p[p > 0] * np.log(p[p > 0] / m[p > 0]))
-
-    return (relative(p) + relative(q)) / 2
-
-
-def plane(num_steps: int, seed: int, num_draws: int = 40_000) -> None:
-    process = ns.VarianceExploding(sigma_min=0.05, sigma_max=10.0)
-    for name, make in {"two moons": moons, "Mueller-Brown": mueller_brown}.items():
-        rng = np.random.default_rng(seed)
-        data = make(50_000, rng).astype(np.float32)
-        centre, scale = data.mean(axis=0), float(data.std())
-        energy, seconds = trained(
-            ns.nn.MLPNoiseEnergy(
-                2, rngs=nnx.Rngs(seed), hidden_features=128, num_layers=3, sigma_data=scale
-            ),
-            ns.objectives.DualScoreMatching(process),
-            data - centre,
-            num_steps,
-            seed,
-        )
-        prior = ns.DiffusionPrior(energy, process, 2)
-
-        def model(prior=prior):
-            numpyro.sample("x", prior)
-
-        truth = make(2 * num_draws, rng) - centre
-        truth += process.sigma_min * rng.normal(size=truth.shape)
-        reverse = np.asarray(prior.sample(random.key(seed), (num_draws,), ns.Heun(64)))
-        mcmc = MCMC(
-            ns.MALA(model),
-            num_warmup=200,
-            num_samples=num_draws // 400,
-            num_chains=400,
-            chain_method="vectorized",
-            progress_bar=False,
-        )
-        starts = jnp.asarray(truth[:400], jnp.float32)
-        mcmc.run(random.key(seed), init_params={"x": starts})
-        langevin = np.asarray(mcmc.get_samples()["x"])
-        pairs = {
-            "draws and Langevin": (reverse, langevin),
-            "draws and data": (reverse, truth[:num_draws]),
-            "Langevin and data": (langevin, truth[:num_draws]),
-            "data and data": (truth[num_draws:], truth[:num_draws]),
-        }
-        words = ", ".join(f"{name} {jensen_shannon(*pair):.4f}" for name, pair in pairs.items())
-        print(f"{name}, seed {seed}, training {seconds:.0f} s; Jensen-Shannon: {words}")
-
-
 # Digits.
 
 
@@ -217,36 +132,47 @@ def denoising_error(denoise: Callable, x: np.ndarray, sigma: float) -> float:
     return float(np.sqrt(np.mean((found - x) ** 2)))
 
 
-def digits(num_steps: int, seed: int) -> None:
+def digits_data(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures to train on and held out ones, both about the mean of the first, and that mean."""
     from examples.digits_deblurring import load_pictures
 
-    process = ns.VarianceExploding(sigma_min=0.08, sigma_max=10.0)
     pictures, held_out = load_pictures(seed)
     mean = pictures.mean(axis=0)
-    pictures, held_out = pictures - mean, held_out - mean
+    return pictures - mean, held_out - mean, mean
+
+
+DIGITS = ns.VarianceExploding(sigma_min=0.08, sigma_max=10.0)
+
+
+def trained_on_digits(
+    kind: str, pictures: np.ndarray, num_steps: int, seed: int
+) -> tuple[Any, float]:
+    """An energy, or a denoiser of the same network, and the seconds of its steps."""
+    network, objective = {
+        "energy": (ns.nn.MLPNoiseEnergy, ns.objectives.DualScoreMatching),
+        "denoiser": (ns.nn.MLPDenoiser, ns.objectives.DenoisingScoreMatching),
+    }[kind]
     options = {"rngs": nnx.Rngs(seed), "hidden_features": 128, "num_layers": 3}
     options["sigma_data"] = float(pictures.std())
-    kinds = {
-        "energy": (ns.nn.MLPNoiseEnergy, ns.objectives.DualScoreMatching, num_steps),
-        "denoiser": (
-            ns.nn.MLPDenoiser,
-            ns.objectives.DenoisingScoreMatching,
-            STEP_RATIO * num_steps,
-        ),
-    }
+    optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, num_steps), weight_decay=0.3)
+    return trained(
+        network((8, 8), **options),
+        objective(DIGITS),
+        pictures,
+        num_steps,
+        seed,
+        optimizer=optimizer,
+        batch_size=128,
+        ema_decay=0.9995,
+    )
+
+
+def digits(num_steps: int, seed: int) -> None:
+    process = DIGITS
+    pictures, held_out, _ = digits_data(seed)
     modules = {}
-    for name, (network, objective, steps) in kinds.items():
-        optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, steps), weight_decay=0.3)
-        modules[name], seconds = trained(
-            network((8, 8), **options),
-            objective(process),
-            pictures,
-            steps,
-            seed,
-            optimizer=optimizer,
-            batch_size=128,
-            ema_decay=0.9995,
-        )
+    for name, steps in {"energy": num_steps, "denoiser": STEP_RATIO * num_steps}.items():
+        modules[name], seconds = trained_on_digits(name, pictures, steps, seed)
         prior = ns.DiffusionPrior(modules[name], process, (8, 8))
         errors = [denoising_error(prior.denoise, held_out, sigma) for sigma in (0.1, 0.3, 1.0)]
         words = " / ".join(f"{error:.4f}" for error in errors)
@@ -270,14 +196,30 @@ def digits(num_steps: int, seed: int) -> None:
     print(level_normalizers(prior, random.key(seed), num_particles=64))
 
 
+def coverage_of_digits(num_steps: int, seed: int, num_pictures: int) -> None:
+    from benchmarks.energy_coverage import coverage
+
+    pictures, _, mean = digits_data(seed)
+    energy, seconds = trained_on_digits("energy", pictures, num_steps, seed)
+    print(f"energy of digits, {num_steps} steps, {seconds:.0f} s")
+    coverage(ns.DiffusionPrior(energy, DIGITS, (8, 8)), mean, num_pictures, seed)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["mixture", "plane", "digits"])
     parser.add_argument("--num-steps", type=int, default=10_000, help="of the energy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--coverage", action="store_true", help="of posteriors of digits, alone")
+    parser.add_argument("--num-pictures", type=int, default=20, help="for the coverage")
     args = parser.parse_args()
-    for part in args.parts:
-        for seed in args.seeds:
+    from benchmarks.energy_plane import plane
+
+    for seed in args.seeds:
+        if args.coverage:
+            coverage_of_digits(args.num_steps, seed, args.num_pictures)
+            continue
+        for part in args.parts:
             {"mixture": mixture, "plane": plane, "digits": digits}[part](args.num_steps, seed)
 
 

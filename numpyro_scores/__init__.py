@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         LowRank,
         MomentMatching,
         NoiseLevels,
+        NoiseLevelSMC,
         OverdampedLangevin,
         ReplicaExchange,
         SplitGibbs,
@@ -153,6 +154,7 @@ __all__ = [
     "LowRank",
     "MomentMatching",
     "Multistep",
+    "NoiseLevelSMC",
     "NoiseLevels",
     "NoisePathIntegral",
     "OverdampedLangevin",
@@ -223,7 +225,7 @@ _HOMES = {
         "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin AutocorrelationLength BlockGibbs "
         "Dense Diagonal DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel "
         "GibbsWithGradients InverseTemperatures LikelihoodPowers LowRank MomentMatching "
-        "NoiseLevels OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
+        "NoiseLevelSMC NoiseLevels OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
         "TwistedDiffusionSampler UTurnLength UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",

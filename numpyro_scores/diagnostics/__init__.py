@@ -47,6 +47,10 @@ from numpyro_scores.diagnostics.score.kernel_stein import (
     KernelSteinDiscrepancy,
     kernel_stein_discrepancy,
 )
+from numpyro_scores.diagnostics.score.level_consistency import (
+    LevelConsistency,
+    level_consistency,
+)
 from numpyro_scores.diagnostics.score.level_normalizers import (
     LevelNormalizers,
     level_normalizers,
@@ -87,6 +91,7 @@ __all__ = [
     "InceptionScore",
     "KernelDensity",
     "KernelSteinDiscrepancy",
+    "LevelConsistency",
     "LevelNormalizers",
     "Line",
     "LogisticRegression",
@@ -117,6 +122,7 @@ __all__ = [
     "kernel_density_log_likelihood",
     "kernel_distance",
     "kernel_stein_discrepancy",
+    "level_consistency",
     "level_normalizers",
     "linear_mmd_test",
     "log_mean_weight",

@@ -4,8 +4,8 @@
 """Kernels that plug into NumPyro's `MCMC`."""
 
 from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
-from numpyro_scores.infer.diffusion.base import AnnealedState
 from numpyro_scores.infer.diffusion.decoupled_annealing import DAPS
+from numpyro_scores.infer.diffusion.draws import AnnealedState
 from numpyro_scores.infer.diffusion.moment_matching import MomentMatching
 from numpyro_scores.infer.diffusion.posterior_sampling import DiffusionPosteriorSampling
 from numpyro_scores.infer.diffusion.split_gibbs import SplitGibbs, SplitGibbsState
@@ -30,6 +30,7 @@ from numpyro_scores.infer.langevin.unadjusted import UnadjustedState
 from numpyro_scores.infer.langevin.underdamped import UnderdampedLangevin
 from numpyro_scores.infer.low_rank import LowRank
 from numpyro_scores.infer.replica_exchange import ReplicaExchange, ReplicaExchangeState
+from numpyro_scores.infer.smc.noise_level_smc import NoiseLevelSMC
 from numpyro_scores.infer.smc.tempered import TemperedSMC
 from numpyro_scores.infer.smc.twisted import TwistedDiffusionSampler
 
@@ -60,6 +61,7 @@ __all__ = [
     "LikelihoodPowers",
     "LowRank",
     "MomentMatching",
+    "NoiseLevelSMC",
     "NoiseLevels",
     "OverdampedLangevin",
     "ReplicaExchange",

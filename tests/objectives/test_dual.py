@@ -13,9 +13,12 @@ import optax
 import pytest
 from jax import random
 from objectives.four_points import DIRECTIONS, POINTS, PROCESS, expectation, log_density
+from scipy import stats
 
 from numpyro_scores import DiffusionPrior, fit
 from numpyro_scores.objectives import DenoisingScoreMatching, DualScoreMatching, KarrasWeight
+from numpyro_scores.objectives._levels import stratified_times
+from numpyro_scores.objectives._pairs import antithetic_noise
 from numpyro_scores.processes import VarianceExploding
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -28,9 +31,11 @@ def true_energy(x, sigma):
     return jnp.log(len(POINTS) * jnp.sqrt(2 * jnp.pi) * sigma) - log_density(x, sigma)
 
 
-@pytest.mark.parametrize("time_weight", [None, 0.1])
-def test_the_energy_of_the_smoothed_data_is_the_minimum(x64, monkeypatch, time_weight):
-    objective = DualScoreMatching(PROCESS, KarrasWeight(2.0), time_weight=time_weight)
+@pytest.mark.parametrize("time_weight, antithetic", [(None, True), (0.1, False)])
+def test_the_energy_of_the_smoothed_data_is_the_minimum(x64, monkeypatch, time_weight, antithetic):
+    objective = DualScoreMatching(
+        PROCESS, KarrasWeight(2.0), time_weight=time_weight, antithetic=antithetic
+    )
     # What varies with the point, with the level, and with both; a constant would not be seen.
     directions = [
         lambda x, sigma: jnp.log(sigma),
@@ -51,6 +56,24 @@ def test_the_energy_of_the_smoothed_data_is_the_minimum(x64, monkeypatch, time_w
     assert np.linalg.eigvalsh(jax.hessian(loss)(zero)).min() > 1e-3
 
 
+def test_noises_of_a_pair_are_standard_normal_and_their_sums_nearly_constant():
+    n, d = 64, 3
+    keys = random.split(random.key(0), 200)
+    x = jnp.zeros((n, d))
+    z = np.asarray(jax.jit(jax.vmap(lambda key: antithetic_noise(key, x)))(keys))
+    for one in (z[:, 0], z[:, 1]):  # each of 12,800
+        one = one.reshape(-1, d)
+        assert stats.kstest(np.sum(one**2, axis=1), stats.chi2(d).cdf).statistic < 0.015
+        for entry in one.T:
+            assert stats.kstest(entry, "norm").statistic < 0.015
+    # Which point gets which lengths is random: those of the first point are of all sizes.
+    assert stats.kstest(np.sum(z[:, 0, 0] ** 2, axis=1), stats.chi2(d).cdf).pvalue > 0.001
+    squares = np.sum(z**2, axis=-1)
+    assert np.std(squares[:, 0] + squares[:, 1]) < 0.6 * np.sqrt(2 * 2 * d)
+    cosine = np.sum(z[:, 0] * z[:, 1], axis=-1) / np.sqrt(squares[:, 0] * squares[:, 1])
+    np.testing.assert_allclose(cosine, -1, atol=1e-5)
+
+
 def test_both_terms_are_of_unit_size_for_the_gaussian_of_the_data(x64):
     # E[1/d |s grad U - z|^2 lambda s^2] = 1, and of the other term (s_d^2 + 2 t) / (s_d^2 + t).
     d, s, sigma = 6, 2.0, 1.5
@@ -67,7 +90,8 @@ def test_both_terms_are_of_unit_size_for_the_gaussian_of_the_data(x64):
     x = s * random.normal(random.key(1), (100_000, d))
 
     def loss(**kwargs):
-        return DualScoreMatching(OneLevel(), KarrasWeight(s), **kwargs)(gaussian, x, key=KEY)
+        objective = DualScoreMatching(OneLevel(), KarrasWeight(s), antithetic=False, **kwargs)
+        return objective(gaussian, x, key=KEY)
 
     of_space = loss(time_weight=1e-12)
     np.testing.assert_allclose(of_space, 1, rtol=0.01)
@@ -114,6 +138,20 @@ def test_fit_finds_the_parameters_of_a_gaussian_and_its_normaliser():
     np.testing.assert_allclose(fitted.slope, 0, atol=0.02)
 
 
+def test_the_residual_of_the_heat_equation_is_zero_for_the_energy_of_data_with_noise(x64):
+    def loss(energy, weight):
+        return DualScoreMatching(PROCESS, fokker_planck_weight=weight)(energy, POINTS, key=KEY)
+
+    np.testing.assert_allclose(loss(true_energy, 1e3), loss(true_energy, 0.0), rtol=1e-9)
+    # An energy with a ln(sigma) more has the residual a at all points and levels.
+    a = 0.3
+    found = loss(lambda x, sigma: true_energy(x, sigma) + a * jnp.log(sigma), 2.0)
+    without = loss(lambda x, sigma: true_energy(x, sigma) + a * jnp.log(sigma), 0.0)
+    sigma = PROCESS.noise_level(stratified_times(random.split(KEY)[0], len(POINTS)))
+    weight = np.mean(KarrasWeight()(sigma) * sigma**2)
+    np.testing.assert_allclose(found - without, weight * a**2, rtol=1e-9)
+
+
 def test_a_prior_of_an_energy_is_trained_as_the_energy_is(x64):
     objective = DualScoreMatching(PROCESS)
     prior = DiffusionPrior(true_energy, PROCESS, 1)
@@ -142,3 +180,5 @@ def test_arguments_that_do_not_fit_are_told():
         DualScoreMatching(0.5)
     with pytest.raises(ValueError, match="time_weight must be a finite positive number, got 0"):
         DualScoreMatching(PROCESS, time_weight=0.0)
+    with pytest.raises(ValueError, match="fokker_planck_weight must be a finite positive number"):
+        DualScoreMatching(PROCESS, fokker_planck_weight=-1.0)

@@ -13,6 +13,7 @@ from numpyro_scores.diagnostics.report import chain_checks as of_chains
 from numpyro_scores.diagnostics.report import kernel_checks as of_kernel
 from numpyro_scores.diagnostics.report import model_checks as of_model
 from numpyro_scores.diagnostics.report.corners import check_corners
+from numpyro_scores.diagnostics.report.correction_checks import check_correction
 from numpyro_scores.diagnostics.report.elements import Elements, elements_of
 from numpyro_scores.diagnostics.report.estimates import summaries_of
 from numpyro_scores.diagnostics.report.figure import panels_of
@@ -43,7 +44,8 @@ def diagnose(
     * the error that the step of an unadjusted kernel makes of the stationary variance: as the
       kernel reports it, or by the curvature at the last draws if the step size was given;
     * the kernel Stein discrepancy of the draws, in the unconstrained space of the model;
-    * unnormalised densities whose parameters are inferred, and scores that are not gradients.
+    * unnormalised densities whose parameters are inferred, scores that are not gradients, and
+      energies of noise levels whose values and scores disagree.
 
     What cannot be told (one chain, too few draws, discrete sites) is a line too, never a number.
     Chains that are not finite are left out of the numbers that follow.
@@ -115,6 +117,9 @@ def _of_kernel(run: Run, elements: Elements | None, key: Array) -> Iterator[Line
     divergences = of_kernel.check_divergences(run)
     if divergences is not None:
         yield divergences
+    correction = check_correction(run)
+    if correction is not None:
+        yield correction
     yield from of_kernel.check_acceptance(run, elements)
     yield from of_kernel.check_segments(run)
     if elements is not None and elements.names:

@@ -41,6 +41,15 @@ def is_unadjusted(run: Run) -> bool:
     )
 
 
+def follows_scores(run: Run) -> bool:
+    """
+    Whether draws come down the noise levels by the score of each; particles of `NoiseLevelSMC` do
+    by the values, whose last alone is the target.
+    """
+    by_particles = run.particles is not None and not run.title.startswith("NoiseLevelSMC")
+    return by_particles or any(issubclass(part.kind, NoiseLevelKernel) for part in run.parts)
+
+
 def bias_of(run: Run) -> tuple[str, bool] | None:
     """The known bias of the run's kernel in words, and whether it is of other sites too."""
     kinds = [part.kind for part in run.parts if issubclass(part.kind, NoiseLevelKernel)]

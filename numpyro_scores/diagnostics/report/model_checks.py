@@ -3,6 +3,7 @@
 
 """What a model says of a run: its normalisers, its learned scores, what its kernel is known for."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpyro_scores.diagnostics.report.draws import thinned
 from numpyro_scores.diagnostics.report.model_sites import Sites
 from numpyro_scores.diagnostics.report.reports import Fault, Line
 from numpyro_scores.diagnostics.report.runs import Run
+from numpyro_scores.diagnostics.score.level_consistency import level_consistency
 from numpyro_scores.distributions import DiffusionPrior, ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.infer.exchange import ExchangeKernel
@@ -24,6 +26,9 @@ from numpyro_scores.infer.guards import latent_normalizers
 
 # Draws at which a score is looked at.
 MAX_SCORE_POINTS = 64
+# And the noise levels of an energy; fewer draws where a trace is that of many entries.
+NUM_LEVELS = 12
+LARGEST_EXACT, MAX_LEVEL_POINTS = 256, 16
 
 
 def check_normalizers(run: Run, sites: Sites) -> Line:
@@ -70,6 +75,8 @@ def check_scores(run: Run, sites: Sites, chains: np.ndarray, key: Array) -> Iter
         if len(points) < 3:
             yield Line(title, "unknown", f"it takes 3 draws, got {len(points)}")
             continue
+        if isinstance(fn, DiffusionPrior) and fn.has_energy:
+            yield _of_levels(run, site, fn, points, key)
         found = conservativeness(fn.score, jnp.asarray(points), key=key)
         yield _of_score(run, site, title, fn, float(found.asymmetry), float(found.loop_residual))
 
@@ -99,6 +106,31 @@ def _of_score(run: Run, site: str, title: str, fn: Any, asymmetry: float, nats: 
     )
     fault = Fault("not_a_gradient", site, nats, at.LARGEST_LOOP_RESIDUAL, advice)
     return Line(title, "fault", f"no gradient: {text}", (fault,), ratio)
+
+
+def _of_levels(run: Run, site: str, fn: DiffusionPrior, points: np.ndarray, key: Array) -> Line:
+    """Whether the noise levels of an energy are of one density, where the draws are."""
+    title = f"levels of {site}"
+    if math.prod(fn.event_shape) > LARGEST_EXACT:
+        points = points[:MAX_LEVEL_POINTS]
+    nats = level_consistency(fn, points, key, num_levels=NUM_LEVELS).size
+    text = f"values and scores of the noise levels differ by {nats:.2g} nats"
+    ratio = nats / at.LARGEST_LEVEL_RESIDUAL
+    if not np.isfinite(nats):
+        return Line(title, "unknown", "the energy is not finite at some draws with noise")
+    if ratio <= 1:
+        return Line(title, "fine", f"of one density: {text}", ratio=ratio)
+    if not kinds.follows_scores(run):
+        text += "; the draws are of the values, whatever the scores of other levels are"
+        return Line(title, "unknown", text)
+    advice = (
+        "What comes down the levels by their scores and is then moved or weighed by values is of "
+        "neither density: draw with NoiseLevelSMC or by values alone (MALA), train longer, give "
+        "DualScoreMatching a fokker_planck_weight, or look where with "
+        "numpyro_scores.diagnostics.level_consistency."
+    )
+    fault = Fault("inconsistent_levels", site, nats, at.LARGEST_LEVEL_RESIDUAL, advice)
+    return Line(title, "fault", text, (fault,), ratio)
 
 
 def check_bias(run: Run, sites: Sites | None) -> Line | None:

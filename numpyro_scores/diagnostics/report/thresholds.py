@@ -48,6 +48,13 @@ WEAK_STEIN_LEVEL = 0.01
 # standard deviation at the very most.
 LARGEST_LOOP_RESIDUAL = 0.5
 
+# In nats, along all noise levels: by so much the value of an energy at the smallest is another than
+# its scores say. It is the error of a difference of two log densities as well.
+LARGEST_LEVEL_RESIDUAL = 1.0
+
+# In nats: by which Metropolis steps raise, or lower, the log density of draws on average.
+LARGEST_CORRECTION = 0.5
+
 # Where draws are independent by construction an effective sample size need not be estimated, and
 # what is wanted is that of the standard error of a mean.
 ESS_OF_INDEPENDENT = 100

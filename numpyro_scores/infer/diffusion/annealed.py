@@ -13,7 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
-from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent_draws
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.diffusion.draws import Draw, independent_draws
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin
 from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
 
@@ -58,6 +59,9 @@ class AnnealedLangevin(NoiseLevelKernel):
         directions that the data say little about keep up when a small noise makes all steps small.
     :param friction: of an underdamped integrator, friction times time step (:math:`\sqrt{2h}`); by
         default 0.2, or :math:`2 / (\sigma \sqrt\Lambda)` if that is less.
+    :param num_corrections: number of steps of MALA after each draw, which leave the posterior as it
+        is; for priors that are made of an energy. The field `correction` says by how many nats they
+        have raised the log density of the draw, on average 0 where draws were exact before.
     :raises ValueError: if an overdamped integrator is given a friction, or `integrator` is none.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
         its own that the anneal would pass (`prior.at(sigma)`) or one inside of `scan` or `cond`, a
@@ -86,8 +90,15 @@ class AnnealedLangevin(NoiseLevelKernel):
         denoised: bool = True,
         integrator: Integrator = BAOAB(),
         friction: float | None = None,
+        num_corrections: int = 0,
     ):
-        super().__init__(model, num_levels=num_levels, noise_levels=noise_levels, denoised=denoised)
+        super().__init__(
+            model,
+            num_levels=num_levels,
+            noise_levels=noise_levels,
+            denoised=denoised,
+            num_corrections=num_corrections,
+        )
         if step_size is not None:
             check_positive("step_size", step_size)
         check_count("num_steps", num_steps)
@@ -107,9 +118,8 @@ class AnnealedLangevin(NoiseLevelKernel):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
         levels = jnp.asarray(self._levels(), x.dtype)
-        langevin = GroupedLangevin(
-            self._groups(state.z), self._num_steps, self._integrator, self._friction
-        )
+        groups = self._groups(state.z)
+        langevin = GroupedLangevin(groups, self._num_steps, self._integrator, self._friction)
 
         def level(walk, inputs):
             sigma, num_iterations, key = inputs
@@ -125,9 +135,10 @@ class AnnealedLangevin(NoiseLevelKernel):
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
         walk = langevin.start(x, key_noise, key_directions)
         walk, num_grad_evals = lax.scan(level, walk, inputs)
-        return Draw(
+        draw = Draw(
             z=unravel(walk.x),
             diverging=walk.diverging,
             num_grad_evals=jnp.sum(num_grad_evals),
             rng_key=rng_key,
         )
+        return self._corrected(draw, groups, model_args, model_kwargs)

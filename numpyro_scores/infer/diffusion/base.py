@@ -4,13 +4,14 @@
 """How a kernel that goes through the noise levels of diffusion priors is wired to a model."""
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax, random
+from jax import Array, random
+from jax.flatten_util import ravel_pytree
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
 from numpyro.handlers import seed, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
@@ -20,6 +21,8 @@ from numpyro.util import is_prng_key
 
 from numpyro_scores._validation import check_count, check_decreasing, is_concrete
 from numpyro_scores.handlers import noise_level
+from numpyro_scores.infer.diffusion.corrections import check_corrected, corrected
+from numpyro_scores.infer.diffusion.draws import AnnealedState, Draw
 from numpyro_scores.infer.diffusion.priors import mixed_priors, prior_coordinates
 from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
 from numpyro_scores.infer.guards import (
@@ -28,40 +31,12 @@ from numpyro_scores.infer.guards import (
     check_normalizers,
     check_supports,
 )
-from numpyro_scores.infer.kernel import ChainKernel, by_position
+from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.langevin.base import given_values
 from numpyro_scores.infer.model import FlatModel, LatentSites
 from numpyro_scores.infer.parts import without_priors
 
 LARGEST_LEVEL = 1e30
-
-
-class AnnealedState(NamedTuple):
-    """
-    - **i** - number of draws so far, warmup included.
-    - **z** - unconstrained values by site.
-    - **diverging** - whether the steps of a noise level left the finite numbers, and so were not
-      made.
-    - **num_grad_evals** - number of gradients of this draw, a Hessian-vector product counted as 2.
-    - **rng_key** - key of the next draw.
-    """
-
-    i: Array
-    z: dict[str, Array]
-    diverging: Array
-    num_grad_evals: Array
-    rng_key: Array
-
-    __getitem__ = by_position
-
-
-class Draw(NamedTuple):
-    """The fields of an :class:`AnnealedState` that one anneal gives, and the next key."""
-
-    z: dict[str, Array]
-    diverging: Array
-    num_grad_evals: Array
-    rng_key: Array
 
 
 class NoiseLevelKernel(ChainKernel):
@@ -72,6 +47,7 @@ class NoiseLevelKernel(ChainKernel):
 
     :param num_levels: number of geometric noise levels.
     :param noise_levels: the noise levels themselves.
+    :param num_corrections: number of Metropolis steps after a draw, of kernels that make them.
     """
 
     # What is approximate, whatever the number of draws, and in which direction, with the figures of
@@ -96,6 +72,7 @@ class NoiseLevelKernel(ChainKernel):
         num_levels: int = 100,
         noise_levels: Sequence[float] | Array | None = None,
         denoised: bool = True,
+        num_corrections: int = 0,
     ):
         check_model(type(self).__name__, model)
         self._model = model
@@ -112,6 +89,10 @@ class NoiseLevelKernel(ChainKernel):
         self._num_levels = num_levels
         self._noise_levels = noise_levels
         self._denoised = denoised
+        if num_corrections != 0:
+            check_count("num_corrections", num_corrections)
+            self._default_fields = ("z", "diverging", "correction", "accept_prob")
+        self._num_corrections = num_corrections
 
     def get_potential_fn(self, model_args=(), model_kwargs=None, *, sigma=None):
         """The potential energy of unconstrained values at noise level `sigma` (None: no change)."""
@@ -200,6 +181,8 @@ class NoiseLevelKernel(ChainKernel):
         """Raise if the kernel and the priors of the model do not fit."""
         name, last = type(self).__name__, self._levels()[-1]
         model, at_values = self._coordinates(), init_to_value(values=values)
+        if self._num_corrections:
+            check_corrected(name, model, model_args, model_kwargs, values)
         sites, _ = LatentSites.of(model, random.key(0), at_values, model_args, model_kwargs)
         of_sites = {**self._sites.transforms, **model.transforms}
         self._sites = self._sites._replace(transforms=of_sites)
@@ -263,29 +246,31 @@ class NoiseLevelKernel(ChainKernel):
         model = without_priors(self._at(LARGEST_LEVEL))
         return potential_energy(model, model_args, model_kwargs, z)
 
+    def _corrected(
+        self, draw: Draw, groups: SiteGroups, model_args: tuple, model_kwargs: dict
+    ) -> Draw:
+        """After steps that leave the posterior of the model as it is, if there are to be any."""
+        if not self._num_corrections:
+            return draw
+        rng_key, key = random.split(draw.rng_key)
+        x, unravel = ravel_pytree(draw.z)
+        potential_fn = self.get_potential_fn(model_args, model_kwargs)
+        found = corrected(
+            key, x, lambda x: potential_fn(unravel(x)), groups.index, self._num_corrections
+        )
+        return draw._replace(
+            z=unravel(found.x),
+            num_grad_evals=draw.num_grad_evals + found.num_grad_evals,
+            rng_key=rng_key,
+            correction=found.rise,
+            accept_prob=found.accept_prob,
+        )
+
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         # Within Gibbs the other blocks learn from the draws of a warmup.
         self._num_warmup = 0 if GIBBS_SITES_KWARG in model_kwargs else num_warmup
         state = AnnealedState(jnp.array(0), z, jnp.array(False), jnp.zeros((), int), rng_key)
+        if self._num_corrections:
+            dtype = ravel_pytree(z)[0].dtype
+            state = state._replace(correction=jnp.zeros((), dtype), accept_prob=jnp.ones((), dtype))
         return state, (self._energy_at_start(z, model_args, model_kwargs),)
-
-
-def independent_draws(draw: Callable[..., Draw]) -> Callable[..., AnnealedState]:
-    """
-    The `_sample_chain` of a kernel whose `draw(self, state, model_args, model_kwargs)` takes from
-    a state no more than its key and its shapes. What learns nothing from the draws of a warmup
-    does not make them.
-    """
-
-    @wraps(draw)
-    def sample_chain(self, state, model_args, model_kwargs):
-        def drawn(state):
-            return state._replace(**draw(self, state, model_args, model_kwargs)._asdict())
-
-        if self._num_warmup:
-            state = lax.cond(state.i < self._num_warmup, lambda state: state, drawn, state)
-        else:
-            state = drawn(state)
-        return state._replace(i=state.i + 1)
-
-    return sample_chain

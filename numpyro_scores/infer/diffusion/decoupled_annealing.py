@@ -15,7 +15,8 @@ from numpyro_scores._validation import check_count
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.densities.flow import probability_flow
 from numpyro_scores.densities.traces import rademacher
-from numpyro_scores.infer.diffusion.base import Draw, NoiseLevelKernel, independent_draws
+from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
+from numpyro_scores.infer.diffusion.draws import Draw, independent_draws
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin
 
 # Of the variance sigma^2 that the clean value is left with at least.
@@ -70,6 +71,9 @@ class DAPS(NoiseLevelKernel):
         :class:`~numpyro_scores.AnnealedLangevin`.
     :param num_flow_steps: number of Runge-Kutta steps of the probability flow, each of four
         evaluations, for the published estimate; 0 for the denoised value and its variance.
+    :param num_corrections: number of steps of MALA after each draw, which leave the posterior as it
+        is; for priors that are made of an energy. The field `correction` says by how many nats they
+        have raised the log density of the draw, on average 0 where draws were exact before.
     :raises ValueError: at `init`, if the model has no noise-conditional prior, one at a level of
         its own (`prior.at(sigma)`), with a scaled log density or inside of `scan` or `cond`,
         several with different processes, a random subsample of its data or a discrete site, or if
@@ -93,8 +97,14 @@ class DAPS(NoiseLevelKernel):
         noise_levels: Sequence[float] | Array | None = None,
         num_steps: int = 10,
         num_flow_steps: int = 0,
+        num_corrections: int = 0,
     ):
-        super().__init__(model, num_levels=num_levels, noise_levels=noise_levels)
+        super().__init__(
+            model,
+            num_levels=num_levels,
+            noise_levels=noise_levels,
+            num_corrections=num_corrections,
+        )
         check_count("num_steps", num_steps)
         if num_flow_steps != 0:
             check_count("num_flow_steps", num_flow_steps)
@@ -136,12 +146,13 @@ class DAPS(NoiseLevelKernel):
         walk = langevin.start(x, key_noise, key_directions)
         (x, walk), num_grad_evals = lax.scan(level, (x, walk), inputs)
         num_flow_evals = (4 * self._num_flow_steps or 2) * len(levels)
-        return Draw(
+        draw = Draw(
             z=unravel(x),
             diverging=walk.diverging,
             num_grad_evals=jnp.sum(num_grad_evals) + num_flow_evals,
             rng_key=rng_key,
         )
+        return self._corrected(draw, groups, model_args, model_kwargs)
 
     def _estimate(self, key, denoise, x, is_prior, sigma, sigma_min):
         """The centre of the clean value given `x`, and its scale."""

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from numpyro_scores._callables import Denoiser
 from numpyro_scores._validation import check_count
-from numpyro_scores.infer.diffusion.base import Draw, independent_draws
+from numpyro_scores.infer.diffusion.draws import Draw, independent_draws
 from numpyro_scores.infer.diffusion.step_sizes import SiteGroups
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin, Walk
 from numpyro_scores.infer.langevin.stiffness import FRICTION

@@ -13,7 +13,7 @@ from numpyro.handlers import seed
 from numpyro.infer.util import log_density
 
 from numpyro_scores._validation import is_concrete
-from numpyro_scores.handlers import transformed_prior
+from numpyro_scores.handlers import noise_conditional_prior, transformed_prior
 from numpyro_scores.infer.guards import check_independent_priors, sites_at
 from numpyro_scores.infer.parts import has_likelihood, is_masked, is_unscaled
 
@@ -87,6 +87,21 @@ def check_noise_conditional(
             "have none. Use a DiffusionPrior for one of them, or TemperedSMC(model)."
         )
     check_independent_priors(name, model, args, kwargs, values, processes, both_ways=True)
+
+
+def check_energies(
+    name: str, model: Callable, args: tuple, kwargs: dict, values: dict[str, Array]
+) -> None:
+    """Raise unless every noise-conditional prior of a model is made of an energy."""
+    for site, entries in sites_at(model, args, kwargs, values).items():
+        prior = noise_conditional_prior(entries["fn"]) if site in values else None
+        if prior is not None and not getattr(prior, "has_energy", False):
+            raise ValueError(
+                f"{name} compares the densities of noise levels, but the prior of {site!r} is made "
+                "of a denoiser, or has its density from an integral: it takes a DiffusionPrior of "
+                "an energy, U(x, sigma) -> (), such as numpyro_scores.nn.MLPNoiseEnergy. "
+                "TwistedDiffusionSampler and TemperedSMC take a denoiser."
+            )
 
 
 def _check_deterministic(name, model, args, kwargs, values):

@@ -22,8 +22,8 @@ from numpyro_scores.infer.kernel import are_equal, arrays_and_rest
 from numpyro_scores.infer.model import FlatModel, LatentSites
 from numpyro_scores.infer.parts import diffusion_by_score, wrapped
 from numpyro_scores.infer.smc.checks import check_sampled
-from numpyro_scores.infer.smc.moves import Mutation
-from numpyro_scores.infer.smc.population import MAX_ROUNDS, Population
+from numpyro_scores.infer.smc.moves import Mutation, first_step_size, points_at
+from numpyro_scores.infer.smc.population import MAX_ROUNDS, Population, rounds_with
 from numpyro_scores.infer.smc.programs import agree, fingerprint
 from numpyro_scores.infer.smc.results import ParticleResults
 from numpyro_scores.infer.smc.weights import FEWEST_PARTICLES
@@ -78,6 +78,26 @@ class ParticleSampler(ParticleResults, ABC):
     @abstractmethod
     def _round(self, state: Population, model: FlatModel) -> Population:
         """One round more."""
+
+    def _moved_in_the_end(self, state: Population, model: FlatModel) -> Population:
+        """The last round of a path whose last density is the posterior: moves alone."""
+        key_moves, rng_key = random.split(state.rng_key)
+        x = state.points.x
+        target = model.tempered(1.0, x[0], self._move.rule)
+        points = points_at(x, target, self._batch_size)
+        precision = self._move.prior_precision(points, 1.0, model)
+        moved, cost = self._move(key_moves, points, model, 1.0, first_step_size(x), precision)
+        x = moved.points.x
+        figures = {"rung": state.rung, "ess": len(x), "num_grad_evals": cost + 1}
+        return state._replace(
+            i=state.i + 1,
+            points=moved.points._replace(force=None),  # the rounds before have none
+            log_likelihood=map_rows(model.log_likelihood, x, self._batch_size),
+            step_size=moved.step_size,
+            is_done=jnp.array(True),
+            rounds=rounds_with(state.rounds, state.i, **figures, **moved.figures()),
+            rng_key=rng_key,
+        )
 
     def _check_sites(self, sites: LatentSites, values: dict, args: tuple, kwargs: dict) -> None:
         """Raise if the latent sites are none for this sampler; most take any."""

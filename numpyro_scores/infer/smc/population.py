@@ -60,6 +60,7 @@ class Population(NamedTuple):
     - **rounds** - with zeros where the rounds to come will be.
     - **rng_key** - key of the next round.
     - **added_variances** - of twists, by noise level (see `twist_widths`), None without.
+    - **moments** - of diffusion priors (see `gaussian_twist`), None without.
     """
 
     i: Array
@@ -76,6 +77,7 @@ class Population(NamedTuple):
     rounds: Rounds
     rng_key: Array
     added_variances: Array | None = None
+    moments: Any = None
 
 
 def no_rounds(dtype: jnp.dtype) -> Rounds:

@@ -21,13 +21,12 @@ from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.checks import check_noise_conditional
 from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.level_moves import LevelMoves, Twisted, twisted
-from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, points_at
+from numpyro_scores.infer.smc.moves import fisher_root
 from numpyro_scores.infer.smc.population import (
     MAX_ROUNDS,
     Population,
     no_rounds,
     resampled_population,
-    rounds_with,
 )
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_noise import informed_noise
@@ -225,7 +224,7 @@ class TwistedDiffusionSampler(ParticleSampler):
     def _round(self, state, model):
         return lax.cond(
             state.i == self._num_levels,
-            lambda: self._last_round(state, model),
+            lambda: self._moved_in_the_end(state, model),
             lambda: self._level(state, model),
         )
 
@@ -262,26 +261,6 @@ class TwistedDiffusionSampler(ParticleSampler):
             key_resample, state, log_weights, self._num_particles, state.i, **figures
         )
         return self._move_at_level(random.fold_in(key_moves, 1), state, twist)
-
-    def _last_round(self, state: Population, model: FlatModel) -> Population:
-        """Moves: at the last level the twist was the likelihood."""
-        key_moves, rng_key = random.split(state.rng_key)
-        x = state.points.x
-        target = model.tempered(1.0, x[0], self._move.rule)
-        points = points_at(x, target, self._batch_size)
-        precision = self._move.prior_precision(points, 1.0, model)
-        moved, cost = self._move(key_moves, points, model, 1.0, first_step_size(x), precision)
-        x = moved.points.x
-        figures = {"rung": state.rung, "ess": len(x), "num_grad_evals": cost + 1}
-        return state._replace(
-            i=state.i + 1,
-            points=moved.points._replace(force=None),  # the other branch has none
-            log_likelihood=map_rows(model.log_likelihood, x, self._batch_size),
-            step_size=moved.step_size,
-            is_done=jnp.array(True),
-            rounds=rounds_with(state.rounds, state.i, **figures, **moved.figures()),
-            rng_key=rng_key,
-        )
 
 
 def _num_scores(twist: DiffusionTwist, x: Array) -> int:

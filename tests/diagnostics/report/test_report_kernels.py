@@ -133,6 +133,31 @@ def test_a_prior_whose_value_is_not_its_score_is_no_fault_of_the_chain():
     assert line(report, "score of x").status == "unknown"
 
 
+@pytest.mark.parametrize(
+    "kernel, slope, status",
+    [
+        ("AnnealedLangevin", 0.4, "fault"),
+        ("MALA", 0.4, "unknown"),
+        ("AnnealedLangevin", 0.0, "fine"),
+    ],
+)
+def test_levels_that_disagree_are_told_and_a_fault_where_they_are_followed(kernel, slope, status):
+    def energy(x, sigma):  # of a standard normal with noise, and what a level adds
+        variance = 1 + sigma**2
+        return jnp.sum(x**2) / variance / 2 + jnp.log(variance) + slope * jnp.log(sigma)
+
+    prior = ns.DiffusionPrior(energy, ns.VarianceExploding(0.02, 20.0), 2)
+
+    def model():
+        numpyro.sample("x", prior)
+
+    draws = drawn_by(kernel, posterior(x=RNG.normal(size=(4, 100, 2))))
+    found = line(ns.diagnose(draws, model=model), "levels of x")
+    assert found.status == status
+    nats = 0.4 * np.log(1_000) if slope else 0.0
+    assert f"differ by {nats:.2g} nats" in found.text or not slope
+
+
 def metropolis(log_density, start, scale, num_draws=2_000):
     """Random walks of one step size, four chains side by side."""
     x = np.array(start, float)

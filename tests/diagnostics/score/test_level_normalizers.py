@@ -14,7 +14,8 @@ from jax.scipy.special import logsumexp
 
 from numpyro_scores import DiffusionPrior, VarianceExploding
 from numpyro_scores.diagnostics import level_normalizers
-from numpyro_scores.diagnostics.score.level_normalizers import _Particles, _resampled_and_moved
+from numpyro_scores.diagnostics.score.level_normalizers import _combined, _with_disagreement
+from numpyro_scores.diagnostics.score.level_populations import Particles, resampled_and_moved
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -44,8 +45,8 @@ def test_it_finds_the_normaliser_of_a_mixture_at_every_level():
         (found.fewer_moves, found.fewer_moves_error),
     ]:
         assert np.all(error < 0.15)
-        # The spread of four populations: a t of 3 degrees of freedom, and correlated levels.
-        np.testing.assert_array_less(np.abs(value - exact), 0.02 + 6 * error)
+        # The spread of eight populations, and correlated levels.
+        np.testing.assert_array_less(np.abs(value - exact), 0.01 + 4 * error)
     assert np.all((found.accept_prob > 0.3) & (found.accept_prob < 0.95))
     assert len(str(found).splitlines()) == 13
     # As the normaliser of a prior it makes it a density.
@@ -56,6 +57,33 @@ def test_it_finds_the_normaliser_of_a_mixture_at_every_level():
         np.testing.assert_allclose(jax.jit(d.at(sigma).log_prob)(x), expected, atol=0.3)
 
 
+@pytest.mark.slow
+def test_its_errors_are_as_large_as_it_says():
+    prior = DiffusionPrior(energy, PROCESS, 3)
+    z = []
+    for seed in range(25):
+        found = level_normalizers(prior, random.key(seed), num_levels=20, num_particles=32)
+        errors = found.log_normalizer + offset(found.sigma)
+        z.append(np.asarray(errors / found.standard_error)[[5, 12, 19]])
+    assert 0.5 < np.sqrt(np.mean(np.square(z))) < 1.5
+    assert np.mean(np.abs(z) < 2) > 0.85
+
+
+def test_a_difference_between_the_runs_raises_the_error_of_both():
+    log_z = jnp.log(jnp.array([[1.0], [1.1], [0.9], [1.0], [1.05], [0.95], [1.0], [1.0]]))
+    ones = jnp.ones_like(log_z)
+    value, error, *_ = _combined(log_z, ones, ones)
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    # The standard deviation of a mean of eight, and of Student's t with seven degrees of freedom.
+    spread = np.std(np.exp(log_z), ddof=1) / np.sqrt(8)
+    np.testing.assert_allclose(error, spread * np.sqrt(7 / 5), rtol=1e-5)
+    apart = value + 10 * error
+    both = _with_disagreement(value, error, apart, error)
+    np.testing.assert_allclose(np.hypot(*both), np.abs(apart - value), rtol=1e-5)
+    same = _with_disagreement(value, error, value, error)
+    np.testing.assert_allclose(same, [error, error])
+
+
 def test_its_moves_leave_the_density_as_it_is():
     n, d = 4_000, 2
     x = random.normal(random.key(0), (n, d))
@@ -63,8 +91,8 @@ def test_its_moves_leave_the_density_as_it_is():
     def standard(x, sigma):
         return jnp.sum(x**2) / 2
 
-    start = _Particles(x, jnp.sum(x**2, axis=1) / 2, x, jnp.array(0.5), jnp.array(0.0))
-    moved, accept_prob = jax.jit(partial(_resampled_and_moved, standard, 5))(
+    start = Particles(x, jnp.sum(x**2, axis=1) / 2, x, jnp.array(0.5), jnp.array(0.0), 1.0)
+    moved, accept_prob = jax.jit(partial(resampled_and_moved, standard, 5))(
         start, jnp.zeros(n), 1.0, random.key(1)
     )
     assert 0.5 < accept_prob < 0.95

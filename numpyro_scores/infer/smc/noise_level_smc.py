@@ -1,0 +1,261 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Sequential Monte Carlo through the noise levels of priors that are made of an energy."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+
+from numpyro_scores._validation import check_count
+from numpyro_scores.densities.segment_integral import SegmentIntegral
+from numpyro_scores.handlers import noise_conditional_prior
+from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
+from numpyro_scores.infer.langevin import mala
+from numpyro_scores.infer.langevin.targets import Point
+from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.parts import others_alone
+from numpyro_scores.infer.smc.checks import check_energies, check_noise_conditional
+from numpyro_scores.infer.smc.driver import ParticleSampler
+from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist, moments_of, transport
+from numpyro_scores.infer.smc.level_moves import LevelTarget, twisted
+from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
+from numpyro_scores.infer.smc.population import (
+    MAX_ROUNDS,
+    Population,
+    no_rounds,
+    resampled_population,
+    rounds_with,
+)
+from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.trees import map_rows
+
+NUM_PILOTS = 256  # draws of the priors, for their moments
+NUM_MOVES = 3  # of sites other than diffusion priors, at each level
+WALK = 2.4  # optimal in the metric of a Gaussian, over the root of the dimension
+
+
+class NoiseLevelSMC(ParticleSampler):
+    r"""
+    Sequential Monte Carlo through the noise levels :math:`\sigma_0 > \dots > \sigma_K` of diffusion
+    priors that are **made of an energy**, :math:`U(x, \sigma) = -\log p_\sigma(x)`, along
+
+    .. math:: \pi_k(x, \theta) \propto e^{-U(x, \sigma_k)}\, p(\theta)\, g_k(x, \theta),
+
+    whose last is the posterior. A level costs one evaluation of the energy with its gradient for
+    the weight, and one for each move: some 160 in all by default.
+
+    The data speak from the first level on, by :math:`g_k(x, \theta) \approx p(y \mid x_{\sigma_k} =
+    x, \theta)`: what the likelihood would be if the prior were the Gaussian of its own moments,
+    which are found by 256 draws of it. That asks no network, and is not to be right: weights and
+    moves are of :math:`\pi_k` as it is. Particles go from level to level by the map between the
+    Gaussians that the posterior would then be, and their weights are
+
+    .. math:: w = \frac{\pi_{k+1}(B x + b, \theta)}{\pi_k(x, \theta)}\, |\det B|
+
+    (annealed importance sampling with a deterministic map; Neal 2001, Vaikuntanathan & Jarzynski
+    2008). Resampled particles make three Metropolis steps of all sites beside the priors, a noise
+    scale for example, and `num_level_steps` steps of MALA of everything. At the end moves leave the
+    posterior as it is, as those of :class:`~numpyro_scores.TemperedSMC` do.
+
+    Exact as the number of particles grows. The evidence is that of the energy as it is: of one
+    whose :math:`\log Z` at the smallest level is not 0 it has that added, see
+    :func:`~numpyro_scores.diagnostics.level_normalizers`.
+
+    :param model: a NumPyro model with data and at least one :class:`~numpyro_scores.DiffusionPrior`
+        of an energy, no prior of which depends on another latent site, nor another on it.
+    :param num_particles: number of draws.
+    :param num_levels: number of geometric noise levels, from the largest of the priors' processes
+        to the smallest that a prior has in the model.
+    :param num_level_steps: number of steps of MALA at each level.
+    :param num_steps: number of steps at the end.
+    :param dense_mass: as of :class:`~numpyro_scores.TemperedSMC`, and so all that follow.
+    :raises ValueError: if an argument is out of its range, or at `run` if the model has no
+        noise-conditional prior, one of a denoiser, or one that depends on another latent site.
+    """
+
+    _rung_name = "noise level"
+    _advice = "Take more particles, or more num_levels."
+
+    def __init__(
+        self,
+        model: Callable,
+        num_particles: int = 1_000,
+        *,
+        num_levels: int = 40,
+        num_level_steps: int = 3,
+        num_steps: int = 10,
+        dense_mass: bool | None = None,
+        target_accept_prob: float = 0.574,
+        batch_size: int | None = None,
+        progress_bar: bool = True,
+    ):
+        super().__init__(
+            model,
+            mala.step,
+            num_particles=num_particles,
+            num_steps=num_steps,
+            dense_mass=dense_mass,
+            target_accept_prob=target_accept_prob,
+            segment_integral=SegmentIntegral(),
+            batch_size=batch_size,
+            progress_bar=progress_bar,
+        )
+        check_count("num_levels", num_levels)
+        if not 2 <= num_levels < MAX_ROUNDS:
+            raise ValueError(f"num_levels must be from 2 to {MAX_ROUNDS - 1}, got {num_levels}.")
+        check_count("num_level_steps", num_level_steps)
+        self._num_levels = num_levels
+        self._num_level_steps = num_level_steps
+        self._target_accept_prob = target_accept_prob
+        self._levels: np.ndarray = np.zeros(num_levels)
+
+    def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
+        """
+        Draw from the posterior. A second run with data of the same shapes compiles nothing, if the
+        model has not changed. May be traced, by `jax.vmap` over keys and data for example.
+
+        :param rng_key: key of the run.
+        :param args: arguments of the model; arrays among them are traced, unless it must see them.
+        :param kwargs: keyword arguments of the model.
+        :raises ValueError: as :meth:`TemperedSMC.run`, and if the noise-conditional priors are
+            none, of denoisers, or not independent of all other sites.
+        """
+        self._run(rng_key, args, kwargs, {})
+
+    def _check_sites(self, sites, values, args, kwargs):
+        name = type(self).__name__
+        check_noise_conditional(name, self.model, args, kwargs, values, sites.processes)
+        check_energies(name, self.model, args, kwargs, values)
+        largest = max(process.sigma_max for process in sites.processes.values())
+        smallest = min(float(level) for level in sites.levels.values())
+        levels = np.geomspace(largest, smallest, self._num_levels)
+        if not np.array_equal(levels, self._levels):
+            self._levels, self._programs = levels, None  # the programs hold the levels
+
+    def _start(self, key, model, given):
+        key_pilots, key_draws, key_noise, key_resample, rng_key = random.split(key, 5)
+        n, draw = self._num_particles, model.draw
+        pilots = jax.vmap(lambda key: draw(key, {}))(random.split(key_pilots, NUM_PILOTS))
+        moments = moments_of(pilots, DiffusionTwist(model))
+        x = jax.vmap(lambda key: draw(key, {}, LARGEST_LEVEL))(random.split(key_draws, n))
+        sigma = jnp.asarray(self._levels[0], x.dtype)
+        twist = GaussianTwist(model, moments, sigma, x[0])
+        # From the Gaussian, where the energy nearly is one.
+        root = jnp.linalg.cholesky(moments.covariance + jnp.diag(twist.added_noise))
+        noise = random.normal(key_noise, (n, len(root)), x.dtype)
+        x = x.at[:, twist.noisy].set(moments.mean + noise @ root.T)
+        log_start = -jnp.sum(noise**2 + jnp.log(2 * jnp.pi), axis=1) / 2
+        log_start -= jnp.sum(jnp.log(jnp.diagonal(root)))
+        points = self._points(x, LevelTarget(twist, sigma))
+        others = model.potential(others_alone(model.model))
+        log_weights = map_rows(others, x, self._batch_size) - points.energy - log_start
+        state = Population(
+            i=jnp.array(0),
+            points=points,
+            log_likelihood=-points.energy,
+            ancestor=jnp.arange(n),
+            rung=sigma,
+            step_size=first_step_size(x),
+            prior_precision=jnp.zeros(0, x.dtype),
+            log_evidence=jnp.zeros_like(sigma),
+            relative_variance=jnp.zeros_like(sigma),
+            num_dead=jnp.sum(~jnp.isfinite(points.energy)),
+            is_done=jnp.array(False),
+            rounds=no_rounds(x.dtype),
+            rng_key=rng_key,
+            moments=moments,
+        )
+        cost = 1 + -(-NUM_PILOTS * _evals_of_draws(model, x[0]) // n)
+        figures = {"rung": sigma, "num_grad_evals": cost, "accept_prob": 1.0}
+        return resampled_population(key_resample, state, log_weights, n, at=0, **figures)
+
+    def _points(self, x: Array, target: LevelTarget) -> Point:
+        zero = jnp.zeros((), x.dtype)
+        return map_rows(lambda x: target.at(x, zero), x, self._batch_size)
+
+    def _round(self, state, model):
+        return lax.cond(
+            state.i == self._num_levels,
+            lambda: self._moved_in_the_end(state, model),
+            lambda: self._level(state, model),
+        )
+
+    def _level(self, state: Population, model: FlatModel) -> Population:
+        """From one noise level to the next."""
+        key_walk, key_moves, key_resample, rng_key = random.split(state.rng_key, 4)
+        x, sigma = state.points.x, state.rung
+        new_sigma = jnp.asarray(self._levels, x.dtype)[state.i]
+        here = GaussianTwist(model, state.moments, sigma, x[0])
+        there = GaussianTwist(model, state.moments, new_sigma, x[0])
+        # One map for all particles, which any map may be: about the mean of what they stand for.
+        about = jnp.mean(jax.vmap(here.mean)(x), axis=0)
+        posterior = there.posterior(about)
+        centre, matrix, log_det = transport(posterior, here.added_noise, there.added_noise)
+        moved = centre + (x[:, there.noisy] - centre) @ matrix.T
+        target = LevelTarget(there, new_sigma)
+        points = self._points(x.at[:, there.noisy].set(moved), target)
+        log_weights = state.points.energy - points.energy + log_det
+        state = state._replace(
+            points=points, log_likelihood=-points.energy, rung=new_sigma, rng_key=rng_key
+        )
+        i = state.i
+        figures = {"rung": new_sigma}
+        state = resampled_population(
+            key_resample, state, log_weights, self._num_particles, i, **figures
+        )
+        points = self._walked(key_walk, state.points, target)
+        root = fisher_root(points.grad, self._move.is_dense(*x.shape))
+        moved = move_particles(
+            key_moves,
+            points,
+            lambda key, point, h: mala.step(key, point, target, h, root),
+            step_size=state.step_size,
+            num_steps=self._num_level_steps,
+            target_accept_prob=self._target_accept_prob,
+            batch_size=self._batch_size,
+        )
+        cost = 1 + self._num_level_steps
+        return state._replace(
+            points=moved.points,
+            log_likelihood=-moved.points.energy,
+            step_size=moved.step_size,
+            rounds=rounds_with(state.rounds, i, **moved.figures(), num_grad_evals=cost),
+        )
+
+    def _walked(self, key: Array, points: Point, target: LevelTarget) -> Point:
+        """
+        After steps of the sites beside the priors, which need no evaluation of an energy: it stays.
+        """
+        noisy = target.of_data.noisy
+        num_others = points.x.shape[1] - len(noisy)
+        if not num_others:
+            return points
+        scale = WALK / np.sqrt(num_others) * fisher_root(points.grad, dense=False)
+        others = target.of_data.model.potential(others_alone(target.of_data.model.model))
+
+        def walk(particle):
+            key, point = particle
+            at = partial(twisted, twist=target.of_data, sigma=target.sigma, scale=scale)
+            before = target.twist(point.x)
+            after = at(key, point.x, num_moves=NUM_MOVES).point
+            change = after.energy + others(after.x) - before.energy - others(point.x)
+            return point._replace(
+                x=after.x,
+                energy=point.energy + change,
+                grad=point.grad + after.grad - before.grad,
+            )
+
+        return map_rows(walk, (random.split(key, len(points.x)), points), self._batch_size)
+
+
+def _evals_of_draws(model: FlatModel, x: Array) -> int:
+    """What draws of the priors cost: evaluations of their denoisers."""
+    sites = model.sites(x).values()
+    priors = [noise_conditional_prior(site["fn"]) for site in sites]
+    return sum(getattr(prior.sampler, "num_steps", 40) for prior in priors if prior is not None)

@@ -1,0 +1,64 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The twist of the Gaussian of a prior's moments, and maps between Gaussians."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from infer.smc.test_twisted_energies import ENERGY, at_level, linear, with_unknown_noise
+from infer.smc.twists import PROCESS, Y
+from jax import random
+
+from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist, Moments, moments_of, transport
+from numpyro_scores.infer.smc.level_moves import LevelTarget
+from numpyro_scores.infer.smc.twist import DiffusionTwist
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+MOMENTS = Moments(np.zeros(3), (1 + PROCESS.sigma_min**2) * np.eye(3))
+
+
+def test_of_a_gaussian_prior_it_is_exact_at_every_level(x64):
+    sigma = 0.7
+    model = FlatModel(linear, (Y,), {})
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    twist = GaussianTwist(model, MOMENTS, jnp.asarray(sigma), x[0])
+    exact = dist.MultivariateNormal(*at_level(sigma))
+    target = LevelTarget(twist, jnp.asarray(sigma))
+    points = jax.jit(jax.vmap(lambda x: target.at(x, jnp.zeros(()))))(x)
+    difference = np.asarray(points.energy + exact.log_prob(x))
+    np.testing.assert_allclose(difference, difference[0], rtol=1e-9)
+    grad = jax.vmap(jax.grad(lambda x: -exact.log_prob(x)))(x)
+    np.testing.assert_allclose(points.grad, grad, rtol=1e-9, atol=1e-9)
+    # And the posterior of the value without noise, about any point.
+    mean, covariance = at_level(PROCESS.sigma_min)
+    found = twist.posterior(x[0])
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-9)
+    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-7, atol=1e-9)
+
+
+def test_a_map_carries_one_gaussian_to_the_other_along_the_shortest_way(x64):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4, 4))
+    posterior = Moments(jnp.asarray(rng.normal(size=4)), jnp.asarray(root @ root.T))
+    before, after = np.array([2.0, 2.0, 0.5, 0.5]), np.array([1.0, 1.0, 0.1, 0.1])
+    _, matrix, log_det = transport(posterior, before, after)
+    start, end = (posterior.covariance + np.diag(noise) for noise in (before, after))
+    np.testing.assert_allclose(matrix @ start @ matrix.T, end, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(matrix)[1], rtol=1e-9)
+    # Of all such maps the shortest is symmetric and positive.
+    np.testing.assert_allclose(matrix, matrix.T, rtol=1e-9, atol=1e-9)
+    assert np.linalg.eigvalsh(matrix).min() > 0
+
+
+def test_moments_are_of_the_priors_alone():
+    twist = DiffusionTwist(FlatModel(with_unknown_noise, (Y, ENERGY), {}))
+    x = random.normal(random.key(0), (400, 4))  # of the noise, and of the prior
+    found = moments_of(x, twist)
+    noisy = np.asarray(x)[:, np.flatnonzero(twist.is_noisy(x[0]))]
+    np.testing.assert_allclose(found.mean, noisy.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.covariance, np.cov(noisy.T), atol=0.01)

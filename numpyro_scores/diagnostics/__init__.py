@@ -51,6 +51,7 @@ from numpyro_scores.diagnostics.score.level_normalizers import (
     LevelNormalizers,
     level_normalizers,
 )
+from numpyro_scores.diagnostics.score.missed_modes import MissedModes, missed_modes
 from numpyro_scores.diagnostics.score.noise_levels import ScoreByLevel, score_by_level
 from numpyro_scores.diagnostics.score.stein_thinning import SteinThinning, stein_thinning
 from numpyro_scores.diagnostics.two_sample.classifier_test import (
@@ -91,6 +92,7 @@ __all__ = [
     "Line",
     "LogisticRegression",
     "MMDTest",
+    "MissedModes",
     "MomentTest",
     "PrecisionRecall",
     "Report",
@@ -121,6 +123,7 @@ __all__ = [
     "linear_mmd_test",
     "log_mean_weight",
     "mean_test",
+    "missed_modes",
     "mmd_test",
     "plot_posterior_images",
     "plot_trace_rank",

@@ -55,7 +55,7 @@ def test_the_denoiser_of_two_numbers_is_a_double_integral(name, sigma):
     joint *= np.exp(-(((x[1] - total) / sigma) ** 2) / 2)
     exact = np.array([(joint * u[:, None]).sum(), (joint * total).sum()]) / joint.sum()
     found = jitted(LAWS[name], x[None].astype(np.float32), sigma)[0]
-    np.testing.assert_allclose(found, exact, atol=1e-3)
+    np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
 def test_the_references_of_gaussian_walks_are_kriging():
@@ -89,7 +89,7 @@ def test_the_two_references_agree_on_other_walks(name):
     assert chains.r_hat < levy.LARGEST_R_HAT
     z = chains.draws.reshape(-1, LENGTH)
     assert np.abs((z.mean(axis=0) - x.mean(axis=0)) / x.std(axis=0)).max() < 0.12
-    np.testing.assert_allclose(z.std(axis=0) / x.std(axis=0), 1, atol=0.12)
+    np.testing.assert_allclose(z.std(axis=0) / x.std(axis=0), 1, atol=0.2)
 
 
 def test_exact_draws_have_no_excess_and_cover_what_they_should():

@@ -30,7 +30,8 @@ from benchmarks.exact.problems import Cell
 EXCESS, COVERED = "excess of squared error, dB", "in 90% intervals"
 PROCESS = ns.VarianceExploding(sigma_min=0.01, sigma_max=150.0)
 SIGNAL_TO_NOISE = 25.0
-LARGEST_R_HAT = 1.05
+# Chains are made longer until they agree.
+LARGEST_R_HAT, GIBBS_LENGTHS = 1.03, (700, 3_000, 12_000)
 SAMPLERS = ("MomentMatching", "DiffusionPosteriorSampling", "DAPS", "AnnealedLangevin")
 TWISTED = "TwistedDiffusionSampler"
 METHODS = ("C-DPS", "DiffPIR", "DPnP")
@@ -105,6 +106,8 @@ def make_problems(law: Increments, operator: np.ndarray, num: int) -> list[Probl
     signals = draw_signals(law, rng, 200, length)
     used = np.abs(operator).max(axis=1) > 0
     power = np.median(np.mean((signals @ operator[used].T) ** 2, axis=1))
+    if power == 0:
+        raise ValueError(f"More than half of the signals of {length} numbers measure as zero.")
     noise = (power / 10 ** (SIGNAL_TO_NOISE / 10)) ** 0.5
     y = signals[:num] @ operator.T + noise * used * rng.normal(size=(num, length))
     arrays = [jnp.asarray(a, jnp.float32) for a in (operator, noise)]
@@ -128,14 +131,17 @@ def reference(problem: Problem, seed: int, num_draws: int = 4_000) -> np.ndarray
     if np.array_equal(operator, np.diag(observed * 1.0)):
         return lattice_posterior(problem.law, observed, y, float(noise), num_draws, seed)
     used = np.abs(operator).max(axis=1) > 0
-    chains = gibbs(problem.law, operator[used], y[used], float(noise), seed=seed)
-    if not chains.r_hat < LARGEST_R_HAT:
-        raise ValueError(
-            f"The chains of the Gibbs reference have not met: R-hat {chains.r_hat:.3f}, where "
-            f"{LARGEST_R_HAT} at most was wanted. Give gibbs more warmup and draws."
+    for length in GIBBS_LENGTHS:
+        chains = gibbs(
+            problem.law, operator[used], y[used], float(noise), num_draws=length, seed=seed
         )
-    x = chains.draws.reshape(-1, len(y))
-    return x[np.random.default_rng(seed).permutation(len(x))[:num_draws]]
+        if chains.r_hat < LARGEST_R_HAT:
+            x = chains.draws.reshape(-1, len(y))
+            return x[np.random.default_rng(seed).permutation(len(x))[:num_draws]]
+    raise ValueError(
+        f"The chains of the Gibbs reference have not met: R-hat {chains.r_hat:.3f} after "
+        f"{GIBBS_LENGTHS[-1]} draws, where {LARGEST_R_HAT} at most was wanted."
+    )
 
 
 def figures(exact: np.ndarray, x: Array) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.exact.levy_prior import LIMIT, Increments
 
-NODES_A_NOISE = 5
+NODES_A_NOISE, NEGLIGIBLE = 5, 1e-14
 
 
 class Chains(NamedTuple):
@@ -51,9 +51,10 @@ def lattice_posterior(
     node = rng.choice(len(index), size=num_draws, p=filtered[-1] / filtered[-1].sum())
     nodes = [node]
     for t in range(len(y) - 2, -1, -1):
-        cumulative = np.cumsum(filtered[t] * kernel[node], axis=1)
+        places = np.flatnonzero(filtered[t] > NEGLIGIBLE * filtered[t].max())
+        cumulative = np.cumsum(filtered[t][places] * kernel[np.ix_(node, places)], axis=1)
         level = rng.uniform(size=num_draws) * cumulative[:, -1]
-        node = np.minimum((cumulative < level[:, None]).sum(axis=1), len(index) - 1)
+        node = places[np.minimum((cumulative < level[:, None]).sum(axis=1), len(places) - 1)]
         nodes.append(node)
     return spacing * index[np.stack(nodes[::-1], axis=1)]
 
@@ -75,7 +76,7 @@ def gibbs(
     increments are zero is drawn one by one, with the increments themselves summed over.
     """
     zero, gauss, laplace, cauchy, scale = (float(a) for a in law)
-    if max(gauss, cauchy) not in (0.0, 1.0) or (zero + laplace) not in (0.0, 1.0):
+    if not np.isclose(max(gauss, cauchy, zero + laplace), 1):
         raise ValueError(f"gibbs is written for one density beside zero, got {law}.")
     rng = np.random.default_rng(seed)
     length = operator.shape[1]

@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 
 import jax.numpy as jnp
+from jax import random
 
 from benchmarks import inverse
 from benchmarks.exact.problems import Cell
@@ -37,7 +38,7 @@ def cell(dim: int, dim_y: int, num_problems: int) -> Cell:
 
     def figures(i, x):
         if i not in known:
-            known[i] = exact(i, inverse.random.key(i), NUM_DRAWS)
+            known[i] = exact(i, random.key(i), NUM_DRAWS)
         return {DISTANCE: inverse.distance(known[i], x)}
 
     return Cell(

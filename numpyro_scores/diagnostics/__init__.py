@@ -37,6 +37,7 @@ from numpyro_scores.diagnostics.quality.neighbours import (
 from numpyro_scores.diagnostics.quality.pictures import psnr, ssim
 from numpyro_scores.diagnostics.report.diagnose import diagnose
 from numpyro_scores.diagnostics.report.estimates import ElementSummary
+from numpyro_scores.diagnostics.report.missed_modes import MissedModes, missed_modes
 from numpyro_scores.diagnostics.report.reports import Fault, Line, Report
 from numpyro_scores.diagnostics.score.finite_set_stein import (
     FiniteSetSteinDiscrepancy,
@@ -51,7 +52,6 @@ from numpyro_scores.diagnostics.score.level_normalizers import (
     LevelNormalizers,
     level_normalizers,
 )
-from numpyro_scores.diagnostics.score.missed_modes import MissedModes, missed_modes
 from numpyro_scores.diagnostics.score.noise_levels import ScoreByLevel, score_by_level
 from numpyro_scores.diagnostics.score.stein_thinning import SteinThinning, stein_thinning
 from numpyro_scores.diagnostics.two_sample.classifier_test import (

@@ -16,7 +16,7 @@ from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
-from numpyro_scores.diagnostics.score.missed_modes import FEWEST, _unseen
+from numpyro_scores.diagnostics.report.missed_modes import FEWEST, _unseen
 
 DIM = 4
 MODES = jnp.array([[6.0, 0.0, 0.0, 0.0], [-6.0, 1.0, 0.0, 0.0]])

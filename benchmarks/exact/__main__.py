@@ -35,7 +35,7 @@ def main() -> None:
     results = {}
     for name in args.sets:
         programs = Programs()
-        print(f"\n## {name}: {SETS[name].__doc__.strip()}\n", flush=True)
+        print(f"\n## {name}\n{SETS[name].__doc__}", flush=True)
         for cell in SETS[name].cells(args.full):
             if args.cells and args.cells not in cell.name:
                 continue

@@ -92,8 +92,8 @@ def exact_draws(exact: Exact, key: Array, num_draws: int) -> np.ndarray:
 
 def distance(exact: Exact, x: Array) -> dict[str, float]:
     pair = exact.first[:, None] * exact.next[0]
-    x = np.asarray(x)
-    count = np.bincount(x[:, 0] * NUM_LEVELS + x[:, 1], minlength=NUM_LEVELS**2)
+    first, second = np.asarray(x)[:, :2].T.astype(int)
+    count = np.bincount(first * NUM_LEVELS + second, minlength=NUM_LEVELS**2)
     overlap = np.sum(np.sqrt(pair.ravel() * count / len(x)))
     return {HELLINGER: float(np.sqrt(max(1 - overlap, 0.0)))}
 

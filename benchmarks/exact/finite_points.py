@@ -51,11 +51,10 @@ POINTS = digits()
 
 def denoiser(points: Array, x: Array, sigma: Array) -> Array:
     """`E[x_0 | x_0 + sigma z = x]` for points of equal weight."""
-    points = jnp.asarray(points)
     return jax.nn.softmax(-jnp.sum((x - points) ** 2, axis=1) / (2 * sigma**2)) @ points
 
 
-PRIOR = ns.DiffusionPrior(partial(denoiser, POINTS), PROCESS, SIDE**2)
+PRIOR = ns.DiffusionPrior(partial(denoiser, jnp.asarray(POINTS)), PROCESS, SIDE**2)
 
 
 class Problem(NamedTuple):
@@ -135,8 +134,8 @@ def exact_draws(weights: np.ndarray, key: Array, num_draws: int) -> Array:
 
 def distance(weights: np.ndarray, x: Array) -> dict[str, float]:
     """Of the shares of the points that are nearest, and how many draws are near none of them."""
-    x = np.asarray(x, np.float64)
-    squared = (x**2).sum(axis=1)[:, None] - 2 * x @ POINTS.T + (POINTS**2).sum(axis=1)
+    draws = np.asarray(x, np.float64)
+    squared = ((draws[:, None] - POINTS) ** 2).sum(axis=-1)
     share = np.bincount(squared.argmin(axis=1), minlength=NUM_POINTS) / len(x)
     # Draws have the noise of the smallest level; twice its norm is not within reach of it.
     away = squared.min(axis=1) > (2 * PROCESS.sigma_min * SIDE) ** 2

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 LIMIT, NUM_NODES = 32.0, 256
 SPACING = 2 * LIMIT / NUM_NODES
@@ -42,12 +43,13 @@ class Increments(NamedTuple):
     cauchy: Array
     scale: Array
 
-    def on_lattice(self, lag: Array, spacing: Array) -> Array:
+    def on_lattice(self, lag: ArrayLike, spacing: ArrayLike) -> Array:
         r"""
         The probability of an increment of `lag` steps. Sums over a lattice are exact but for terms
         of order :math:`e^{-2 \pi s / h}` for the smooth densities; the corner of the Laplace
         density at zero makes them too large by :math:`h^2 / 12 s^2`, which is taken off there.
         """
+        lag = jnp.asarray(lag, self.scale.dtype)
         u = lag * spacing / self.scale
         density = (
             self.gauss * jnp.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
@@ -76,8 +78,8 @@ def denoise(law: Increments, x: Array, sigma: Array) -> Array:
 
 def _denoise_globally(law: Increments, x: Array, sigma: Array) -> Array:
     index = jnp.arange(NUM_NODES) - NUM_NODES // 2
-    kernel = law.on_lattice((index[:, None] - index).astype(float), SPACING)
-    first = law.on_lattice(index.astype(float), SPACING)
+    kernel = law.on_lattice(index[:, None] - index, SPACING)
+    first = law.on_lattice(index, SPACING)
     offset = x[:, None] - SPACING * index
     likelihood = jnp.exp(-((offset / sigma) ** 2) / 2)
     # One matrix for all steps and signals: under `vmap` these are products of matrices.

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def figure(results: Results, path: Path) -> None:
         if not row.is_published and row.method != EXACT
     )
     colours = {name: f"C{i % NUM_SHADES}" for i, name in enumerate(methods)}
-    handles = {}
+    handles: dict[str, Any] = {}
     for panel, cells in zip(panels[:, 0], results.values(), strict=True):
         first = next(iter(cells[0][1][0].figures))
         for i, (_, rows) in enumerate(cells):

@@ -119,6 +119,7 @@ def missed_modes(
     check_count("num_anneals", num_anneals)
     run = run_of(result, model, args, kwargs)
     names, draws = _draws_of(run)
+    assert run.model is not None
     kernel = AnnealedLangevin(run.model) if kernel is None else kernel
     mcmc = MCMC(
         kernel,

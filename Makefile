@@ -18,7 +18,7 @@ RUN := XDG_CACHE_HOME="$(CURDIR)/.cache" $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench bench-inverse docs gallery site site-check mutants clean
+.PHONY: help setup demo test test-slow lint bench bench-inverse bench-exact docs gallery site site-check mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ bench-inverse: $(READY) ## posterior samplers on solved inverse problems, covera
 	$(RUN) -m benchmarks.inverse_quality
 	$(RUN) -m benchmarks.deconvolution
 	$(RUN) -m benchmarks.coverage --settled 400
+
+bench-exact: $(READY) ## every sampler on published problems whose posterior is known; FULL=1 for the papers' sizes
+	$(RUN) -m benchmarks.exact $(if $(FULL),--full)
 
 docs: $(READY) ## links between pages, and every public name in a table
 	$(RUN) docs/check.py

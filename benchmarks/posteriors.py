@@ -3,7 +3,8 @@
 
 """
 Every sampler of this package for a posterior under a diffusion prior, behind one face: a function
-of a model whose only latent site is `x`, of that prior, that returns `draw(key, *model_args)`.
+of a model whose only latent site is `x`, of that prior and of the number of draws, that returns
+`draw(key, *model_args)`.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ NUM_DRAWS = 2_000
 
 class Posterior(NamedTuple):
     """
-    - **x** - draws, shape `(NUM_DRAWS, *event_shape)`.
+    - **x** - draws, shape `(num_draws, *event_shape)`.
     - **num_evals** - evaluations of the denoiser or its derivatives that each draw has cost.
     - **num_prior_evals** - those of the draws of the prior behind it.
     - **log_evidence** - the estimate and its standard error, NaN if the sampler has none.
@@ -37,18 +38,23 @@ class Posterior(NamedTuple):
 Draw = Callable[..., Posterior]
 
 
-def tempered(model: Callable, prior: ns.DiffusionPrior, draws_a_particle: int = 2) -> Draw:
+def tempered(
+    model: Callable,
+    prior: ns.DiffusionPrior,
+    num_draws: int = NUM_DRAWS,
+    draws_a_particle: int = 2,
+) -> Draw:
     smc = ns.TemperedSMC(
-        model, NUM_DRAWS, num_prior_draws=draws_a_particle * NUM_DRAWS, progress_bar=False
+        model, num_draws, num_prior_draws=draws_a_particle * num_draws, progress_bar=False
     )
     sampler = prior.sampler
     assert isinstance(sampler, ns.samplers.ReverseSampler)
     return _of_particles(smc, draws_a_particle * sampler.num_steps * sampler.num_evals)
 
 
-def twisted(model: Callable, prior: ns.DiffusionPrior) -> Draw:
+def twisted(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
     del prior
-    return _of_particles(ns.TwistedDiffusionSampler(model, NUM_DRAWS, progress_bar=False))
+    return _of_particles(ns.TwistedDiffusionSampler(model, num_draws, progress_bar=False))
 
 
 def _of_particles(sampler: Any, num_prior_evals: float = 0.0) -> Draw:
@@ -62,15 +68,16 @@ def _of_particles(sampler: Any, num_prior_evals: float = 0.0) -> Draw:
     return draw
 
 
-def replica_exchange(model: Callable, prior: ns.DiffusionPrior) -> Draw:
-    """50 draws, of 250, of each of 40 chains."""
+def replica_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
+    """Every fifth draw of each of 40 chains."""
     process, num_steps, num_chains = prior.process, 4, 40
     rungs = np.geomspace(process.sigma_min, process.sigma_max, 10)
     kernel = ns.MALA(model, num_steps=num_steps, dense_mass=True)
     kernel = ns.ReplicaExchange(kernel, ns.NoiseLevels(tuple(rungs)), adapt_ladder=True)
     # A gradient comes with a value of the log density, and a swap takes three more.
     evals_a_gradient = evals_of_log_prob(prior) * (num_steps + 3) / num_steps
-    return _of_chains(kernel, num_chains, 250, thinning=5, evals_a_gradient=evals_a_gradient)
+    num_warmup = 5 * num_draws // num_chains
+    return _of_chains(kernel, num_draws, num_chains, num_warmup, 5, evals_a_gradient)
 
 
 def evals_of_log_prob(prior: ns.DiffusionPrior) -> int:
@@ -80,25 +87,26 @@ def evals_of_log_prob(prior: ns.DiffusionPrior) -> int:
     return rule.num_nodes * getattr(rule.trace or default_trace(dim), "num_probes", dim)
 
 
-def split_gibbs(model: Callable, prior: ns.DiffusionPrior) -> Draw:
+def split_gibbs(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
     """The last of the 200 draws of each chain."""
     kernel = ns.SplitGibbs(model, coupling=2 * prior.process.sigma_min)
-    return _of_chains(kernel, num_warmup=200)
+    return _of_chains(kernel, num_draws, num_draws, num_warmup=200)
 
 
 def independent(kernel: Callable[[Callable], MCMCKernel]) -> Callable[..., Draw]:
     """Of a kernel whose draws are independent, one draw of each chain."""
-    return lambda model, prior: _of_chains(kernel(model))
+    return lambda model, prior, num_draws=NUM_DRAWS: _of_chains(kernel(model), num_draws, num_draws)
 
 
 def _of_chains(
     kernel: MCMCKernel,
-    num_chains: int = NUM_DRAWS,
+    num_draws: int,
+    num_chains: int,
     num_warmup: int = 0,
     thinning: int = 1,
     evals_a_gradient: float = 1,
 ) -> Draw:
-    num_samples = NUM_DRAWS // num_chains * thinning
+    num_samples = num_draws // num_chains * thinning
     mcmc = MCMC(
         kernel,
         num_warmup=num_warmup,
@@ -109,7 +117,7 @@ def _of_chains(
         jit_model_args=True,
         progress_bar=False,
     )
-    transitions_a_draw = (num_warmup + num_samples) * num_chains / NUM_DRAWS
+    transitions_a_draw = (num_warmup + num_samples) * num_chains / num_draws
 
     def draw(key, *args):
         mcmc.run(key, *args, extra_fields=("num_grad_evals",))
@@ -120,7 +128,7 @@ def _of_chains(
     return draw
 
 
-SAMPLERS: dict[str, Callable[[Callable, ns.DiffusionPrior], Draw]] = {
+SAMPLERS: dict[str, Callable[..., Draw]] = {
     "TemperedSMC": tempered,
     "TwistedDiffusionSampler": twisted,
     "AnnealedLangevin": independent(ns.AnnealedLangevin),

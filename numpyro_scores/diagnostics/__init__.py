@@ -37,6 +37,7 @@ from numpyro_scores.diagnostics.quality.neighbours import (
 from numpyro_scores.diagnostics.quality.pictures import psnr, ssim
 from numpyro_scores.diagnostics.report.diagnose import diagnose
 from numpyro_scores.diagnostics.report.estimates import ElementSummary
+from numpyro_scores.diagnostics.report.missed_modes import MissedModes, missed_modes
 from numpyro_scores.diagnostics.report.reports import Fault, Line, Report
 from numpyro_scores.diagnostics.score.finite_set_stein import (
     FiniteSetSteinDiscrepancy,
@@ -96,6 +97,7 @@ __all__ = [
     "Line",
     "LogisticRegression",
     "MMDTest",
+    "MissedModes",
     "MomentTest",
     "PrecisionRecall",
     "Report",
@@ -127,6 +129,7 @@ __all__ = [
     "linear_mmd_test",
     "log_mean_weight",
     "mean_test",
+    "missed_modes",
     "mmd_test",
     "plot_posterior_images",
     "plot_trace_rank",

@@ -98,6 +98,8 @@ def _judged(
     text = f"p = {p_value:.2g} from {len(flat)} draws, thinned ({at.STEIN_LEVEL} is the level)"
     if p_value > at.WEAK_STEIN_LEVEL:
         text += "; it does not see the weights of modes that are far apart"
+        if _is_annealed(sites):
+            text += ", nor one that all chains missed, which missed_modes(mcmc, key=key) looks for"
         return Line(TITLE, "fine", text, ratio=at.STEIN_LEVEL / p_value)
     # Only now, since it costs as much as the test.
     if reason := _why_not_applicable(run, sites, energy, points, key_probe):
@@ -151,6 +153,12 @@ def score_sites(sites: Sites | str | None) -> list[str]:
         for name, site in sites.messages.items()
         if isinstance(base_of(site["fn"]), DiffusionPrior | ScoreDistribution)
     ]
+
+
+def _is_annealed(sites: Sites | str | None) -> bool:
+    """Whether anneals through noise levels can look for modes."""
+    messages = sites.messages.values() if isinstance(sites, Sites) else ()
+    return any(isinstance(base_of(site["fn"]), DiffusionPrior) for site in messages)
 
 
 def _has_energy(sites: Sites | str | None, name: str) -> bool:

@@ -1,0 +1,52 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Every published exact posterior, and every sampler beside it: `python -m benchmarks.exact`.
+
+Each table is printed as soon as it is there; what is published stands below. A reference that
+cannot be had is an error. `--full` takes the papers' sizes, which is hours.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.exact import discrete, finite_points, interacting, levy, mixture
+from benchmarks.exact.problems import Programs, run_cell
+from benchmarks.exact.tables import figure, table
+
+SETS = {
+    "mixture": mixture,
+    "interacting": interacting,
+    "levy": levy,
+    "points": finite_points,
+    "discrete": discrete,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--samplers", nargs="*", help="columns; all of a set by default")
+    parser.add_argument("--cells", help="only cells whose name has this in it")
+    parser.add_argument("--full", action="store_true", help="the papers' sizes")
+    parser.add_argument("--figure", type=Path, default=Path(".cache/exact.png"))
+    args = parser.parse_args()
+    results = {}
+    for name in args.sets:
+        programs = Programs()
+        print(f"\n## {name}\n{SETS[name].__doc__}", flush=True)
+        for cell in SETS[name].cells(args.full):
+            if args.cells and args.cells not in cell.name:
+                continue
+            rows = run_cell(cell, programs, args.samplers)
+            print(table(cell, rows), flush=True)
+            results.setdefault(name, []).append((cell, rows))
+    if not results:
+        raise SystemExit(f"No cell has {args.cells!r} in its name.")
+    figure(results, args.figure)
+    print(f"\n{args.figure}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""Cells as tables of text, and all of them in one figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.exact.problems import EXACT, Cell, Row
+
+Results = Mapping[str, list[tuple[Cell, list[Row]]]]
+NUM_SHADES = 9
+
+
+def table(cell: Cell, rows: Sequence[Row]) -> str:
+    """A line for each method; in brackets the standard error over the problems."""
+    names = list(rows[0].figures)
+    num = len(cell.problems)
+    lines = [f"{cell.name}: {num} problem{'s' if num > 1 else ''}, {cell.num_draws} draws each"]
+    lines.append(f"  {'':38}" + "".join(f"{name:>34}" for name in names))
+    for row in rows:
+        texts = [_cell(row, name) for name in names]
+        method = f"{row.method} (published)" if row.is_published else row.method
+        cost = "" if np.isnan(row.num_evals) else f"   {row.num_evals:,.0f} evaluations a draw"
+        lines.append(f"  {method:38}" + "".join(f"{text:>34}" for text in texts) + cost)
+    return "\n".join(lines)
+
+
+def _cell(row: Row, name: str) -> str:
+    if name not in row.figures:  # a paper that reports another figure
+        return ""
+    error = row.errors[name]
+    return f"{row.figures[name]:.3f}" + ("" if np.isnan(error) else f" ({error:.3f})")
+
+
+def figure(results: Results, path: Path) -> None:
+    """The first figure of every cell: a panel for each set, a row for each cell."""
+    from matplotlib import pyplot as plt
+
+    heights = [len(cells) + 1.5 for cells in results.values()]
+    fig, panels = plt.subplots(
+        len(results),
+        1,
+        figsize=(9.0, 0.42 * sum(heights) + 1),
+        gridspec_kw={"height_ratios": heights},
+        squeeze=False,
+        layout="constrained",
+    )
+    methods = dict.fromkeys(
+        row.method
+        for cells in results.values()
+        for _, rows in cells
+        for row in rows
+        if not row.is_published and row.method != EXACT
+    )
+    colours = {name: f"C{i % NUM_SHADES}" for i, name in enumerate(methods)}
+    handles: dict[str, Any] = {}
+    for panel, cells in zip(panels[:, 0], results.values(), strict=True):
+        first = next(iter(cells[0][1][0].figures))
+        for i, (_, rows) in enumerate(cells):
+            for row in rows:
+                if first not in row.figures:
+                    continue
+                label, style = row.method, {"marker": "o", "color": colours.get(row.method)}
+                if row.method == EXACT:
+                    style = {"marker": "|", "color": "black", "markersize": 14}
+                elif row.is_published:
+                    label, style = "published", {"marker": "x", "color": "0.45"}
+                (line,) = panel.plot(
+                    row.figures[first], i, linestyle="none", alpha=0.85, label=label, **style
+                )
+                handles.setdefault(label, line)
+        panel.set_yticks(range(len(cells)), [cell.name for cell, _ in cells], fontsize=7)
+        panel.set_ylim(len(cells) - 0.5, -0.5)
+        panel.set_xscale("symlog" if "dB" in first else "linear", **_linear_part(first))
+        panel.set_xlabel(first, fontsize=8)
+        panel.grid(axis="x", color="0.9")
+    fig.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=130)
+    plt.close(fig)
+
+
+def _linear_part(name: str) -> dict[str, float]:
+    return {"linthresh": 0.3} if "dB" in name else {}

@@ -225,8 +225,8 @@ _HOMES = {
         "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin AutocorrelationLength BlockGibbs "
         "Dense Diagonal DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel "
         "GibbsWithGradients InverseTemperatures LikelihoodPowers LowRank MomentMatching "
-        "NoiseLevelSMC NoiseLevels OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang TemperedSMC "
-        "TwistedDiffusionSampler UTurnLength UnderdampedLangevin"
+        "NoiseLevelSMC NoiseLevels OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang "
+        "TemperedSMC TwistedDiffusionSampler UTurnLength UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
     "long_runs": "StoredMCMC until",

@@ -62,11 +62,12 @@ LIBRARIES = {
     "filelock": 4,
     "matplotlib": 4,
     "scipy": 4,
+    "sklearn": 4,
     "xarray": 4,
     "zarr": 4,
 }
 # Importing these takes seconds: only a function that needs one pays for it.
-DEFERRED = {"arviz", "diffrax", "matplotlib", "torch", "xarray", "zarr"}
+DEFERRED = {"arviz", "diffrax", "matplotlib", "sklearn", "torch", "xarray", "zarr"}
 # A training or a network may import these when it is itself imported, and nothing else may.
 HEAVY = DEFERRED | {"flax", "h5py", "optax", "orbax", "safetensors"}
 STRANGERS = [{"nn", "distributions"}]

@@ -39,6 +39,25 @@ from numpyro_scores.diagnostics.report.diagnose import diagnose
 from numpyro_scores.diagnostics.report.estimates import ElementSummary
 from numpyro_scores.diagnostics.report.missed_modes import MissedModes, missed_modes
 from numpyro_scores.diagnostics.report.reports import Fault, Line, Report
+from numpyro_scores.diagnostics.representation.beta_vae import beta_vae_score
+from numpyro_scores.diagnostics.representation.clustering import (
+    ClusteringScores,
+    clustering_scores,
+)
+from numpyro_scores.diagnostics.representation.factor_vae import factor_vae_score
+from numpyro_scores.diagnostics.representation.importance import DCI, dci
+from numpyro_scores.diagnostics.representation.information import (
+    Modularity,
+    MutualInformationGap,
+    modularity,
+    mutual_information_gap,
+)
+from numpyro_scores.diagnostics.representation.sap import SAPScore, sap_score
+from numpyro_scores.diagnostics.representation.table import (
+    RepresentationTable,
+    representation_table,
+)
+from numpyro_scores.diagnostics.representation.votes import SharedFactorScore
 from numpyro_scores.diagnostics.score.finite_set_stein import (
     FiniteSetSteinDiscrepancy,
     finite_set_stein_discrepancy,
@@ -76,8 +95,10 @@ from numpyro_scores.diagnostics.two_sample.sliced_wasserstein import (
 )
 
 __all__ = [
+    "DCI",
     "Classifier",
     "ClassifierTest",
+    "ClusteringScores",
     "Conservativeness",
     "Coverage",
     "DensityCoverage",
@@ -98,21 +119,30 @@ __all__ = [
     "LogisticRegression",
     "MMDTest",
     "MissedModes",
+    "Modularity",
     "MomentTest",
+    "MutualInformationGap",
     "PrecisionRecall",
     "Report",
+    "RepresentationTable",
+    "SAPScore",
     "ScoreByLevel",
+    "SharedFactorScore",
     "SimulationBasedCalibration",
     "SlicedWasserstein",
     "SmallNetwork",
     "SteinThinning",
     "Tarp",
+    "beta_vae_score",
     "classifier_two_sample_test",
+    "clustering_scores",
     "conservativeness",
     "coverage",
+    "dci",
     "density_coverage",
     "diagnose",
     "energy_distance",
+    "factor_vae_score",
     "finite_set_stein_discrepancy",
     "fisher_divergence",
     "frechet_distance",
@@ -131,10 +161,14 @@ __all__ = [
     "mean_test",
     "missed_modes",
     "mmd_test",
+    "modularity",
+    "mutual_information_gap",
     "plot_posterior_images",
     "plot_trace_rank",
     "precision_recall",
     "psnr",
+    "representation_table",
+    "sap_score",
     "score_by_level",
     "simulation_based_calibration",
     "sliced_wasserstein",

@@ -150,7 +150,5 @@ def test_fields_are_numbers_and_have_names(tmp_path):
     mcmc.run(KEY, DATA, extra_fields=("rng_key",))
     last = random.key_data(mcmc.last_state.rng_key)
     assert equal(mcmc.get_extra_fields()["rng_key"][-1], last)
-    with pytest.raises(
-        ValueError, match="'energies', but a WalkState.* has z, potential"
-    ):
+    with pytest.raises(ValueError, match="'energies', but a WalkState.* has z, potential"):
         mcmc.run(KEY, DATA, extra_fields=("energies",))

@@ -11,7 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from distributions.mixture import PROCESS, X, denoiser, log_density
+from distributions.mixture import PROCESS, X, denoiser, exact_values, log_density
 from jax import random
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
@@ -38,16 +38,6 @@ def energy(x, sigma):
 
 def prior(**kwargs):
     return DiffusionPrior(energy, PROCESS, 1, **kwargs)
-
-
-@jax.jit
-def exact_values(x, sigma):
-    """The log density of points, its gradient, and their denoised values."""
-
-    def of_point(x):
-        return *jax.value_and_grad(log_density)(x, sigma), denoiser(x, sigma)
-
-    return jax.vmap(of_point)(x)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.7])

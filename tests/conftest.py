@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """JAX as the tests need it: two CPU devices, compiled programs kept in `.cache/jax`."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -36,13 +37,24 @@ os.environ.setdefault("XDG_CACHE_HOME", str(CACHE))
 # `chain_method="parallel"` needs a device for each chain.
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
-# What a kernel's `init` compiles anew at each run is found here again, and so by another process.
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+# What a kernel's `init` compiles anew at each run is found here again, and so are the programs of
+# single operations, by another process.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # To keep a bound, JAX reads the age of all entries each time that it writes one, and the processes
 # of pytest-xdist wait for each other meanwhile: at a thousand entries that is a tenth of a second.
 # So there is none during a run; what is too much goes before it.
 jax.config.update("jax_compilation_cache_max_size", -1)
 MAX_CACHE_BYTES = 2**30
+
+
+# Tracing makes many objects that live on in caches: to look through all of them for garbage each
+# 700 objects takes some percent of the time.
+gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -86,14 +86,19 @@ def conservativeness(
         )
     key_probes, key_loops = random.split(key)
     asymmetry = jacobian_asymmetry(score, x, key=key_probes, num_probes=num_probes)
+    score, triangles = as_pytree("score", score), _triangles(key_loops, x, num_loops)
+    residuals = compiled(_loop_residuals, score, triangles, quadrature=quadrature)
+    return Conservativeness(asymmetry, *residuals)
+
+
+@partial(jax.jit, static_argnums=2)
+def _triangles(key: Array, x: Array, num_loops: int) -> Array:
+    """Of three points each, drawn at random."""
 
     def distinct(key):
         return random.choice(key, len(x), (3,), replace=False)
 
-    triangles = x[jax.vmap(distinct)(random.split(key_loops, num_loops))]
-    score = as_pytree("score", score)
-    residuals = compiled(_loop_residuals, score, triangles, quadrature=quadrature)
-    return Conservativeness(asymmetry, *residuals)
+    return x[jax.vmap(distinct)(random.split(key, num_loops))]
 
 
 def jacobian_asymmetry(score: Score, x: Array, *, key: Array, num_probes: int = 4) -> Array:

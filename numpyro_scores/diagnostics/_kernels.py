@@ -6,6 +6,7 @@
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -50,6 +51,7 @@ def rounding_of(x: Array) -> float:
     return NUM_ROUNDINGS * float(jnp.finfo(x.dtype).eps)
 
 
+@jax.jit
 def median_distance(x: Array) -> Array:
     """
     The median distance between two of the points, the usual scale of a kernel; over at most 1,000

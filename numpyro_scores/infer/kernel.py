@@ -45,6 +45,8 @@ class ChainKernel(MCMCKernel):
     _shared_fields: tuple[str, ...] = ()
     # What MCMC collects of each draw.
     _default_fields: tuple[str, ...] = ("z", "diverging")
+    # Whether it draws the density itself, whatever its step: None if that depends on more.
+    _is_exact: bool | None = None
     # Why replica exchange cannot wrap the kernel, if it cannot, and what to do.
     _why_not_swapped: str | None = None
     _model: Callable | None

@@ -119,6 +119,7 @@ class ReplicaExchange(ChainKernel):
     would move the densities of all others under their feet.
     """
 
+    _is_exact = True
     _shared_fields = ("i",)
     wrap_model, refresh = MCMCKernel.wrap_model, MCMCKernel.refresh  # there are none
 

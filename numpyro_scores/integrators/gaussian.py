@@ -3,13 +3,14 @@
 
 """The bias of an integrator on a Gaussian, without Monte Carlo."""
 
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
+from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_positive
 from numpyro_scores.integrators._base import Integrator, IntegratorState, OverdampedIntegrator
 
@@ -44,12 +45,15 @@ def stationary_variance(
     if isinstance(integrator, OverdampedIntegrator):
         if friction is not None:
             raise ValueError(f"{integrator!r} has no friction, got friction={friction!r}.")
-        move = integrator.step
     elif friction is None:
         raise ValueError(f"{integrator!r} needs a friction, per unit of time, got None.")
     else:
         check_positive("friction", friction)
-        move = partial(integrator.step, friction=friction)
+    return compiled(_stationary_variance, integrator, step_size, precision, friction)
+
+
+def _stationary_variance(integrator: Any, step_size: Any, precision: Any, friction: Any) -> Array:
+    dynamics = {} if friction is None else {"friction": friction}
 
     def gradient(x):
         return precision * x
@@ -60,7 +64,7 @@ def stationary_variance(
     def step(u, noise):
         x, memory = unravel(u)
         state = IntegratorState(x, gradient(x), memory)
-        new = move(state, noise, gradient, step_size=step_size)
+        new = integrator.step(state, noise, gradient, step_size=step_size, **dynamics)
         return ravel_pytree((new.x, new.memory))[0]
 
     a, b = jax.jacfwd(step, argnums=(0, 1))(start, jnp.zeros((integrator.num_noises, 1)))

@@ -39,9 +39,10 @@ def save_weights(path: Any, module: Any) -> None:
     :param path: the file; one that is there is replaced.
     :param module: a Flax nnx module or any other callable pytree, as `fit` returns them.
     :raises OSError: if the file can't be written.
+    :raises TypeError: if `path` is none, such as a module.
     :raises ValueError: if two arrays have one name.
     """
-    path = Path(path)
+    path = _as_path("save_weights", path)
     named = {name: np.array(x, order="C") for name, x in _named_arrays(module).items()}
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -60,9 +61,11 @@ def load_weights(path: Any, module: Any) -> Any:
     :param module: a module made as the one that was saved, with any weights; it isn't changed.
     :return: the module with the weights of the file.
     :raises FileNotFoundError: if there is no such file.
+    :raises TypeError: if `path` is none, such as a module.
     :raises ValueError: if the file is damaged or of something else, or if the module's
         configuration, or the name, shape or dtype of an array, is another.
     """
+    path = _as_path("load_weights", path)
     try:
         with safe_open(path, framework="numpy") as file:
             entry = (file.metadata() or {}).get(ENTRY)
@@ -81,6 +84,15 @@ def load_weights(path: Any, module: Any) -> Any:
             + "\n".join(other)
         )
     return _map_arrays(lambda path, _: jnp.asarray(found[name_of(path)]), module)
+
+
+def _as_path(function: str, path: Any) -> Path:
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    raise TypeError(
+        f"{function} takes the path of the file and then the module, {function}('prior.safetensors'"
+        f", module), got {type(path).__name__} for the path."
+    )
 
 
 def _saved_configuration(path: Any, entry: str | None) -> dict[str, str]:

@@ -35,9 +35,10 @@ def of_power(scale, x, power):
 PRIOR = ns.DiffusionPrior(denoiser, PROCESS, 2, sampler=SAMPLER)
 
 
-@pytest.mark.parametrize("make_key", [random.key, random.PRNGKey])
-@pytest.mark.parametrize("shape", [(), (7,), (2, 3)])
-def test_draws_in_blocks_are_the_draws(shape, make_key):
+@pytest.mark.parametrize(
+    "make_key, shape", [(random.key, ()), (random.PRNGKey, (7,)), (random.key, (2, 3))]
+)
+def test_draws_in_blocks_are_the_draws(make_key, shape):
     whole = PRIOR.sample(make_key(3), shape)
     for batch_size in (1, 4, 100):
         found = PRIOR.sample(make_key(3), shape, batch_size=batch_size)

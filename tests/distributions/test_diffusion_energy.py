@@ -11,7 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from distributions.mixture import PROCESS, X, denoiser, log_density
+from distributions.mixture import PROCESS, X, denoiser, exact_values, log_density
 from jax import random
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
@@ -43,18 +43,26 @@ def prior(**kwargs):
 @pytest.mark.parametrize("sigma", [0.02, 0.7])
 def test_value_score_and_denoised_value_are_those_of_the_energy(x64, sigma):
     d = prior().at(sigma)
-    value, grad = jax.jit(jax.vmap(jax.value_and_grad(d.log_prob)))(X)
-    exact = jax.vmap(log_density, (0, None))(X, sigma)
-    np.testing.assert_allclose(value, exact - 0.5, rtol=1e-12)
-    np.testing.assert_allclose(grad, jax.vmap(jax.grad(log_density), (0, None))(X, sigma))
-    np.testing.assert_allclose(d.score(X), grad, rtol=1e-12)
-    np.testing.assert_allclose(d.denoise(X), jax.vmap(denoiser, (0, None))(X, sigma), atol=1e-9)
     # Known up to a constant; a normaliser makes it known, and the integral of the noise path is.
     normalised = prior(log_normalizer=lambda sigma: -0.5 + 0.0 * sigma).at(sigma)
-    np.testing.assert_allclose(normalised.log_prob(X), exact, rtol=1e-9)
-    np.testing.assert_allclose(prior(log_normalizer=-0.5).at(sigma).log_prob(X), exact, rtol=1e-9)
+    by_a_number = prior(log_normalizer=-0.5).at(sigma)
     by_integral = prior(log_density=NoisePathIntegral(64)).at(sigma)
-    np.testing.assert_allclose(by_integral.log_prob(X), exact, atol=2e-3)
+
+    @jax.jit
+    def found(x):
+        of_energy = jax.vmap(jax.value_and_grad(d.log_prob))(x)
+        others = [other.log_prob(x) for other in (normalised, by_a_number, by_integral)]
+        return *of_energy, d.score(x), d.denoise(x), others
+
+    value, grad, score, denoised, (known, by_a_number, integrated) = found(X)
+    exact, slope, mean = exact_values(X, sigma)
+    np.testing.assert_allclose(value, exact - 0.5, rtol=1e-12)
+    np.testing.assert_allclose(grad, slope)
+    np.testing.assert_allclose(score, grad, rtol=1e-12)
+    np.testing.assert_allclose(denoised, mean, atol=1e-9)
+    np.testing.assert_allclose(known, exact, rtol=1e-9)
+    np.testing.assert_allclose(by_a_number, exact, rtol=1e-9)
+    np.testing.assert_allclose(integrated, exact, atol=2e-3)
     assert [is_unnormalized(d) for d in (d, normalised, by_integral)] == [True, False, False]
 
 
@@ -62,18 +70,17 @@ def test_the_value_follows_the_noise_level_as_the_heat_equation_wants_it(x64):
     def value(sigma, x):
         return prior().at(sigma).log_prob(x)
 
-    slope = jax.vmap(jax.grad(value), (None, 0))(0.7, X)
+    slope = jax.jit(jax.vmap(jax.grad(value), (None, 0)))(0.7, X)
     score = prior().at(0.7).score
-    divergence = jax.vmap(lambda x: jnp.trace(jax.jacobian(score)(x)))(X)
-    np.testing.assert_allclose(slope, 0.7 * (divergence + score(X)[:, 0] ** 2), rtol=1e-9)
+    divergence = jax.jit(jax.vmap(lambda x: jnp.trace(jax.jacobian(score)(x))))(X)
+    of_score = exact_values(X, 0.7)[1][:, 0] ** 2
+    np.testing.assert_allclose(slope, 0.7 * (divergence + of_score), rtol=1e-9)
 
 
 def test_small_noise_levels_lose_no_digits():
     # By way of the denoiser the score of a point of size 3 would be off by 3 * 2^-24 / 0.02^2.
     x = X.astype(np.float32)
-    found = prior().score(x)
-    exact = jax.vmap(jax.grad(log_density), (0, None))(x, 0.02)
-    np.testing.assert_allclose(found, exact, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(prior().score)(x), exact_values(x, 0.02)[1], atol=1e-5)
 
 
 def test_draws_are_those_of_its_denoiser():
@@ -90,10 +97,11 @@ def test_a_label_is_handled_by_guidance(x64):
         return energy(x, sigma) if label is None else energy(x - label, sigma)
 
     guided = DiffusionPrior(ClassifierFreeGuidance(labelled, 2, 1.5), PROCESS, 1).at(0.5)
-    expected = -jax.vmap(lambda x: 1.5 * energy(x - 2, 0.5) - 0.5 * energy(x, 0.5))(X)
-    np.testing.assert_allclose(guided.log_prob(X), expected, rtol=1e-12)
     of_class = DiffusionPrior(partial(labelled, label=2), PROCESS, 1).at(0.5)
-    np.testing.assert_allclose(of_class.log_prob(X), prior().at(0.5).log_prob(X - 2), rtol=1e-12)
+    moved, unmoved = exact_values(X - 2, 0.5)[0] - 0.5, exact_values(X, 0.5)[0] - 0.5
+    found = jax.jit(lambda x: (guided.log_prob(x), of_class.log_prob(x)))(X)
+    np.testing.assert_allclose(found[0], 1.5 * moved - 0.5 * unmoved, rtol=1e-12)
+    np.testing.assert_allclose(found[1], moved, rtol=1e-12)
 
 
 # In models.
@@ -108,7 +116,7 @@ def model(prior, y=Y):
 
 def exact_moments():
     grid = np.linspace(-8, 8, 8001)
-    log_p = np.asarray(jax.vmap(log_density, (0, None))(grid[:, None], 0.3))
+    log_p = np.asarray(exact_values(grid[:, None], 0.3)[0])
     p = np.exp(log_p - (grid - Y) ** 2 / (2 * NOISE**2))
     p /= p.sum()
     return np.array([p @ grid, p @ grid**2, p @ (grid < -0.7)])
@@ -147,7 +155,7 @@ def test_an_observed_site_has_a_log_likelihood_once_its_normaliser_is_known():
     mcmc.run(random.key(0), prior(sigma=0.7, log_normalizer=-0.5))
     found = to_inference_data(mcmc, log_likelihood=True).log_likelihood["x"]
     shift = np.asarray(mcmc.get_samples()["shift"])
-    exact = [jax.vmap(log_density, (0, None))(X - s, 0.7) for s in shift]
+    exact = [exact_values(X - s, 0.7)[0] for s in shift]
     np.testing.assert_allclose(np.squeeze(found), exact, atol=1e-4)
     mcmc.run(random.key(0), prior(sigma=0.7))
     with pytest.raises(ValueError, match="known up to a constant only: give .* log_normalizer"):

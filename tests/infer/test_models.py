@@ -218,7 +218,7 @@ CHAINS = [
     pytest.param(kernel, model, marks=() if quick else pytest.mark.slow)
     for kernel in (ns.MALA, ns.MALT, exchanged, unbiased)
     for model in MODELS
-    for quick in [kernel is ns.MALA and model in (in_plates, of_scores, with_key)]
+    for quick in [kernel is ns.MALA and model in (in_plates, of_scores)]
 ]
 
 
@@ -234,7 +234,7 @@ def test_a_chain_has_the_posterior_of_the_model(kernel, model):
 
 # What is refused costs nothing; of what is drawn some in each run of the tests.
 PARTICLES = [
-    model if case.refused or model in (scaled_likelihood, transformed, with_key) else slow(model)
+    model if case.refused or model in (scaled_likelihood, with_key) else slow(model)
     for model, case in MODELS.items()
 ]
 

@@ -42,6 +42,11 @@ LINEAR = pytest.mark.parametrize("name", OPERATORS)
 
 
 @jax.jit
+def apply(operator, x):
+    return operator(x)
+
+
+@jax.jit
 def matrices(operator):
     """Of the operator and of its adjoint, from the images of unit vectors."""
 
@@ -69,8 +74,9 @@ def test_the_adjoint_and_the_singular_values_are_those_of_the_matrix(x64, name):
 def test_the_inner_products_agree_for_a_batch_of_points(x64):
     operator = OPERATORS["some fourier of channels"]()
     x, y = RNG.normal(size=(3, 2, *operator.in_shape)), RNG.normal(size=(3, 2, *operator.out_shape))
-    products = jnp.sum(operator(x) * y, axis=(2, 3, 4))
-    np.testing.assert_allclose(jnp.sum(x * operator.adjoint(y), axis=(2, 3, 4)), products)
+    products = np.sum(np.asarray(apply(operator, x)) * y, axis=(2, 3, 4))
+    pulled_back = np.asarray(jax.jit(operator.adjoint)(y))
+    np.testing.assert_allclose(np.sum(x * pulled_back, axis=(2, 3, 4)), products)
 
 
 def test_a_mask_keeps_what_is_seen():
@@ -82,7 +88,8 @@ def test_a_mask_keeps_what_is_seen():
 def test_a_blur_is_the_convolution_of_scipy(x64, periodic, mode):
     x = RNG.normal(size=(6, 8))
     expected = ndimage.convolve(x, KERNEL, mode=mode)
-    np.testing.assert_allclose(inverse.Blur(KERNEL, (6, 8), periodic)(x), expected, atol=1e-13)
+    operator = inverse.Blur(KERNEL, (6, 8), periodic)
+    np.testing.assert_allclose(apply(operator, x), expected, atol=1e-13)
 
 
 def test_a_kernel_of_even_size_has_its_origin_right_of_the_middle(x64):
@@ -107,7 +114,7 @@ def test_downsampling_takes_means_of_blocks(x64):
 def test_fourier_has_the_coefficients_of_numpy_at_the_mask(x64):
     x = RNG.normal(size=(6, 8))
     expected = np.fft.fft2(x, norm="ortho")[PIXELS]
-    found = inverse.Fourier((6, 8), PIXELS)(x)
+    found = np.asarray(apply(inverse.Fourier((6, 8), PIXELS), x))
     np.testing.assert_allclose(found[:, 0] + 1j * found[:, 1], expected, atol=1e-13)
 
 
@@ -119,18 +126,17 @@ def test_the_radon_transform_is_that_of_scikit_image(x64, shape, circle):
         x = np.where(np.sum(centred**2, 0) <= (shape[0] // 2) ** 2, x, 0)
     angles = np.array([0.0, 13.0, 45.0, 90.0, 101.5, 170.0])
     expected = radon(x, angles, circle=circle)
-    np.testing.assert_allclose(inverse.Radon(shape, angles, circle)(x), expected, atol=1e-9)
+    np.testing.assert_allclose(apply(inverse.Radon(shape, angles, circle), x), expected, atol=1e-9)
 
 
 def test_phase_retrieval_sees_intensities_and_no_sign_nor_place(x64):
     operator = inverse.PhaseRetrieval((4, 5))
     x = RNG.normal(size=(4, 5))
     expected = np.abs(np.fft.fft2(x, (8, 10), norm="ortho")) ** 2
-    np.testing.assert_allclose(operator(x), expected, atol=1e-13)
-    np.testing.assert_allclose(operator(-x), expected, atol=1e-13)
-    np.testing.assert_allclose(operator(x[::-1, ::-1]), expected, atol=1e-12)
+    for same in (x, -x, x[::-1, ::-1]):
+        np.testing.assert_allclose(apply(operator, same), expected, atol=1e-12)
     # It is smooth at zero, where an amplitude has no derivative.
-    gradient = jax.grad(lambda x: operator(x).sum())(np.zeros((4, 5)))
+    gradient = jax.jit(jax.grad(lambda x: operator(x).sum()))(np.zeros((4, 5)))
     np.testing.assert_array_equal(gradient, 0)
     assert not hasattr(operator, "adjoint")
 
@@ -152,7 +158,7 @@ def test_an_operator_is_an_argument_of_a_model_under_jit_grad_and_vmap(x64, name
 
         return jax.vmap(jax.grad(log_joint))(x)
 
-    expected = -x + operator.adjoint(y - operator(x)) / 0.3**2
+    expected = -x + jax.jit(operator.adjoint)(y - apply(operator, x)) / 0.3**2
     for equal in (operator, OPERATORS[name]()):
         np.testing.assert_allclose(gradients(equal, x), expected, rtol=1e-9, atol=1e-9)
     assert gradients._cache_size() == 1
@@ -162,28 +168,30 @@ def test_operators_with_different_kernels_are_mapped_and_differentiated(x64):
     kernels = RNG.normal(size=(4, 3, 3))
     x = RNG.normal(size=(6, 8))
 
+    @jax.jit
     def blurred(kernel):
         return inverse.Blur(kernel, (6, 8))(x)
 
-    stacked = jax.vmap(lambda kernel: inverse.Blur(kernel, (6, 8)))(kernels)
-    found = jax.vmap(lambda operator: operator(x))(stacked)
+    stacked = jax.jit(jax.vmap(lambda kernel: inverse.Blur(kernel, (6, 8))))(kernels)
+    found = jax.jit(jax.vmap(lambda operator: operator(x)))(stacked)
     np.testing.assert_allclose(found, [blurred(kernel) for kernel in kernels], atol=1e-13)
     # A convolution is linear in its kernel.
-    gradient = jax.grad(lambda kernel: jnp.vdot(blurred(kernel), x))(kernels[0])
+    gradient = jax.jit(jax.grad(lambda kernel: jnp.vdot(blurred(kernel), x)))(kernels[0])
     np.testing.assert_allclose(np.vdot(gradient, kernels[1]), np.vdot(blurred(kernels[1]), x))
 
 
 def test_counts_have_a_finite_density_and_gradient_in_the_dark():
     blur = inverse.Blur(inverse.gaussian_kernel(1.0, 2), (16, 16))
-    x = jnp.zeros((16, 16)).at[3, 3].set(1.0)
-    assert jnp.min(blur(x)) < 0  # by rounding
+    x = np.zeros((16, 16), np.float32)
+    x[3, 3] = 1.0
+    assert np.min(apply(blur, x)) < 0  # by rounding
 
     def log_prob(x):
         rate = jnp.maximum(1_000 * blur(x), 0.0) + 0.1
         return dist.Poisson(rate).log_prob(jnp.ones((16, 16))).sum()
 
-    value, gradient = jax.value_and_grad(log_prob)(x)
-    assert jnp.isfinite(value) and jnp.all(jnp.isfinite(gradient))
+    value, gradient = jax.jit(jax.value_and_grad(log_prob))(x)
+    assert np.isfinite(value) and np.all(np.isfinite(gradient))
 
 
 def test_a_mask_a_factor_and_a_kernel_may_be_lists():

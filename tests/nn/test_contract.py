@@ -64,6 +64,9 @@ def call(module, x):
     return module(x) if isinstance(module, MLPEnergy | ConvEnergy) else module(x, 0.7)
 
 
+called = jax.jit(call)
+
+
 # The operations of a U-Net, called one by one, compile for long.
 NETWORKS = pytest.mark.parametrize(
     "make",
@@ -100,7 +103,7 @@ def test_a_pickled_module_is_the_same_function(make):
     module = perturbed(make())
     again = pickle.loads(pickle.dumps(module))
     assert jax.tree.structure(again) == jax.tree.structure(module)
-    np.testing.assert_array_equal(call(again, X[0]), call(module, X[0]))
+    np.testing.assert_array_equal(called(again, X[0]), called(module, X[0]))
 
 
 @NETWORKS
@@ -113,18 +116,18 @@ def test_the_streams_decide_the_weights(make):
 @NETWORKS
 def test_vmap_is_a_loop_over_points(make):
     module = perturbed(make())
-    batched = jax.vmap(lambda x: call(module, x))(X)
-    np.testing.assert_allclose(batched, [call(module, x) for x in X], rtol=2e-4, atol=1e-5)
+    batched = jax.jit(jax.vmap(call, (None, 0)))(module, X)
+    np.testing.assert_allclose(batched, [called(module, x) for x in X], rtol=2e-4, atol=1e-5)
 
 
 @NETWORKS
 def test_modules_are_mapped_and_differentiated_as_arguments(make):
     module = perturbed(make())
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), module, make(seed=1))
-    both = jax.vmap(call, (0, None))(stacked, X[0])
-    np.testing.assert_allclose(both[0], call(module, X[0]), rtol=2e-4, atol=1e-5)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), module, make(seed=1))
+    both = jax.jit(jax.vmap(call, (0, None)))(stacked, X[0])
+    np.testing.assert_allclose(both[0], called(module, X[0]), rtol=2e-4, atol=1e-5)
 
-    grad = jax.grad(lambda module: jnp.sum(jnp.sin(call(module, X[0]))))(module)
+    grad = jax.jit(jax.grad(lambda module: jnp.sum(jnp.sin(call(module, X[0])))))(module)
     # Every weight matters: none of the network hangs in the air.
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(grad))
 
@@ -147,6 +150,6 @@ def test_a_bad_size_is_told(network, name):
 def test_an_integer_event_shape_is_that_of_a_vector(network):
     of_int, of_tuple = (network(shape, rngs=nnx.Rngs(0), num_layers=1) for shape in (6, (6,)))
     assert of_int.event_shape == (6,)
-    np.testing.assert_array_equal(call(of_int, X[0].ravel()), call(of_tuple, X[0].ravel()))
+    np.testing.assert_array_equal(called(of_int, X[0].ravel()), called(of_tuple, X[0].ravel()))
     with pytest.raises(ValueError, match="every entry of event_shape must be a positive integer"):
         network((2, 0), rngs=nnx.Rngs(0))

@@ -13,6 +13,7 @@ import pytest
 from compilations import compilations
 from jax import random
 from normalizers.helpers import exact, gaussian_rbm, ising, points_of, potts, rbm, triangles
+from scipy.special import softmax
 
 import numpyro_scores as ns
 from numpyro_scores.distributions import BoltzmannDistribution
@@ -111,19 +112,24 @@ def test_chains_have_the_moments_of_the_weight(make, up):
     assert abs(second.mean() - 1) < 4 * second.std() / np.sqrt(n)
 
 
+def probabilities(d, points):
+    """Of points that are all."""
+    return softmax(np.asarray(jax.jit(d.log_prob)(points), float))
+
+
 def assert_draws(points, d, num_draws):
     """Points are draws of a distribution, by the frequency of each state of all sites."""
-    is_point = jnp.all(points[:, None] == points_of(d), -1)
-    p = jax.nn.softmax(d.log_prob(points_of(d)))
-    error = jnp.abs(jnp.mean(is_point, 0) - p)
-    assert jnp.all(error < 5 * jnp.sqrt(p * (1 - p) / num_draws) + 1 / num_draws)
+    is_point = np.all(np.asarray(points)[:, None] == np.asarray(points_of(d)), -1)
+    p = probabilities(d, points_of(d))
+    error = np.abs(np.mean(is_point, 0) - p)
+    assert np.all(error < 5 * np.sqrt(p * (1 - p) / num_draws) + 1 / num_draws)
 
 
 @pytest.mark.parametrize("make", [rbm, triangles])
 def test_a_sweep_leaves_draws_draws(make):
     path, n = path_to(make(), None, "AIS"), 20_000
-    points = points_of(path.end)
-    start = random.categorical(random.key(0), path.end.log_prob(points), shape=(n,))
+    points = np.asarray(points_of(path.end))
+    start = np.random.default_rng(0).choice(len(points), n, p=probabilities(path.end, points))
     blocks = jax.jit(path.sweep)(1.0, random.key(1), tuple(path.end.split(points[start])))
     assert_draws(path.end.join(blocks), path.end, n)
 
@@ -134,17 +140,18 @@ def test_weighted_chains_are_resampled_into_draws_of_the_target():
     path, n = path_to(d, None, "AIS"), 20_000
     blocks = jax.jit(path.base_blocks, static_argnums=1)(random.key(0), n)
     assert_draws(path.start.join(blocks), path.start, n)
-    inputs = jnp.array([0.0, 1.0]), random.key(1)
+    inputs = np.array([0.0, 1.0], np.float32), random.key(1)
     way = jax.jit(annealed_importance._resampled_way)
     blocks, log_weights = way(path, blocks, inputs)
-    size = 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
+    size = 1 / np.sum(softmax(np.asarray(log_weights)) ** 2)
     assert_draws(path.end.join(blocks), path.end, 0.9 * size)
 
 
 @pytest.mark.parametrize("make", [rbm, ising, triangles, gaussian_rbm])
 def test_the_value_of_the_block_that_is_summed_out_does_not_matter(x64, make):
     path = path_to(make(), None, "AIS")
-    x, other = (path.end.split(path.end.random_point(random.key(i), (5,))) for i in (0, 1))
+    draw = jax.jit(lambda key: path.end.split(path.end.random_point(key, (5,))))
+    x, other = (draw(random.key(i)) for i in (0, 1))
     changed = tuple(other[k] if k == path.summed() else block for k, block in enumerate(x))
     log_weight = jax.jit(path.log_weight)
     assert_close(log_weight(0.7, changed), log_weight(0.7, tuple(x)), rtol=1e-11)
@@ -183,9 +190,9 @@ def test_both_ways_agree_with_enumeration(make):
 @pytest.mark.parametrize("make", [rbm, lambda: ns.Ising((3, 3), 0.5, 0.2)])
 def test_chains_go_back_from_given_samples(make):
     d = make()
-    points = points_of(d) if isinstance(d, ns.Ising) else jnp.asarray(_binary(d.event_shape[0]))
-    p = jax.nn.softmax(d.log_prob(points))
-    samples = points[random.choice(random.key(0), len(p), (2000,), p=p)]
+    points = np.asarray(points_of(d)) if isinstance(d, ns.Ising) else _binary(d.event_shape[0])
+    p = probabilities(d, points)
+    samples = points[np.random.default_rng(0).choice(len(p), 2000, p=p)]
     found = ns.log_normalizer(
         d, key=random.key(1), method=ReverseAIS(4, num_levels=20, samples=samples)
     )

@@ -28,7 +28,7 @@ def brackets(d, method, num_runs):
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_the_bracket_holds_the_exact_value():
-    found = brackets(published(10), ns.AnnealedImportanceSampling(num_levels=50), 20)
+    found = brackets(published(10), ns.AnnealedImportanceSampling(num_levels=50), 10)
     assert np.all((found.lower < PUBLISHED[10]) & (PUBLISHED[10] < found.upper))
     assert np.all(np.abs(found.estimate - PUBLISHED[10]) < 4.5 * found.standard_error)
     assert np.mean(found.upper - found.lower) < 0.3

@@ -198,7 +198,9 @@ ON_SUPPORTS = {
 
 
 @pytest.mark.parametrize("objective", [*SCORE_OBJECTIVES[::2], *ENERGY_OBJECTIVES[:4]], ids=name)
-@pytest.mark.parametrize("support", ON_SUPPORTS)
+@pytest.mark.parametrize(
+    "support", [pytest.param("positive", marks=pytest.mark.slow), "interval", "simplex"]
+)
 def test_distributions_with_a_support_run_under_the_switches(support, objective):
     support, x = ON_SUPPORTS[support]
     d = EnergyDistribution(

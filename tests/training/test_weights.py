@@ -69,6 +69,12 @@ def test_a_module_comes_back_bit_for_bit(tmp_path, make):
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
+@pytest.mark.parametrize("function", [save_weights, load_weights])
+def test_arguments_in_another_order_are_told(function):
+    with pytest.raises(TypeError, match=r"weights takes the path .* got MLPDenoiser for the path"):
+        function(denoiser(), "weights.safetensors")
+
+
 def test_the_file_says_what_it_is_of(tmp_path):
     save_weights(tmp_path / "w", denoiser())
     with weights.safe_open(tmp_path / "w", framework="numpy") as file:

@@ -9,9 +9,6 @@ from numpyro_scores.diagnostics.report.runs import Run
 from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
 from numpyro_scores.infer.diffusion.split_gibbs import SplitGibbs
 from numpyro_scores.infer.discrete.base import DiscreteKernel
-from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
-from numpyro_scores.infer.langevin.mclmc import MCLMC
-from numpyro_scores.infer.langevin.unadjusted import UnadjustedKernel
 from numpyro_scores.infer.replica_exchange import ReplicaExchange
 
 
@@ -26,19 +23,19 @@ def has_independent_draws(run: Run) -> bool:
 def has_metropolis_test(run: Run) -> bool:
     """Whether all of it is drawn by kernels that are exact, as far as is known."""
     kinds = [part.kind for part in run.parts if not hasattr(part.state, "block_states")]
-    exact = HMC | SA | BarkerMH | AdjustedKernel | ReplicaExchange | DiscreteKernel
     return (
-        bool(kinds)
-        and all(issubclass(kind, exact) for kind in kinds)
-        and all(part.is_adjusted for part in run.parts)
+        bool(kinds) and all(map(_is_exact, kinds)) and all(part.is_adjusted for part in run.parts)
     )
 
 
 def is_unadjusted(run: Run) -> bool:
     """Whether there is a kernel without a Metropolis test."""
-    return any(
-        issubclass(part.kind, UnadjustedKernel | MCLMC | NoiseLevelKernel) for part in run.parts
-    )
+    return any(_is_exact(part.kind) is False for part in run.parts)
+
+
+def _is_exact(kind: type) -> bool | None:
+    """Whether a kernel with its Metropolis test draws the density itself; None if nobody says."""
+    return issubclass(kind, HMC | SA | BarkerMH) or getattr(kind, "_is_exact", None)
 
 
 def follows_scores(run: Run) -> bool:

@@ -143,6 +143,7 @@ def stein_diagonal(scores: Array, lengthscale: Array) -> Array:
     return scores.shape[1] / lengthscale**2 + jnp.sum(scores**2, axis=1)
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def wild_signs(key: Array, n: int, num_bootstrap: int, flip_probability: float) -> Array:
     """Signs that flip from sample to sample with a probability, shape `(n, num_bootstrap)`."""
     flips = random.bernoulli(key, jnp.float32(flip_probability), (n, num_bootstrap))

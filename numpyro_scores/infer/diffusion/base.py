@@ -62,6 +62,7 @@ class NoiseLevelKernel(ChainKernel):
     # Whether the kernel asks the priors for denoised values alone: they must then have one noise
     # process, none may depend on another latent site, and none may be raised to a power.
     _by_denoiser = False
+    _is_exact = False
     _shared_fields = ("i",)
     _num_warmup = 0
 

@@ -61,6 +61,7 @@ class DiscreteKernel(ChainKernel):
     and writes one chain, `_sample_chain`.
     """
 
+    _is_exact = True
     _default_fields = ("z",)
 
     def __init__(self, model: Callable, num_steps: int):

@@ -84,6 +84,7 @@ class AdjustedKernel(LangevinKernel):
     scheme; a subclass writes one draw, `_step`.
     """
 
+    _is_exact = True
     _shared_fields = ("i",)  # or the adaptation would be computed after warmup too
 
     def __init__(

@@ -119,6 +119,7 @@ class MCLMC(LangevinKernel):
     direction, and `diverging` says so.
     """
 
+    _is_exact = False
     _shared_fields = ("i",)  # or the adaptation would be computed after warmup too
 
     def __init__(

@@ -101,6 +101,7 @@ class UnadjustedKernel(LangevinKernel):
     arguments of a step besides the step size.
     """
 
+    _is_exact = False
     _shared_fields = ("i",)  # or the adaptation would be computed after warmup too
 
     def __init__(

@@ -30,7 +30,9 @@ ROOTS = {
 }
 
 
-@pytest.mark.parametrize("metric", ROOTS)
+@pytest.mark.parametrize(
+    "metric", [pytest.param("identity", marks=pytest.mark.slow), "dense", "low rank"]
+)
 def test_a_trajectory_leaves_the_target_as_it_is(x64, metric):
     """At a step so long that some trajectories are rejected, from 256 chains."""
     root = jax.tree.map(jnp.asarray, ROOTS[metric])

@@ -25,6 +25,10 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = random.key(0)
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("splitting", [LEAPFROG, MINIMAL_NORM], ids=["leapfrog", "minimal norm"])
 def test_short_steps_leave_the_target_as_it_is(x64, splitting):
     root = jnp.array([[1.2, 0.5], [0.0, 0.6]])
@@ -48,7 +52,7 @@ def model(scale):
     numpyro.sample("x", dist.Normal(0, scale).to_event(1))
 
 
-@pytest.mark.parametrize(("splitting", "desired_bias"), [(MINIMAL_NORM, 0.02), (LEAPFROG, 0.1)])
+@pytest.mark.parametrize(("splitting", "desired_bias"), [(MINIMAL_NORM, 0.02), slow(LEAPFROG, 0.1)])
 def test_warmup_finds_the_step_of_the_bias_that_is_asked_for(splitting, desired_bias):
     scale = jnp.exp(jnp.linspace(-2, 2, 200))
     kernel = ns.MCLMC(model, desired_bias=desired_bias, splitting=splitting, num_steps=5)

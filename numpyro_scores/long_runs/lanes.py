@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_scores.infer.kernel import are_equal
-from numpyro_scores.infer.smc.programs import agree
 from numpyro_scores.long_runs.program import ChainProgram, Chunk
 
 # Programs that are kept of one kernel.
@@ -27,7 +26,7 @@ class Compiled:
     """
 
     settings: tuple
-    operations: tuple[str, list[Any]]
+    word: str
     start: Callable
     chunk: Callable
 
@@ -39,7 +38,7 @@ def compiled_chains(
     kernel: Any,
     program: ChainProgram,
     settings: tuple,
-    operations: tuple[str, list[Any]],
+    word: str,
     merge: Callable[[Any], tuple[tuple, dict]],
     mesh: Any = None,
     many: Any = None,
@@ -50,14 +49,14 @@ def compiled_chains(
 
     :param kernel: the kernel as the user has it.
     :param settings: what else the programs are made for.
-    :param operations: those of a step.
+    :param word: for what a step computes.
     :param merge: makes of arrays what the model is called with.
     :param mesh: devices that share the chains, or None.
     :param many: the axes of the arrays along which data sets lie, or None for one data set.
     """
     kept = _KEPT.setdefault(kernel, [])
     for known in kept:
-        if are_equal(settings, known.settings) and agree(operations, known.operations):
+        if are_equal(settings, known.settings) and word == known.word:
             return known
 
     def start(keys, params, arrays):
@@ -70,9 +69,9 @@ def compiled_chains(
         start = jax.vmap(start, in_axes=(0, 0, many))
         chunk = jax.vmap(chunk, in_axes=(0, 0, 0, None, None, many), out_axes=(0, Chunk(1, 1, 0)))
     if mesh is None:
-        new = Compiled(settings, operations, jax.jit(start), jax.jit(chunk))
+        new = Compiled(settings, word, jax.jit(start), jax.jit(chunk))
     else:
-        new = Compiled(settings, operations, *_on_mesh(mesh, start, chunk))
+        new = Compiled(settings, word, *_on_mesh(mesh, start, chunk))
     kept.append(new)
     del kept[:-MAX_PROGRAMS]
     return new

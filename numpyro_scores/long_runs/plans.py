@@ -17,7 +17,6 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.kernel import arrays_and_rest
-from numpyro_scores.infer.smc.programs import fingerprint_of
 from numpyro_scores.long_runs.arguments import default_chunk_size, lanes_of
 from numpyro_scores.long_runs.identity import record_of_run
 from numpyro_scores.long_runs.lanes import Compiled, compiled_chains
@@ -94,11 +93,10 @@ class Wanted(NamedTuple):
 
 class Look(NamedTuple):
     """
-    The operations of one step, and shapes and dtypes of a state, of a draw, of its extra fields and
-    of what is kept of it.
+    A word for what one step computes, and shapes and dtypes of a state, of a draw, of its extra
+    fields and of what is kept of it.
     """
 
-    operations: tuple[str, list[Any]]
     word: str
     state: Any
     samples: Any
@@ -119,7 +117,7 @@ def looked_at(
 
     closed = jax.make_jaxpr(step)(key, params, arrays)
     start, _, (samples, fields), kept = shapes[0]
-    return Look(fingerprint_of(closed), word_of(closed), start, samples, fields, kept)
+    return Look(word_of(closed), start, samples, fields, kept)
 
 
 def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any) -> Plan:
@@ -167,7 +165,7 @@ def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any)
         setup.kernel,
         program(chunk_size),
         (setup.num_warmup, repr(setup.fields), kept, chunk_size, mesh, many, *rest),
-        found.operations,
+        found.word,
         merge,
         mesh,
         0 if many else None,

@@ -80,7 +80,7 @@ def test_devices_have_nothing_to_say_to_each_other(monkeypatch):
         assert word not in program
 
 
-def test_a_second_run_on_new_data_compiles_nothing(whole):
+def test_a_second_run_on_new_data_compiles_nothing(whole, capsys):
     data, key = DATA + 1.0, random.key(7)
     run(key=random.key(6), data=data)
     with compilations() as names:
@@ -90,6 +90,8 @@ def test_a_second_run_on_new_data_compiles_nothing(whole):
             KERNEL, num_warmup=30, num_samples=60, num_chains=2, chunk_size=7, progress_bar=True
         ).run(key, data, extra_fields=("potential_energy",))
     assert names in ([], ["jit(add)"])
+    shown = capsys.readouterr().err
+    assert all(word in shown for word in ("step/s", "divergences=0", "r_hat=", "bulk_ess="))
     assert not equal(second.get_samples(), whole.get_samples())
 
 

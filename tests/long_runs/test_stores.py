@@ -10,13 +10,14 @@ import subprocess
 import sys
 
 import numpy as np
+import numpyro
 import pytest
 import xarray
 from jax import random
 from long_runs.helpers import DATA, KERNEL, RandomWalk, equal, run
 
 import numpyro_scores as ns
-from numpyro_scores.long_runs import NetCDFStore, ZarrStore
+from numpyro_scores.long_runs import NetCDFStore, ZarrStore, identity
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 STORES = [ZarrStore, NetCDFStore]
@@ -92,7 +93,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(whole, store, num_appends, tmp
     assert equal(resumed.last_state.z, whole.last_state.z)
 
 
-def test_another_run_is_refused(tmp_path):
+def test_another_run_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "run.zarr"
     run(store=path, num_samples=20)
     for settings, words in (
@@ -105,6 +106,13 @@ def test_another_run_is_refused(tmp_path):
         with pytest.raises(ValueError, match=words):
             run(store=path, **settings)
     assert run(store=path, num_samples=20).num_draws == 20
+    record = xarray.open_datatree(path, engine="zarr").attrs["numpyro_scores_long_run"]["run"]
+    assert record["kernel"] == "RandomWalk"
+    assert record["settings"]["num_warmup"] == 30
+    assert record["versions"]["numpyro"] == numpyro.__version__
+    monkeypatch.setattr(identity, "FORMAT", 99)
+    with pytest.raises(ValueError, match="the version of the format is .*, here 99"):
+        run(store=path)
 
 
 def test_what_is_no_store_is_refused(tmp_path):

@@ -42,7 +42,8 @@ SIGNALS = {
 
 
 def main(rank, port, path, num_samples, what):
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
+    # A process that is killed is noticed at the exit of the other.
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=20)
     # It makes arrays.
     from long_runs.helpers import run
 

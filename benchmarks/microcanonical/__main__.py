@@ -146,9 +146,14 @@ def watch(
     keys = random.split(random.key(1), num_chains)
     state = jax.jit(lambda keys, z: kernel.init(keys, sampler.num_warmup, z, (), {}))(keys, z)
     advance = program(kernel, problem.figures, sampler.chunk)
-    for _ in range(sampler.num_warmup // sampler.chunk):
-        state, _ = advance(state)
     total, num_draws, num_grads, errors = 0.0, 0, 0.0, []
+    for _ in range(sampler.num_warmup // sampler.chunk):
+        state, (_, grads) = advance(state)
+        num_grads += float(jnp.sum(grads))
+        if time.process_time() - begin > seconds:
+            break  # what it has cost is then all that is known
+    else:
+        num_grads = 0.0
     seen = None
     while seen is None or not (seen.is_known or num_grads > budget):
         state, (figures, grads) = advance(state)

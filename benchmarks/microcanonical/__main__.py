@@ -88,7 +88,7 @@ SAMPLERS = {
     "BlackJAX-MAMS": theirs(BlackJAXMAMS, NUM_WARMUP),
     "MCLMC": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1),
     "MCLMC-2%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.02),
-    "MCLMC-5%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.05),
+    "MCLMC-4%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.04),
     "BlackJAX-MCLMC": theirs(BlackJAXMCLMC, NUM_STEPS, 500),
 }
 TABLE = ["NUTS", "MAMS", "BlackJAX-MAMS", "MCLMC", "BlackJAX-MCLMC"]

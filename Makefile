@@ -18,7 +18,7 @@ RUN := XDG_CACHE_HOME="$(CURDIR)/.cache" $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench bench-inverse bench-exact docs gallery site site-check mutants clean
+.PHONY: help setup demo test test-slow lint bench bench-inverse bench-exact bench-microcanonical docs gallery site site-check mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +79,12 @@ bench-inverse: $(READY) ## posterior samplers on solved inverse problems, covera
 
 bench-exact: $(READY) ## every sampler on published problems whose posterior is known; FULL=1 for the papers' sizes
 	$(RUN) -m benchmarks.exact $(if $(FULL),--full)
+
+bench-microcanonical: $(READY) ## MAMS and MCLMC on the ten targets of their paper, in 100,000 dimensions, their speed
+	$(RUN) -m benchmarks.microcanonical
+	$(RUN) -m benchmarks.microcanonical.large
+	$(RUN) -m benchmarks.microcanonical.speed
+	$(RUN) -m benchmarks.metrics
 
 docs: $(READY) ## links between pages, and every public name in a table
 	$(RUN) docs/check.py

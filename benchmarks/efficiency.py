@@ -89,6 +89,7 @@ KERNELS = {
     "`MALA`, dense metric": adjusted(ns.MALA, num_steps=NUM_STEPS, dense_mass=True),
     "`MALT`": adjusted(ns.MALT, num_steps=NUM_STEPS),
     "`MAMS`": adjusted(ns.MAMS),
+    "`MCLMC`": unadjusted(ns.MCLMC, num_steps=NUM_STEPS // 2),
     "`ReplicaExchange` of `MALA`": Entry(replica_exchange),
 }
 OURS, OURS_DENSE, THEIRS = "`MALA`", "`MALA`, dense metric", "BlackJAX `mala`"
@@ -210,13 +211,16 @@ def compare(target: Target, args: argparse.Namespace) -> None:
     runs, ess = {}, {}
     potential_fn, z = starts(target, random.key(0), args.num_chains)
     sizes = args.num_chains, args.num_warmup, args.num_draws
-    for name, entry in KERNELS.items():
+    for name in args.kernels:
+        entry = KERNELS[name]
         done = run(entry.make(target, potential_fn), entry.calls, z, *sizes)
         found = judge(done.draws, target)
         runs[name], ess[name] = done, found.ess
         print(row(name, entry, done, found), flush=True)
     print()
     for name in (OURS, OURS_DENSE):
+        if not {name, THEIRS} <= set(runs):
+            continue
         ours, theirs = alternately(runs[name], runs[THEIRS], args.repeats)
         print(
             f"{name} against {THEIRS}, in turn: time of a step "
@@ -232,6 +236,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
     parser.add_argument("--num-chains", type=int, default=16)
     parser.add_argument("--num-warmup", type=int, default=1_000, help="draws, in hundreds")
     parser.add_argument("--num-draws", type=int, default=1_000, help="a chain, in hundreds")

@@ -10,6 +10,7 @@ and 100 others, after the same warmup, with a diagonal metric and with one of lo
 """
 
 import argparse
+import math
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,9 @@ KERNELS = {
     "`MALT`": lambda potential, metric: ns.MALT(
         potential_fn=potential, metric=metric, num_steps=10
     ),
-    "`MAMS`": lambda potential, metric: ns.MAMS(potential_fn=potential, metric=metric),
+    "`MAMS`, length pi / 2": lambda potential, metric: ns.MAMS(
+        potential_fn=potential, metric=metric, trajectory_length=math.pi / 2
+    ),
     "`MCLMC`": lambda potential, metric: ns.MCLMC(potential_fn=potential, metric=metric),
 }
 

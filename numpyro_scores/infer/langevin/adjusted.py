@@ -40,7 +40,7 @@ MANY_UNRESOLVED = 0.02
 
 
 class AdjustedState(NamedTuple):
-    """
+    r"""
     - **i** - number of draws so far, warmup included.
     - **z** - unconstrained values, a pytree.
     - **z_grad** - gradient of the potential energy at `z`, flat, shape `(d,)`.
@@ -55,6 +55,9 @@ class AdjustedState(NamedTuple):
     - **num_grad_evals** - number of gradients of this draw, and of scores along its segments.
     - **adapt_state** - NumPyro's: `step_size`, `inverse_mass_matrix`, ...
     - **rng_key** - key of the next draw.
+    - **trajectory_length** - of `MAMS`: mean length of the trajectories, over :math:`\sqrt d`,
+      shape `()`; else None.
+    - **looks** - what the draws of warmup have shown of this length, if it is found; else None.
     """
 
     i: Array
@@ -69,6 +72,8 @@ class AdjustedState(NamedTuple):
     num_grad_evals: Array
     adapt_state: HMCAdaptState
     rng_key: Array
+    trajectory_length: Array | None = None
+    looks: Any = None
 
     __getitem__ = by_position
 

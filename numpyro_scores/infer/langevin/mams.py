@@ -4,7 +4,7 @@
 """The Metropolis-adjusted microcanonical sampler."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +14,7 @@ from numpyro.infer.hmc_util import HMCAdaptState, dual_averaging
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.infer.adaptation import after_draw
-from numpyro_scores.infer.kernel import by_position
-from numpyro_scores.infer.langevin.adjusted import AdjustedKernel
+from numpyro_scores.infer.langevin.adjusted import AdjustedKernel, AdjustedState
 from numpyro_scores.infer.langevin.base import PotentialFn
 from numpyro_scores.infer.langevin.isokinetic import check_can_turn, isokinetic_step
 from numpyro_scores.infer.langevin.targets import Point, Root, Target, Transition
@@ -66,37 +65,6 @@ def step(
         0, num_steps, move, (state, direction, zero, zero)
     )
     return accept_end(key_accept, state, end, target, kinetic, integral_error, num_steps)
-
-
-class MAMSState(NamedTuple):
-    """
-    Fields of :class:`~numpyro_scores.infer.AdjustedState`, and
-
-    - **trajectory_length** - mean length of the trajectories, over :math:`\\sqrt d`, shape `()`.
-    - **looks** - draws of warmup by which the length is found, or None.
-    """
-
-    i: Array
-    z: Any
-    z_grad: Array
-    potential_energy: Array
-    accept_prob: Array
-    mean_accept_prob: Array
-    diverging: Array
-    unresolved: Array
-    mean_unresolved: Array
-    num_grad_evals: Array
-    adapt_state: HMCAdaptState
-    rng_key: Array
-    trajectory_length: Array
-    looks: Any
-
-    __getitem__ = by_position
-
-    @property
-    def step_size(self) -> Array:
-        """As of kernels without a Metropolis test, for `extra_fields`."""
-        return self.adapt_state.step_size
 
 
 class MAMS(AdjustedKernel):
@@ -179,7 +147,7 @@ class MAMS(AdjustedKernel):
         state, rest = super()._init_chain(rng_key, z, num_metric, model_args, model_kwargs)
         self._num_warmup = num_warmup
         length = jnp.asarray(self._trajectory_length, x.dtype)
-        return MAMSState(*state, length, looks), rest
+        return state._replace(trajectory_length=length, looks=looks), rest
 
     def _step(self, key, start, target, state, root):
         key, key_length, _ = random.split(key, 3)
@@ -212,7 +180,7 @@ class MAMS(AdjustedKernel):
 
         return after_draw(state, self._num_warmup, adapt, **figures)
 
-    def _after_look(self, state: MAMSState, look: Look, tuner: Any) -> MAMSState:
+    def _after_look(self, state: AdjustedState, look: Look, tuner: Any) -> AdjustedState:
         """With the length, after the last look, and an adaptation of the step size that begins."""
         adapt_state = state.adapt_state
         kept = tuner.after(state.looks, look)
@@ -228,7 +196,7 @@ class MAMS(AdjustedKernel):
             adapt_state=adapt_state._replace(ss_state=ss_state),
         )
 
-    def _settled(self, state: MAMSState, accept_prob: Array) -> HMCAdaptState:
+    def _settled(self, state: AdjustedState, accept_prob: Array) -> HMCAdaptState:
         """The step size for trajectories of the length that was found."""
         adapt_state = state.adapt_state
         if not self._adaptation.step_size:

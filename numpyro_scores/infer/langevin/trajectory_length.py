@@ -134,11 +134,13 @@ def way_to_u_turn(
 
     def move(carry):
         num_steps, point, direction, moved, _, progress = carry
-        new, turned, *_ = isokinetic_step(
+        new, turned, kinetic, _ = isokinetic_step(
             point, direction, target, step_size, root, LEAPFROG, is_energy_asked=False
         )
         moved = moved + (direction + turned) / 2
-        return num_steps + 1, new, turned, moved, progress, jnp.vdot(moved, turned)
+        # In a gradient that is no number the direction stays, and the way would have no end.
+        ahead = jnp.where(jnp.isfinite(kinetic), jnp.vdot(moved, turned), -jnp.inf)
+        return num_steps + 1, new, turned, moved, progress, ahead
 
     one = jnp.ones_like(start.energy)
     carry = jnp.array(0), start, direction, jnp.zeros_like(direction), one, one

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
@@ -28,7 +29,7 @@ from numpyro_scores.pretrained.unet import UNet2D
 SIZE = 16
 FOLDER = Path(__file__).resolve().parent / "galaxies"
 PROCESS = ns.DDPM()
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "sample_size": SIZE,
     "in_channels": 1,
     "out_channels": 1,
@@ -148,11 +149,11 @@ def main() -> None:
     )
     write_folder(fitted.module.network, args.output)
     model = ns.load_diffusers(args.output)
-    x = galaxies[:256]
-    for sigma in (0.05, 0.3, 1.0):
+    x = jnp.asarray(galaxies[:256])
+    for sigma in jnp.array([0.05, 0.3, 1.0]):
         noisy = x + sigma * random.normal(random.key(1), x.shape)
         clean = jax.vmap(model.denoiser, (0, None))(noisy, sigma)
-        print(f"error at noise level {sigma}: {float(((clean - x) ** 2).mean() ** 0.5):.4f}")
+        print(f"error at noise level {sigma:.2f}: {float(((clean - x) ** 2).mean() ** 0.5):.4f}")
 
 
 if __name__ == "__main__":

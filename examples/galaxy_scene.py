@@ -55,7 +55,7 @@ class Run(NamedTuple):
     seconds: float
 
 
-def render(x: Array, flux: Array, position: Array) -> Array:
+def render(x: Any, flux: Any, position: Any) -> Array:
     """The picture of a galaxy of pixels `x` in [-1, 1] that is moved, blurred and scaled."""
     light = jnp.pad((x[..., 0] + 1) / 2, MARGIN)
     light = flux * light / jnp.sum(light)
@@ -195,7 +195,8 @@ def plot(runs: dict[str, dict[str, Run]], truth: np.ndarray, y: np.ndarray) -> "
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.0, 6.0), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    parts: Any = figure.subfigures(2, 1)
+    above, below = parts
     learned, gaussian = runs["diffusion model"], runs["Gaussian"]
     right, constant = (learned[name].draws["morphology"][..., 0] for name in ("value", "constant"))
     largest = max(right.std(0).max(), constant.std(0).max())

@@ -20,6 +20,7 @@ from PIL import Image
 DOCS = Path(__file__).resolve().parent
 PICTURES = {
     "digits_deblurring.py": "posterior.png",
+    "galaxy_scene.py": "galaxy_scene.png",
     "integrator_bias.py": "integrator_bias.png",
     "sample_quality.py": "sample_quality.png",
     "rbm_digits.py": "rbm.png",

@@ -10,7 +10,13 @@ from flax import nnx
 from jax import Array
 
 from numpyro_scores.pretrained.config import DOWN_BLOCKS, UP_BLOCKS, BlockKind, UNet2DConfig
-from numpyro_scores.pretrained.layers import ACTIVATIONS, Conv, GroupNorm, SelfAttention
+from numpyro_scores.pretrained.layers import (
+    ACTIVATIONS,
+    Conv,
+    GroupNorm,
+    HalvingConv,
+    SelfAttention,
+)
 from numpyro_scores.pretrained.resampling import (
     average_down,
     fir_down,
@@ -93,9 +99,9 @@ class Resize(nnx.Module):
             self.conv = Conv(tensors, f"{sampler}.conv", channels, channels)
         else:
             # Without padding on both sides it pads on the right and below.
-            padding = (1, 1) if config.downsample_padding else (0, 1)
+            before = 1 if config.downsample_padding else 0
             conv = f"{sampler}.conv"
-            self.conv = Conv(tensors, conv, channels, channels, stride=2, padding=padding)
+            self.conv = HalvingConv(tensors, conv, channels, channels, before=before)
 
     def __call__(self, x: Array, embedding: Array) -> Array:
         if self.conv is not None:
@@ -141,7 +147,7 @@ class DownBlock(nnx.Module):
             return
         self.resize = Resize(tensors, name, num_out, config, self.kind, up=False)
         if self.kind.skip:
-            self.skip_conv = Conv(tensors, f"{name}.skip_conv", 3, num_out, 1, padding=(0, 0))
+            self.skip_conv = Conv(tensors, f"{name}.skip_conv", 3, num_out, 1)
 
     def __call__(
         self, x: Array, embedding: Array, picture: Array

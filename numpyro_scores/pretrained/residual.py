@@ -51,7 +51,7 @@ class ResidualBlock(nnx.Module):
         self.shortcut = nnx.data(None)
         if num_in != num_out if convolve_shortcut is None else convolve_shortcut:
             shortcut = f"{name}.conv_shortcut"
-            self.shortcut = Conv(tensors, shortcut, num_in, num_out, 1, padding=(0, 0))
+            self.shortcut = Conv(tensors, shortcut, num_in, num_out, 1)
         self.activation = ACTIVATIONS[config.act_fn]
         self.resample = resample
         self.output_scale = output_scale

@@ -83,8 +83,8 @@ class SelfAttention(nnx.Module):
     ):
         self.num_heads, self.scale = num_heads, style.scale
         self.norm = GroupNorm(tensors, f"{name}.norm2", channels, num_groups(channels), style.eps)
-        self.qkv = Conv(tensors, f"{name}.qkv", channels, 3 * channels, 1, padding=(0, 0))
-        self.proj = Conv(tensors, f"{name}.proj", channels, channels, 1, padding=(0, 0))
+        self.qkv = Conv(tensors, f"{name}.qkv", channels, 3 * channels, 1)
+        self.proj = Conv(tensors, f"{name}.proj", channels, channels, 1)
 
     def __call__(self, x: Array) -> Array:
         # Of an output channel, the head is the slowest index, and which of q, k, v it is the last.
@@ -125,7 +125,7 @@ class UNetBlock(nnx.Module):
         self.conv1 = Conv(tensors, f"{name}.conv1", num_out, num_out)
         self.skip = nnx.data(None)
         if num_in != num_out or (resample is not None and style.project):
-            self.skip = Conv(tensors, f"{name}.skip", num_in, num_out, 1, padding=(0, 0))
+            self.skip = Conv(tensors, f"{name}.skip", num_in, num_out, 1)
         if resample is not None:
             style.take_filter(tensors, f"{name}.conv0")
             style.take_filter(tensors, f"{name}.skip")

@@ -66,12 +66,12 @@ class EncoderLevel(nnx.Module):
             )
         if self.kind == "skip":
             style.take_filter(tensors, f"{name}_aux_down")
-            self.aux = Conv(tensors, f"{name}_aux_skip", num_picture, num_in, 1, padding=(0, 0))
+            self.aux = Conv(tensors, f"{name}_aux_skip", num_picture, num_in, 1)
         if self.kind == "residual":
             aux = f"{name}_aux_residual"
             style.take_filter(tensors, aux)
-            border = 1 + (len(style.taps) - 1) // 2
-            self.aux = Conv(tensors, aux, num_picture, num_in, padding=(border, border))
+            border = (len(style.taps) - 1) // 2
+            self.aux = Conv(tensors, aux, num_picture, num_in, border=border)
             num_picture = num_in
         self.num_picture = num_picture
         attention = size in fields["attn_resolutions"]

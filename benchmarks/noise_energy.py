@@ -28,8 +28,8 @@ import numpyro_scores as ns
 from benchmarks._timing import timed
 from numpyro_scores.diagnostics import level_normalizers
 
-# Points of a batch, with a pair of noises each. In the time of such a step a denoiser makes one with
-# 256 points, or two with 128.
+# Points of a batch, with a pair of noises each. In the time of such a step a denoiser makes one of
+# 256 points, or two of 128.
 PAIRS = 64
 # Of digits: an energy makes half of the steps.
 LEARNING_RATES = {"energy": 4e-3, "denoiser": 2e-3}

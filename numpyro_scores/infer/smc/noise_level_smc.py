@@ -173,7 +173,7 @@ class NoiseLevelSMC(ParticleSampler):
         )
         cost = 1 + -(-NUM_PILOTS * _evals_of_draws(model, x[0]) // n)
         figures = {"rung": sigma, "num_grad_evals": cost, "accept_prob": 1.0}
-        return resampled_population(key_resample, state, log_weights, n, at=0, **figures)
+        return resampled_population(key_resample, state, _known(log_weights), n, at=0, **figures)
 
     def _points(self, x: Array, target: LevelTarget) -> Point:
         zero = jnp.zeros((), x.dtype)
@@ -207,7 +207,7 @@ class NoiseLevelSMC(ParticleSampler):
         i = state.i
         figures = {"rung": new_sigma}
         state = resampled_population(
-            key_resample, state, log_weights, self._num_particles, i, **figures
+            key_resample, state, _known(log_weights), self._num_particles, i, **figures
         )
         points = self._walked(key_walk, state.points, target)
         root = fisher_root(points.grad, self._move.is_dense(*x.shape))
@@ -252,6 +252,11 @@ class NoiseLevelSMC(ParticleSampler):
             )
 
         return map_rows(walk, (random.split(key, len(points.x)), points), self._batch_size)
+
+
+def _known(log_weights: Array) -> Array:
+    """A particle whose energy is not a number, which one made of a network may be, has none."""
+    return jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
 
 
 def _evals_of_draws(model: FlatModel, x: Array) -> int:

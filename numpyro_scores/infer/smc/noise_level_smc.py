@@ -209,12 +209,13 @@ class NoiseLevelSMC(ParticleSampler):
         state = resampled_population(
             key_resample, state, _known(log_weights), self._num_particles, i, **figures
         )
-        points = self._walked(key_walk, state.points, target)
+        points = self._walked(key_walk, state.points, there, target)
+        steps: Any = target  # it has the face of a Target
         root = fisher_root(points.grad, self._move.is_dense(*x.shape))
         moved = move_particles(
             key_moves,
             points,
-            lambda key, point, h: mala.step(key, point, target, h, root),
+            lambda key, point, h: mala.step(key, point, steps, h, root),
             step_size=state.step_size,
             num_steps=self._num_level_steps,
             target_accept_prob=self._target_accept_prob,
@@ -228,20 +229,21 @@ class NoiseLevelSMC(ParticleSampler):
             rounds=rounds_with(state.rounds, i, **moved.figures(), num_grad_evals=cost),
         )
 
-    def _walked(self, key: Array, points: Point, target: LevelTarget) -> Point:
+    def _walked(
+        self, key: Array, points: Point, twist: GaussianTwist, target: LevelTarget
+    ) -> Point:
         """
         After steps of the sites beside the priors, which need no evaluation of an energy: it stays.
         """
-        noisy = target.of_data.noisy
-        num_others = points.x.shape[1] - len(noisy)
+        num_others = points.x.shape[1] - len(twist.noisy)
         if not num_others:
             return points
         scale = WALK / np.sqrt(num_others) * fisher_root(points.grad, dense=False)
-        others = target.of_data.model.potential(others_alone(target.of_data.model.model))
+        others = twist.model.potential(others_alone(twist.model.model))
 
         def walk(particle):
             key, point = particle
-            at = partial(twisted, twist=target.of_data, sigma=target.sigma, scale=scale)
+            at = partial(twisted, twist=twist, sigma=target.sigma, scale=scale)
             before = target.twist(point.x)
             after = at(key, point.x, num_moves=NUM_MOVES).point
             change = after.energy + others(after.x) - before.energy - others(point.x)

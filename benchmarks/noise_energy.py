@@ -187,7 +187,7 @@ def digits(num_steps: int, seed: int) -> None:
         )
     prior = ns.DiffusionPrior(modules["energy"], process, (8, 8))
     x = held_out + process.sigma_min * np.random.default_rng(1).normal(size=held_out.shape)
-    x = x.astype(np.float32)
+    x = jnp.asarray(x, jnp.float32)
     found = ns.diagnostics.conservativeness(prior.score, x[:32], key=random.key(0))
     print(f"  asymmetry {float(found.asymmetry):.1g}")
     difference = np.asarray(

@@ -14,7 +14,7 @@ from jax import random
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
-from benchmarks.noise_energy import trained
+from benchmarks.noise_energy import PAIRS, trained
 
 
 def moons(num: int, rng: np.random.Generator) -> np.ndarray:
@@ -67,6 +67,7 @@ def plane(num_steps: int, seed: int, num_draws: int = 40_000) -> None:
             data - centre,
             num_steps,
             seed,
+            batch_size=PAIRS,
         )
         prior = ns.DiffusionPrior(energy, process, 2)
 

@@ -34,7 +34,7 @@ class Corrected(NamedTuple):
     x: Array
     rise: Array
     accept_prob: Array
-    num_grad_evals: Array
+    num_grad_evals: int
 
 
 def corrected(

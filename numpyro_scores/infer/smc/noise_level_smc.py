@@ -173,7 +173,7 @@ class NoiseLevelSMC(ParticleSampler):
         )
         cost = 1 + -(-NUM_PILOTS * _evals_of_draws(model, x[0]) // n)
         figures = {"rung": sigma, "num_grad_evals": cost, "accept_prob": 1.0}
-        return resampled_population(key_resample, state, log_weights, n, at=0, **figures)
+        return resampled_population(key_resample, state, _known(log_weights), n, at=0, **figures)
 
     def _points(self, x: Array, target: LevelTarget) -> Point:
         zero = jnp.zeros((), x.dtype)
@@ -207,14 +207,15 @@ class NoiseLevelSMC(ParticleSampler):
         i = state.i
         figures = {"rung": new_sigma}
         state = resampled_population(
-            key_resample, state, log_weights, self._num_particles, i, **figures
+            key_resample, state, _known(log_weights), self._num_particles, i, **figures
         )
-        points = self._walked(key_walk, state.points, target)
+        points = self._walked(key_walk, state.points, there, target)
+        steps: Any = target  # it has the face of a Target
         root = fisher_root(points.grad, self._move.is_dense(*x.shape))
         moved = move_particles(
             key_moves,
             points,
-            lambda key, point, h: mala.step(key, point, target, h, root),
+            lambda key, point, h: mala.step(key, point, steps, h, root),
             step_size=state.step_size,
             num_steps=self._num_level_steps,
             target_accept_prob=self._target_accept_prob,
@@ -228,20 +229,21 @@ class NoiseLevelSMC(ParticleSampler):
             rounds=rounds_with(state.rounds, i, **moved.figures(), num_grad_evals=cost),
         )
 
-    def _walked(self, key: Array, points: Point, target: LevelTarget) -> Point:
+    def _walked(
+        self, key: Array, points: Point, twist: GaussianTwist, target: LevelTarget
+    ) -> Point:
         """
         After steps of the sites beside the priors, which need no evaluation of an energy: it stays.
         """
-        noisy = target.of_data.noisy
-        num_others = points.x.shape[1] - len(noisy)
+        num_others = points.x.shape[1] - len(twist.noisy)
         if not num_others:
             return points
         scale = WALK / np.sqrt(num_others) * fisher_root(points.grad, dense=False)
-        others = target.of_data.model.potential(others_alone(target.of_data.model.model))
+        others = twist.model.potential(others_alone(twist.model.model))
 
         def walk(particle):
             key, point = particle
-            at = partial(twisted, twist=target.of_data, sigma=target.sigma, scale=scale)
+            at = partial(twisted, twist=twist, sigma=target.sigma, scale=scale)
             before = target.twist(point.x)
             after = at(key, point.x, num_moves=NUM_MOVES).point
             change = after.energy + others(after.x) - before.energy - others(point.x)
@@ -252,6 +254,11 @@ class NoiseLevelSMC(ParticleSampler):
             )
 
         return map_rows(walk, (random.split(key, len(points.x)), points), self._batch_size)
+
+
+def _known(log_weights: Array) -> Array:
+    """A particle whose energy is not a number, which one made of a network may be, has none."""
+    return jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
 
 
 def _evals_of_draws(model: FlatModel, x: Array) -> int:

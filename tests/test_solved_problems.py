@@ -165,4 +165,4 @@ def test_a_figure_that_is_no_number_fails():
         (),
     )
     with pytest.raises(ValueError, match="broken, problem 0: exact draws"):
-        run_cell(cell, Programs())
+        next(run_cell(cell, Programs()))

@@ -4,7 +4,7 @@
 """
 Every published exact posterior, and every sampler beside it: `python -m benchmarks.exact`.
 
-Each table is printed as soon as it is there; what is published stands below. A reference that
+Each row is printed as soon as it is there; what is published stands below. A reference that
 cannot be had is an error. `--full` takes the papers' sizes, which is hours.
 """
 
@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 from benchmarks.exact import discrete, finite_points, interacting, levy, mixture
-from benchmarks.exact.problems import Programs, run_cell
-from benchmarks.exact.tables import figure, table
+from benchmarks.exact.problems import Cell, Programs, Row, run_cell
+from benchmarks.exact.tables import figure, head, line
 
 SETS = {
     "mixture": mixture,
@@ -32,19 +32,23 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the papers' sizes")
     parser.add_argument("--figure", type=Path, default=Path(".cache/exact.png"))
     args = parser.parse_args()
-    results = {}
+    results: dict[str, list[tuple[Cell, list[Row]]]] = {}
     for name in args.sets:
         programs = Programs()
         print(f"\n## {name}\n{SETS[name].__doc__}", flush=True)
         for cell in SETS[name].cells(args.full):
             if args.cells and args.cells not in cell.name:
                 continue
-            rows = run_cell(cell, programs, args.samplers)
-            print(table(cell, rows), flush=True)
+            rows = []
+            for row in run_cell(cell, programs, args.samplers):
+                if not rows:
+                    print(head(cell, row))
+                rows.append(row)
+                print(line(row, rows[0]), flush=True)
             results.setdefault(name, []).append((cell, rows))
+            figure(results, args.figure)
     if not results:
         raise SystemExit(f"No cell has {args.cells!r} in its name.")
-    figure(results, args.figure)
     print(f"\n{args.figure}")
 
 

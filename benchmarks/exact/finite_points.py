@@ -10,7 +10,7 @@ that about five points share the posterior, for one point that has it all is no 
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -103,10 +103,19 @@ LIKELIHOODS = {
 }
 
 
+@cache
+def log_likelihoods(likelihood: Callable) -> Callable[[Problem, np.ndarray], Array]:
+    """Of all points, compiled once for all problems."""
+
+    def of(problem, x):
+        return likelihood(problem, x).log_prob(problem.y)
+
+    return jax.jit(jax.vmap(of, in_axes=(None, 0)))
+
+
 def weights_of(likelihood: Callable, problem: Problem) -> np.ndarray:
     """The posterior weights of the points."""
-    log_likelihood = jax.jit(jax.vmap(lambda x: likelihood(problem, x).log_prob(problem.y)))
-    logits = np.asarray(log_likelihood(POINTS), np.float64)
+    logits = np.asarray(log_likelihoods(likelihood)(problem, POINTS), np.float64)
     p = np.exp(logits - logits.max())
     return p / p.sum()
 

@@ -3,7 +3,7 @@
 
 """The face that all sets of solved problems share, and a run of samplers on one of their cells."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,18 +75,17 @@ class Programs:
         return self._made[key]
 
 
-def run_cell(cell: Cell, programs: Programs, samplers: Sequence[str] | None = None) -> list[Row]:
+def run_cell(
+    cell: Cell, programs: Programs, samplers: Sequence[str] | None = None
+) -> Iterator[Row]:
     """The rows of a cell: exact draws, the samplers, and what is published."""
-    names = [name for name in cell.samplers if samplers is None or name in samplers]
-    rows = [_row(cell, EXACT, lambda key, i: Posterior(cell.exact(i, key, cell.num_draws), np.nan))]
-    for name in names:
-        draw = programs.draw(cell, name)
-        rows.append(_row(cell, name, lambda key, i, draw=draw: draw(key, *cell.problems[i])))
-    rows += [
-        Row(method, dict(figures), dict.fromkeys(figures, np.nan), is_published=True)
-        for method, figures in cell.published.items()
-    ]
-    return rows
+    yield _row(cell, EXACT, lambda key, i: Posterior(cell.exact(i, key, cell.num_draws), np.nan))
+    for name in cell.samplers:
+        if samplers is None or name in samplers:
+            draw = programs.draw(cell, name)
+            yield _row(cell, name, lambda key, i, draw=draw: draw(key, *cell.problems[i]))
+    for method, figures in cell.published.items():
+        yield Row(method, dict(figures), dict.fromkeys(figures, np.nan), is_published=True)
 
 
 def _row(cell: Cell, method: str, draw: Callable[[Array, int], Posterior]) -> Row:

@@ -1,9 +1,9 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Cells as tables of text, and all of them in one figure."""
+"""Cells as lines of text, and all of them in one figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,23 @@ import numpy as np
 from benchmarks.exact.problems import EXACT, Cell, Row
 
 Results = Mapping[str, list[tuple[Cell, list[Row]]]]
-NUM_SHADES = 9
+NUM_COLOURS, WIDTH = 10, 49
 
 
-def table(cell: Cell, rows: Sequence[Row]) -> str:
-    """A line for each method; in brackets the standard error over the problems."""
-    names = list(rows[0].figures)
+def head(cell: Cell, first: Row) -> str:
+    """What stands above the rows of a cell; in brackets are standard errors over its problems."""
     num = len(cell.problems)
-    lines = [f"{cell.name}: {num} problem{'s' if num > 1 else ''}, {cell.num_draws} draws each"]
-    lines.append(f"  {'':38}" + "".join(f"{name:>34}" for name in names))
-    for row in rows:
-        texts = [_cell(row, name) for name in names]
-        method = f"{row.method} (published)" if row.is_published else row.method
-        cost = "" if np.isnan(row.num_evals) else f"   {row.num_evals:,.0f} evaluations a draw"
-        lines.append(f"  {method:38}" + "".join(f"{text:>34}" for text in texts) + cost)
-    return "\n".join(lines)
+    title = f"{cell.name}: {num} problem{'s' if num > 1 else ''}, {cell.num_draws} draws each"
+    return f"{title}\n  {'':{WIDTH}}" + "".join(
+        f"{name:>{len(name) + 4}}" for name in first.figures
+    )
+
+
+def line(row: Row, first: Row) -> str:
+    texts = [f"{_cell(row, name):>{len(name) + 4}}" for name in first.figures]
+    method = f"{row.method} (published)" if row.is_published else row.method
+    cost = "" if np.isnan(row.num_evals) else f"   {row.num_evals:,.0f} evaluations a draw"
+    return f"  {method:{WIDTH}}" + "".join(texts) + cost
 
 
 def _cell(row: Row, name: str) -> str:
@@ -56,7 +58,7 @@ def figure(results: Results, path: Path) -> None:
         for row in rows
         if not row.is_published and row.method != EXACT
     )
-    colours = {name: f"C{i % NUM_SHADES}" for i, name in enumerate(methods)}
+    colours = {name: f"C{i % NUM_COLOURS}" for i, name in enumerate(methods)}
     handles: dict[str, Any] = {}
     for panel, cells in zip(panels[:, 0], results.values(), strict=True):
         first = next(iter(cells[0][1][0].figures))

@@ -46,7 +46,7 @@ class ByScore:
     @cache
     def mcmc():
         return MCMC(
-            ns.ULA(model, step_size=0.02, num_steps=50),
+            ns.ULA(model, step_size=0.02, num_steps=150),
             num_warmup=10,
             num_samples=100,
             num_chains=4,
@@ -100,6 +100,7 @@ def test_modes_that_were_seen_are_not_told():
     assert "no sign of a missed mode" in str(found)
 
 
+@pytest.mark.slow
 def test_a_place_with_a_bad_likelihood_is_not_told():
     """Anneals end there if their kernel does not know the likelihood."""
     mcmc = ByScore.run([0, 0, 0, 0], slope=jnp.array(3.0))

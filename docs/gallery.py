@@ -21,6 +21,7 @@ DOCS = Path(__file__).resolve().parent
 PICTURES = {
     "digits_deblurring.py": "posterior.png",
     "integrator_bias.py": "integrator_bias.png",
+    "likelihood_and_samples.py": "likelihood_and_samples.png",
     "sample_quality.py": "sample_quality.png",
     "rbm_digits.py": "rbm.png",
     "two_moons.py": "two_moons.png",

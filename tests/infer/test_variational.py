@@ -47,8 +47,8 @@ def test_a_guide_that_holds_the_posterior_finds_it_and_one_that_does_not_is_too_
         (AutoNormal, np.diag(1 / np.diagonal(POSTERIOR))),  # the best of independent normals
     ):
         guide = make(model)
-        svi = SVI(model, guide, Adam(0.01), Trace_ELBO(num_particles=8))
+        svi = SVI(model, guide, Adam(0.01), Trace_ELBO(num_particles=32))
         params = svi.run(random.key(0), 1_500, prior, Y, progress_bar=False).params
         draws = guide.sample_posterior(random.key(1), params, sample_shape=(4_000,))["x"]
         np.testing.assert_allclose(np.mean(draws, 0), MEAN, atol=0.05)
-        np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.05)
+        np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.03)

@@ -80,6 +80,17 @@ def test_mean_field_is_the_mean_over_all_states(x64):
     assert_close(mean_field(edges, form, jnp.asarray(sites)), expected, rtol=1e-10)
 
 
+def test_mean_field_finds_the_best_independent_sites(x64):
+    table, fields = np.array([[1.5, -1.0], [0.2, 2.0]]), np.array([[0.0, 1.0], [0.3, 0.0]])
+    up = np.linspace(0.0, 1.0, 401)
+    first, second = (np.stack([1 - q, q]) for q in np.meshgrid(up, up, indexing="ij"))
+    values = np.einsum("axy,ab,bxy->xy", first, table, second) + entr(first).sum(0)
+    values += entr(second).sum(0) + np.einsum("axy,a->xy", first, fields[0])
+    values += np.einsum("bxy,b->xy", second, fields[1])
+    found = estimate(ns.PairwiseMRF([[0, 1]], table[None], fields), LOWER)
+    assert values.max() <= found < values.max() + 1e-4
+
+
 @pytest.mark.parametrize("method", [LOWER, BETHE, UPPER])
 def test_the_derivative_is_that_of_the_optimum(x64, method):
     def bound(coupling):

@@ -82,11 +82,14 @@ if TYPE_CHECKING:
     from numpyro_scores.long_runs import StoredMCMC, until
     from numpyro_scores.normalizers import (
         AnnealedImportanceSampling,
+        BetheBound,
         Enumeration,
         LogNormalizer,
+        MeanFieldBound,
         ReverseAnnealedImportanceSampling,
         ThermodynamicIntegration,
         TransferMatrix,
+        TreeReweightedBound,
         log_normalizer,
     )
     from numpyro_scores.pretrained import from_torch, load_diffusers, load_edm
@@ -126,6 +129,7 @@ __all__ = [
     "AnnealedLangevin",
     "AutocorrelationLength",
     "BernoulliRBM",
+    "BetheBound",
     "BlockGibbs",
     "ClassifierFreeGuidance",
     "Dense",
@@ -152,6 +156,7 @@ __all__ = [
     "LineIntegral",
     "LogNormalizer",
     "LowRank",
+    "MeanFieldBound",
     "MomentMatching",
     "Multistep",
     "NoiseLevelSMC",
@@ -176,6 +181,7 @@ __all__ = [
     "TemperedSMC",
     "ThermodynamicIntegration",
     "TransferMatrix",
+    "TreeReweightedBound",
     "TwistedDiffusionSampler",
     "UTurnLength",
     "UnderdampedLangevin",
@@ -231,9 +237,9 @@ _HOMES = {
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
     "long_runs": "StoredMCMC until",
     "normalizers": (
-        "AnnealedImportanceSampling Enumeration LogNormalizer "
+        "AnnealedImportanceSampling BetheBound Enumeration LogNormalizer MeanFieldBound "
         "ReverseAnnealedImportanceSampling ThermodynamicIntegration TransferMatrix "
-        "log_normalizer"
+        "TreeReweightedBound log_normalizer"
     ),
     "pretrained": "from_torch load_diffusers load_edm",
     "processes": "DDPM RectifiedFlow SubVariancePreserving VarianceExploding VariancePreserving",

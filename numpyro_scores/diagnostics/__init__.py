@@ -16,6 +16,8 @@ from numpyro_scores.diagnostics.calibration.simulation_based import (
     simulation_based_calibration,
 )
 from numpyro_scores.diagnostics.calibration.tarp import Tarp, tarp
+from numpyro_scores.diagnostics.likelihood.annealed import annealed_log_likelihood
+from numpyro_scores.diagnostics.likelihood.evidence import EvidenceBounds, evidence_bounds
 from numpyro_scores.diagnostics.likelihood.importance import (
     ImportanceEstimate,
     importance_log_likelihood,
@@ -105,6 +107,7 @@ __all__ = [
     "ElementSummary",
     "EnergyDistance",
     "Estimate",
+    "EvidenceBounds",
     "Fault",
     "FiniteSetSteinDiscrepancy",
     "FrechetDistance",
@@ -133,6 +136,7 @@ __all__ = [
     "SmallNetwork",
     "SteinThinning",
     "Tarp",
+    "annealed_log_likelihood",
     "beta_vae_score",
     "classifier_two_sample_test",
     "clustering_scores",
@@ -142,6 +146,7 @@ __all__ = [
     "density_coverage",
     "diagnose",
     "energy_distance",
+    "evidence_bounds",
     "factor_vae_score",
     "finite_set_stein_discrepancy",
     "fisher_divergence",

@@ -86,3 +86,22 @@ class GeneratorPrior:
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the prior, independent and exact, shape `(*sample_shape, *event_shape)`."""
         return self.generate(self.latent.sample(key, sample_shape))
+
+    def log_joint(self, z: Array, x: Array, noise: ArrayLike) -> Array:
+        r"""
+        :math:`\log N(z; 0, I) + \log N(x; G(z), \sigma^2 I)`, of a generator that is the decoder of
+        an autoencoder with observation noise: what `numpyro_scores.diagnostics.evidence_bounds`,
+        `annealed_log_likelihood` and `importance_log_likelihood` take, as
+        `lambda z, x: prior.log_joint(z, x, noise)`.
+
+        :param z: one latent point, shape `latent_shape`.
+        :param x: one observed point, shape `event_shape`.
+        :param noise: :math:`\sigma`, shape `()` or `event_shape`.
+        :return: shape `()`.
+        """
+        if jnp.shape(x) != self.event_shape:
+            raise ValueError(
+                f"x must be one point of shape {self.event_shape}, got shape {jnp.shape(x)}."
+            )
+        of_x = dist.Normal(self.generate(z), noise).log_prob(x)
+        return jnp.asarray(self.latent.log_prob(z)) + jnp.sum(of_x)

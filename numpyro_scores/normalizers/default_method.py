@@ -30,7 +30,8 @@ def log_normalizer(
 
     :param key: a random key, for a method that needs one.
     :param method: `TransferMatrix()`, `Enumeration()`, `AnnealedImportanceSampling()`,
-        `ReverseAnnealedImportanceSampling()`, `ThermodynamicIntegration()` or any
+        `ReverseAnnealedImportanceSampling()`, `ThermodynamicIntegration()`, the one-sided
+        `MeanFieldBound()`, `BetheBound()` and `TreeReweightedBound()`, or any
         `method(distribution, key)` that returns a `LogNormalizer`. By default the first of these
         that fits.
     :raises ValueError: if the method does not fit the distribution, or if no exact one does and

@@ -32,6 +32,7 @@ from numpyro_scores.objectives.noise_weights import (
 from numpyro_scores.objectives.pseudo_likelihood import PseudoLikelihood
 from numpyro_scores.objectives.ratio_matching import RatioMatching
 from numpyro_scores.objectives.sliced import SlicedScoreMatching
+from numpyro_scores.objectives.variational import VariationalEnergy, VariationalPair
 
 __all__ = [
     "AdversarialLikelihood",
@@ -53,6 +54,8 @@ __all__ = [
     "RatioMatching",
     "ScoreWeight",
     "SlicedScoreMatching",
+    "VariationalEnergy",
+    "VariationalPair",
     "VelocityWeight",
     "as_score",
 ]

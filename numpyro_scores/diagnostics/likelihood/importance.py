@@ -57,12 +57,19 @@ def importance_log_likelihood(
     :raises ValueError: if points are not finite, a number is not a positive integer, or
         `log_joint` returns more than one number.
     """
+    points = as_samples("points", points, at_least=1)
+    return log_mean_weight(log_weights_of(log_joint, proposal, points, key, num_draws, block_size))
+
+
+def log_weights_of(
+    log_joint: Any, proposal: Any, points: Array, key: Array, num_draws: int, block_size: int
+) -> Array:
+    r""":math:`\log p(y, z) - \log q(z | y)` of draws of the proposal, shape `(n, num_draws)`."""
     check_at_least_two("num_draws", num_draws)
     check_count("block_size", block_size)
-    points = as_samples("points", points, at_least=1)
     pair = as_pytree("log_joint", log_joint), as_pytree("proposal", proposal)
     sizes = {"num_draws": num_draws, "block_size": block_size}
-    return log_mean_weight(compiled(_log_weights, pair, points, key, **sizes))
+    return compiled(_log_weights, pair, points, key, **sizes)
 
 
 def log_mean_weight(log_weights: Array) -> ImportanceEstimate:

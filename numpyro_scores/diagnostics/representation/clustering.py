@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics.representation.inputs import (
@@ -36,7 +37,7 @@ class ClusteringScores(NamedTuple):
 
 
 def clustering_scores(
-    codes: Array, labels: Array, *, key: Array, num_clusters: int | None = None
+    codes: ArrayLike, labels: ArrayLike, *, key: Array, num_clusters: int | None = None
 ) -> ClusteringScores:
     r"""
     Homogeneity :math:`h = 1 - H(c | k) / H(c)`, completeness :math:`1 - H(k | c) / H(k)` and their

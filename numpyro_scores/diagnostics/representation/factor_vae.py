@@ -5,6 +5,7 @@
 
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics._samples import check_at_least_two
@@ -18,8 +19,8 @@ from numpyro_scores.diagnostics.representation.votes import Partners, SharedFact
 
 
 def factor_vae_score(
-    codes: Array,
-    factors: Array,
+    codes: ArrayLike,
+    factors: ArrayLike,
     *,
     key: Array,
     num_batches: int = 1_000,

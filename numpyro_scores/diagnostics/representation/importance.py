@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from numpyro_scores.diagnostics.representation.inputs import (
     as_codes,
@@ -36,8 +37,8 @@ class DCI(NamedTuple):
 
 
 def dci(
-    codes: Array,
-    factors: Array,
+    codes: ArrayLike,
+    factors: ArrayLike,
     *,
     key: Array,
     categorical: bool = False,

@@ -6,7 +6,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax import Array
+from jax.typing import ArrayLike
 
 from numpyro_scores.diagnostics._samples import check_at_least_two
 from numpyro_scores.diagnostics.representation.inputs import as_codes, as_labels
@@ -41,7 +41,7 @@ class Modularity(NamedTuple):
 
 
 def mutual_information_gap(
-    codes: Array, factors: Array, *, num_bins: int = 20
+    codes: ArrayLike, factors: ArrayLike, *, num_bins: int = 20
 ) -> MutualInformationGap:
     r"""
     How much more the best code knows of a factor than the second best (Chen et al. 2018, equation
@@ -68,7 +68,7 @@ def mutual_information_gap(
     return MutualInformationGap(float(np.mean(gaps)), gaps, information)
 
 
-def modularity(codes: Array, factors: Array, *, num_bins: int = 20) -> Modularity:
+def modularity(codes: ArrayLike, factors: ArrayLike, *, num_bins: int = 20) -> Modularity:
     r"""
     Whether each code knows of one factor only (Ridgeway & Mozer 2018, section 3): with the
     information :math:`m_{if}` of code `i` on factor `f` of `N`, and its largest one

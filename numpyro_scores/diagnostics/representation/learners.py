@@ -3,7 +3,7 @@
 
 """Classifiers, trees and clusters of scikit-learn, which loads on first use."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ NUM_TREES = 32
 
 
 @contextmanager
-def scikit_learn(name: str) -> Iterator[None]:
+def scikit_learn(name: str) -> Generator[None]:
     """Say who wanted scikit-learn, if it is not there."""
     try:
         yield

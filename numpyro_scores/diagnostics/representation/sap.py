@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from numpyro_scores.diagnostics.representation.inputs import (
     as_codes,
@@ -34,7 +35,7 @@ class SAPScore(NamedTuple):
 
 
 def sap_score(
-    codes: Array, factors: Array, *, categorical: bool = False, key: Array | None = None
+    codes: ArrayLike, factors: ArrayLike, *, categorical: bool = False, key: Array | None = None
 ) -> SAPScore:
     r"""
     The gap of separated attribute predictability (Kumar, Sattigeri & Balakrishnan 2018, section 3):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array, random
+from jax.typing import ArrayLike
 
 from numpyro_scores._validation import check_key
 from numpyro_scores.diagnostics._samples import as_flat_pair
@@ -36,11 +37,11 @@ class RepresentationTable(NamedTuple):
 
 
 def representation_table(
-    codes: Array,
-    factors: Array,
+    codes: ArrayLike,
+    factors: ArrayLike,
     *,
     key: Array,
-    labels: Array | None = None,
+    labels: ArrayLike | None = None,
     inputs: Array | None = None,
     reconstructions: Array | None = None,
 ) -> RepresentationTable:

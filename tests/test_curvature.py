@@ -49,14 +49,13 @@ def curvatures_of_blocks(hessian, blocks=BLOCKS):
 
 def test_the_product_is_that_with_the_hessian(x64):
     v = RNG.normal(size=6)
-    np.testing.assert_allclose(
-        hessian_vector_product(jax.grad(wavy), POINT, v), jax.hessian(wavy)(POINT) @ v, rtol=1e-12
-    )
+    found = jax.jit(lambda x, v: hessian_vector_product(jax.grad(wavy), x, v))(POINT, v)
+    np.testing.assert_allclose(found, jax.jit(jax.hessian(wavy))(POINT) @ v, rtol=1e-12)
 
 
 @pytest.mark.parametrize("function", [quadratic, wavy, lambda x: -wavy(x)])
 def test_many_iterations_find_the_largest_eigenvalue_of_each_block(x64, function):
-    exact = curvatures_of_blocks(np.asarray(jax.hessian(function)(POINT)))
+    exact = curvatures_of_blocks(np.asarray(jax.jit(jax.hessian(function))(POINT)))
     found, last = largest_curvature(jax.grad(function), POINT, directions(), 300)
     np.testing.assert_allclose(found, exact, rtol=1e-8)
     # The directions are the eigenvectors, and remain inside their blocks.

@@ -4,7 +4,6 @@
 """Directions that turn in a gradient: the differential equation, volume on the sphere, extremes."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
@@ -45,7 +44,7 @@ def test_a_turn_solves_the_differential_equation(x64):
 
 def test_the_kinetic_energy_is_the_volume_on_the_sphere(x64):
     for u in directions(3):
-        jacobian = np.asarray(jax.jacobian(lambda u: turned(u, GRAD, 1.5)[0])(u))
+        jacobian = np.asarray(jax.jit(jax.jacobian(lambda u: turned(u, GRAD, 1.5)[0]))(u))
         # From the tangents at u to those at the end.
         before, after = (np.linalg.svd(x[None])[2][1:] for x in (u, turned(u, GRAD, 1.5)[0]))
         volume = abs(np.linalg.det(after @ jacobian @ before.T))
@@ -64,13 +63,13 @@ def test_a_turn_goes_back_when_the_direction_is_turned_round(x64):
 def test_single_precision_is_right_in_steep_and_flat_places(size):
     u = directions(20, 100).astype(np.float32)
     grad = size * np.ones(100, np.float32) / 10
-    found, rise = jax.vmap(lambda u: turned(u, jnp.asarray(grad), 2.0))(u)
+    found, rise = jax.jit(jax.vmap(lambda u: turned(u, grad, 2.0)))(u)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
     a, delta = -u.astype(float).sum(1) / 10, 2.0 * size / 99
     exact = 99 * (np.logaddexp(np.log1p(a) + delta, np.log1p(-a) - delta) - np.log(2))
     np.testing.assert_allclose(rise, exact, rtol=1e-5, atol=1e-6 * (1 + size))
     for along in (0.1, -0.1):  # up the slope, which rounding may turn round, and down
-        found, rise = turned(jnp.full(100, along), jnp.asarray(grad), 2.0)
+        found, rise = turned(np.full(100, along, np.float32), grad, 2.0)
         np.testing.assert_allclose(np.abs(found), 0.1, rtol=1e-4)
         assert np.isfinite(rise)
 

@@ -3,8 +3,10 @@
 
 """How alike two pictures are: peak signal-to-noise ratio, structural similarity."""
 
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -63,6 +65,11 @@ def ssim(
             f"window_size, an odd number, each way; got shape {x.shape} and window_size "
             f"{window_size}."
         )
+    return _ssim(x, reference, data_range, sigma, window_size)
+
+
+@partial(jax.jit, static_argnums=4)
+def _ssim(x, reference, data_range, sigma, window_size):
     offsets = jnp.arange(window_size) - window_size // 2
     window = jnp.exp(-(offsets**2) / (2 * sigma**2)).astype(x.dtype)
     window = (window / jnp.sum(window)).reshape(-1, *(1,) * (x.ndim - 1))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from tqdm import tqdm
 
 from numpyro_scores.long_runs.checkpoints import Progress, on_host
@@ -193,11 +192,14 @@ class Runner:
     def _append(self, num_draws: int, launched: Launched) -> None:
         region, start = self._batches[launched.batch].region, self._progress.num_draws
         has_datasets = "dataset" in region
-        samples, fields, moments = launched.chunk
-        samples, fields = jax.tree.map(
-            lambda x: draws_on_host(x, num_draws, has_datasets), (samples, fields)
-        )
-        moments = jax.device_get(moments)
+        samples, fields, moments = jax.device_get(launched.chunk)
+
+        def arranged(x):
+            # As stores have it: chains, then draws, then data sets.
+            x = np.moveaxis(x, 2, 0) if has_datasets else np.swapaxes(x, 0, 1)
+            return x[:, :num_draws]
+
+        samples, fields = jax.tree.map(arranged, (samples, fields))
         for group, variables in self._names.groups(samples, fields).items():
             self._store.append(group, variables, region | {"draw": slice(start, start + num_draws)})
         # Of what is kept, by which the bar finds the worst; before it of all sites, if that is not
@@ -210,20 +212,3 @@ class Runner:
             found = [*(RunningMoments.about(num_draws, *own) for own in leaves), *found]
         diverging = [x for name, x in fields.items() if name.split(".")[-1] == "diverging"]
         self._progress.add(launched.batch, found, sum(int(np.sum(x)) for x in diverging))
-
-
-def draws_on_host(x: Array, num_draws: int, has_datasets: bool) -> np.ndarray:
-    """
-    The first draws of a chunk as stores have them: chains, then draws, then data sets.
-
-    :param x: draws, then chains (of which each device may have its own), or data sets and chains.
-    """
-    if has_datasets:
-        return np.moveaxis(jax.device_get(x), 2, 0)[:, :num_draws]
-    if len(x.addressable_shards) == 1:
-        return np.swapaxes(jax.device_get(x), 0, 1)[:, :num_draws]
-    # One copy, to where they belong.
-    found = np.empty((x.shape[1], num_draws, *x.shape[2:]), x.dtype)
-    for shard in x.addressable_shards:
-        found[shard.index[1]] = np.swapaxes(shard.data, 0, 1)[:, :num_draws]
-    return found

@@ -35,7 +35,7 @@ def two(path, num_samples=60, what="store"):
         for rank in range(2)
     ]
     out = [process.communicate(timeout=300)[0] for process in processes]
-    return [[line for line in lines.splitlines() if "Gloo" not in line] for lines in out]
+    return [[line for line in lines.splitlines() if not line.startswith("[Gloo]")] for lines in out]
 
 
 def test_two_processes_draw_what_one_draws(tmp_path):

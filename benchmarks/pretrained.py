@@ -69,7 +69,7 @@ KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 def ours(network, size):
-    options = KEEP_BARRIERS if network.remat else {}
+    options: Any = KEEP_BARRIERS if network.remat else {}
     x, t = jnp.ones((size, size, 3)), jnp.asarray(500.0)
     value = jax.jit(lambda network, x, t: network(x, t))
     gradient = jax.jit(jax.grad(lambda x, network, t: jnp.sum(network(x, t) ** 2)))

@@ -69,6 +69,37 @@ def test_a_step_of_ddim_is_a_step_of_euler_on_the_path(x64):
     np.testing.assert_allclose(x * process.scale(times[-1]), x_t, rtol=1e-9)
 
 
+def test_25_modes_by_their_velocity_are_those_by_their_denoiser(x64):
+    """Denoised points, and draws from the same start by the same levels."""
+    means = 8.0 * np.stack(np.meshgrid(*[np.arange(-2, 3)] * 2), axis=-1).reshape(25, 2)
+
+    def mixture(scale, variance, x, coefficient):
+        """E[coefficient (x - scale m) + m] over the modes m, given x."""
+        residuals = x - scale * means
+        shares = jax.nn.softmax(-jnp.sum(residuals**2, axis=1) / (2 * variance))
+        return shares @ (coefficient * residuals + means)
+
+    def denoiser(x, sigma):
+        return mixture(1.0, 1 + sigma**2, x, 1 / (1 + sigma**2))
+
+    def velocity(x_t, t):
+        variance = (1 - t) ** 2 + t**2
+        return -mixture(1 - t, variance, x_t, (1 - 2 * t) / variance)
+
+    process = RectifiedFlow(0.05, 0.995)
+    levels = ns.VarianceExploding(process.sigma_min, process.sigma_max)
+    of_flow = ns.DiffusionPrior(VelocityPrediction(velocity), process, 2)
+    of_levels = ns.DiffusionPrior(denoiser, levels, 2)
+    draws = of_levels.sample(KEY, (50,))
+    assert len(np.unique(np.round(draws / 8), axis=0)) > 15
+    np.testing.assert_allclose(of_flow.sample(KEY, (50,)), draws, atol=1e-8)
+    x = 20 * random.normal(KEY, (50, 2))
+    for sigma in (0.1, 3.0, 100.0):
+        np.testing.assert_allclose(
+            of_flow.denoise(x, sigma), of_levels.denoise(x, sigma), rtol=1e-9, atol=1e-9
+        )
+
+
 def test_the_least_loss_of_flow_matching_is_in_closed_form(x64):
     """
     Of standard normal data the variance of z - x_0 given x_t is 1 / (t^2 + (1 - t)^2), whose

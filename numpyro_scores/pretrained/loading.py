@@ -99,7 +99,8 @@ def load_diffusers(
     :param sample_size: height and width of a picture, if other than in the file; one number for a
         square.
     :param remat: compute what is inside of the network anew in a gradient instead of keeping it,
-        for less memory at the price of one more evaluation. XLA for CPUs undoes it.
+        for less memory at the price of one more evaluation. XLA for CPUs undoes it unless its pass
+        `cse_barrier_expander` is left out (`xla_disable_hlo_passes`).
     :return: `denoiser`, `process`, `event_shape`, `data_range`.
     :raises FileNotFoundError: if a file isn't there.
     :raises ValueError: if a file is damaged, or of a model that needs a decoder or a text; if its

@@ -14,36 +14,32 @@ import numpy as np
 import numpyro_scores as ns
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "diffusers" / "ddpm"
-X = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+X = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
 
 
 def load(**options):
-    return ns.load_diffusers(FOLDER, sample_size=16, **options).denoiser
+    return ns.load_diffusers(FOLDER, sample_size=32, **options).denoiser
 
 
-def compiled(function, *args):
+def compiled(function, *args, **options):
     """What comes out, and the bytes of what is computed on the way."""
-    program = jax.jit(function).lower(*args).compile()
+    program = jax.jit(function).lower(*args).compile(options)
     analysis: Any = program.memory_analysis()
     return program(*args), analysis.temp_size_in_bytes
 
 
-def test_a_gradient_that_computes_levels_anew_is_the_same():
-    """That XLA on a CPU then merges both computations, docs/pretrained.md says."""
+def test_a_gradient_that_computes_levels_anew_is_the_same_in_less_memory():
+    """With the option that docs/pretrained.md names; XLA for CPUs undoes it otherwise."""
 
-    @jax.jit
     def value_and_gradient(denoiser, x):
         return jax.value_and_grad(lambda x: jnp.sum(denoiser(x, 0.7) ** 2))(x)
 
-    found, convolutions = [], []
-    for remat in (False, True):
-        lowered = value_and_gradient.lower(load(remat=remat), X[0])
-        found.append(lowered.compile()(load(remat=remat), X[0]))
-        convolutions.append(lowered.as_text().count("stablehlo.convolution"))
-    for one, other in zip(*found, strict=True):
+    kept, bytes_kept = compiled(value_and_gradient, load(), X[0])
+    option = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    anew, bytes_anew = compiled(value_and_gradient, load(remat=True), X[0], **option)
+    for one, other in zip(kept, anew, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4 * jnp.abs(one).max())
-    # Forward, backward and once more forward, but for the first and the last layer.
-    assert 1.4 * convolutions[0] < convolutions[1] < 1.5 * convolutions[0]
+    assert bytes_anew < 0.9 * bytes_kept  # it has few blocks in a level
 
 
 def test_pictures_in_turns_are_those_at_once_in_less_memory():

@@ -87,7 +87,8 @@ def load_edm(
     :param label: the class, for a network that takes one; a network with `label_dropout` may go
         without.
     :param remat: compute what is inside of the network anew in a gradient instead of keeping it,
-        for less memory at the price of one more evaluation. XLA for CPUs undoes it.
+        for less memory at the price of one more evaluation. XLA for CPUs undoes it unless its pass
+        `cse_barrier_expander` is left out (`xla_disable_hlo_passes`).
     :return: `denoiser`, `process`, `event_shape`, `data_range`.
     :raises FileNotFoundError: if a file isn't there.
     :raises ValueError: if a file is damaged; if its configuration has a field or a value that isn't

@@ -122,7 +122,7 @@ class GaussianTwist(DiffusionTwist):
 
         :param x: the point, with the values of all other sites.
         """
-        mean, covariance = self.moments
+        x, (mean, covariance) = jnp.asarray(x), self.moments
         data, noisy = self.data(x)[0], self.noisy
         if not data.loc.size:
             return self.moments

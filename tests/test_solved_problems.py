@@ -39,6 +39,11 @@ def test_the_denoiser_of_gaussian_walks_is_linear(sigma):
     assert np.abs(jitted(LAWS["Gauss"], x, sigma) - x @ gain.T).max() < 1e-4
 
 
+def test_a_point_beyond_the_lattice_is_drawn_back_to_it():
+    x = np.full((1, LENGTH), 80.0, np.float32)
+    assert np.all(np.abs(jitted(LAWS["Student"], x, 1.3)) <= 32.0)
+
+
 @pytest.mark.parametrize("sigma", [0.3, 1.5])
 @pytest.mark.parametrize("name", ["Laplace", "Bernoulli-Laplace", "Student"])
 def test_the_denoiser_of_two_numbers_is_a_double_integral(name, sigma):

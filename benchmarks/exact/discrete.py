@@ -151,4 +151,4 @@ def cell(dim: int, num_problems: int) -> Cell:
 
 def cells(full: bool) -> Iterator[Cell]:
     for dim in SIZES:
-        yield cell(dim, 10 if full else 2)
+        yield cell(dim, 10 if full else 1)

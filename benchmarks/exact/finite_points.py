@@ -174,4 +174,4 @@ def cell(name: str, num_problems: int, num_draws: int = NUM_DRAWS) -> Cell:
 
 def cells(full: bool) -> Iterator[Cell]:
     for name in LIKELIHOODS:
-        yield cell(name, 10 if full else 2)
+        yield cell(name, 10 if full else 1)

@@ -116,7 +116,7 @@ def distance(problem: Problem, x: Array) -> dict[str, float]:
 
 
 def cells(full: bool) -> Iterator[Cell]:
-    problems = [make_problem(seed) for seed in range(5 if full else 2)]
+    problems = [make_problem(seed) for seed in range(5 if full else 1)]
     prior = ns.DiffusionPrior(
         partial(denoiser, problems[0].means, problems[0].variance), PROCESS, DIM
     )

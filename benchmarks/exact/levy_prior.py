@@ -81,7 +81,7 @@ def _denoise_globally(law: Increments, x: Array, sigma: Array) -> Array:
     kernel = law.on_lattice(index[:, None] - index, SPACING)
     first = law.on_lattice(index, SPACING)
     offset = x[:, None] - SPACING * index
-    likelihood = jnp.exp(-((offset / sigma) ** 2) / 2)
+    likelihood = _likelihood(offset, sigma)
     # One matrix for all steps and signals: under `vmap` these are products of matrices.
     return x - _mean(likelihood, first, offset, lambda f, _: f @ kernel, None)
 
@@ -93,8 +93,14 @@ def _denoise_locally(law: Increments, x: Array, sigma: Array) -> Array:
     kernels = law.on_lattice(index[1:, :, None] - index[:-1, None, :], spacing)
     first = law.on_lattice(index[0], spacing)
     offset = x[:, None] - spacing * index
-    likelihood = jnp.exp(-((offset / sigma) ** 2) / 2)
+    likelihood = _likelihood(offset, sigma)
     return x - _mean(likelihood, first, offset, lambda f, kernel: kernel @ f, kernels)
+
+
+def _likelihood(offset: Array, sigma: Array) -> Array:
+    """Up to a factor for each number, so that a point beyond the lattice is drawn back to it."""
+    squared = (offset / sigma) ** 2 / 2
+    return jnp.exp(lax.stop_gradient(jnp.min(squared, axis=1, keepdims=True)) - squared)
 
 
 def _mean(likelihood, first, offset, push, kernels):

@@ -25,8 +25,8 @@ SAMPLERS = (
 
 def cells(full: bool) -> Iterator[Cell]:
     sizes = [(8, 1), (8, 2), (8, 4), (80, 1), (80, 2), (80, 4), (800, 1), (800, 2), (800, 4)]
-    for dim, dim_y in sizes if full else [(8, 2), (80, 4)]:
-        yield cell(dim, dim_y, 20 if full else 2)
+    for dim, dim_y in sizes if full else [(8, 4)]:
+        yield cell(dim, dim_y, 20 if full else 1)
 
 
 def cell(dim: int, dim_y: int, num_problems: int) -> Cell:

@@ -3,6 +3,7 @@
 
 """Densities that are normalised: flows of another library, and products of conditional ones."""
 
+import functools
 import itertools
 
 import jax
@@ -23,6 +24,7 @@ flowjax = pytest.importorskip("flowjax")
 KEY = random.key(0)
 
 
+@functools.cache  # flowjax holds functions, which two flows that are made alike do not share
 def flow(cond_dim=None):
     from flowjax.distributions import Normal
     from flowjax.flows import masked_autoregressive_flow

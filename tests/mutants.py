@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plant the faults of `mutants.toml` one at a time, and see that the tests notice each.
 
-A fault goes into a temporary copy of the package, on which the tests that it names then run:
+A fault goes into a temporary copy of the package and of the benchmarks, on which the tests that it
+names then run:
 
 * killed: a test failed, or was still running at the time limit;
 * survived: the tests passed, so they do not test what they seem to;
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "numpyro_scores"
+PACKAGES = ("numpyro_scores", "benchmarks")
 MUTANTS = Path(__file__).with_suffix(".toml")
 TIME_LIMIT = 600.0  # seconds for the tests of one mutant
 OUTCOMES = {0: "survived", 1: "killed"}  # by pytest's exit code
@@ -53,9 +54,10 @@ class Mutant:
 @contextmanager
 def package_copy() -> Generator[Path, None, None]:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        shutil.copytree(
-            ROOT / PACKAGE, Path(folder, PACKAGE), ignore=shutil.ignore_patterns("__pycache__")
-        )
+        for name in PACKAGES:
+            shutil.copytree(
+                ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__")
+            )
         yield Path(folder)
 
 
@@ -83,10 +85,11 @@ def _pytest(folder: Path, log: Path, arguments: list[str]) -> None:
     # The processes that tests start import the copy too; the safe path leaves out this folder.
     os.environ |= {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     sys.path.insert(0, str(folder))
-    package = importlib.import_module(PACKAGE)
-    if not Path(package.__file__ or "").is_relative_to(folder):
-        print(f"The tests would not import the copy in {folder}, but {package.__file__}.")
-        raise SystemExit(WRONG_COPY)
+    for name in PACKAGES:
+        home = next(iter(importlib.import_module(name).__path__))
+        if not Path(home).is_relative_to(folder):
+            print(f"The tests would not import the copy in {folder}, but {home}.")
+            raise SystemExit(WRONG_COPY)
     import pytest
 
     cache = f"cache_dir={folder / 'cache'}"  # not the one that remembers the last failures

@@ -77,9 +77,11 @@ class StoredResults(MCMC):
         return self._names
 
     def _names_of_warmup(self) -> Names:
-        if self._names is None or not self._num_warmup_draws:
+        if self._names is None:
+            return self._names_of_run()
+        if not self._num_warmup_draws:
             raise ValueError(
-                "No draws of warmup are kept: StoredMCMC(..., keep_warmup=True) keeps each "
+                "No draws of warmup are stored: StoredMCMC(..., keep_warmup=True) keeps each "
                 "thinning-th step of it."
             )
         return self._names
@@ -88,6 +90,12 @@ class StoredResults(MCMC):
     def _num_warmup_draws(self) -> int:
         """Draws of warmup of each chain that are stored."""
         return 0 if self._progress is None else self._progress.num_warmup_draws
+
+    def _kept_warmup(self) -> tuple[Any, Any]:
+        """Draws and extra fields of warmup by chain, for ArviZ; None of what is not kept."""
+        if not self._num_warmup_draws:
+            return None, None
+        return self.get_samples(True, warmup=True), self.get_extra_fields(True, warmup=True)
 
     def _to_be_judged(self) -> "StoredResults":
         """This run, or one of every few of its draws, for a report in bounded memory."""

@@ -107,11 +107,9 @@ def to_inference_data(
         name: np.asarray(site["value"]) for name, site in trace.items() if is_observed(site)
     }
 
-    if getattr(mcmc, "_num_warmup_draws", 0):
-        if warmup_posterior is None:
-            warmup_posterior = mcmc.get_samples(group_by_chain=True, warmup=True)
-        if warmup_sample_stats is None:
-            warmup_sample_stats = mcmc.get_extra_fields(group_by_chain=True, warmup=True)
+    kept = getattr(mcmc, "_kept_warmup", None)
+    if kept is not None and warmup_posterior is None and warmup_sample_stats is None:
+        warmup_posterior, warmup_sample_stats = kept()
     prior_draws = _prior_draws("prior", prior)
     is_nuts = isinstance(getattr(mcmc, "sampler", None), NUTS)
     groups: dict[str, Arrays] = {

@@ -33,7 +33,7 @@ class AutoregressivePrior(PointwiseDistribution):
     :math:`p(x) = \prod_i p(x_i \mid x_1, \dots, x_{i - 1})`, **normalised**: the parameters of all
     conditional distributions are the output of one network, whose output for entry `i` sees the
     entries before it only, such as `numpyro_scores.nn.MADE` (Germain et al. 2015, "MADE: masked
-    autoencoder for distribution estimation", equation 2)::
+    autoencoder for distribution estimation", section 3)::
 
         real = AutoregressivePrior(nn.MADE(6, rngs=rngs, num_outputs=2), 6)
         binary = AutoregressivePrior(nn.MADE(6, rngs=rngs), 6, conditional=dist.BernoulliLogits)

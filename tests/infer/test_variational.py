@@ -40,6 +40,7 @@ def priors():
     return ns.EnergyDistribution(weights, 2), ns.distributions.FlowPrior(normal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", priors())
 def test_a_guide_that_holds_the_posterior_finds_it_and_one_that_does_not_is_too_narrow(prior):
     for make, covariance in (

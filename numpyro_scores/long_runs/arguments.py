@@ -13,7 +13,8 @@ from jax import Array, random
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from numpyro_scores._validation import check_key
+from numpyro_scores._validation import check_count, check_key
+from numpyro_scores.long_runs.convergence import Until
 
 # Of the draws of one chunk, and their number: what is in flight twice, and is lost by a kill.
 CHUNK_BYTES = 2**24
@@ -88,6 +89,37 @@ def data_sets(data: Any, axis: int) -> tuple[Any, int]:
 def is_array(x: Any) -> bool:
     """Whether it may hold data, and not a setting."""
     return isinstance(x, jax.Array | np.ndarray)
+
+
+def check_settings(
+    num_chains: int,
+    thinning: int,
+    chunk_size: int | None,
+    chain_batch_size: int | None,
+    keep_warmup: bool,
+) -> None:
+    """Raise unless counts are counts, where there are any, and a flag is one."""
+    for name, number in (("num_chains", num_chains), ("thinning", thinning)):
+        check_count(name, number)
+    for name, size in (("chunk_size", chunk_size), ("chain_batch_size", chain_batch_size)):
+        if size is not None:
+            check_count(name, size)
+    if not isinstance(keep_warmup, bool):
+        raise TypeError(
+            f"keep_warmup must be True or False, got {keep_warmup!r}: of warmup the same sites are "
+            "kept as of the draws (keep=)."
+        )
+
+
+def check_rule(until: Any, num_chains: int) -> None:
+    """Raise unless it is None or a rule that so many chains can fulfil."""
+    if not (until is None or isinstance(until, Until)):
+        raise TypeError(f"until must be a rule, as until=ns.until(r_hat=1.01), got {until!r}.")
+    if until is not None and until.r_hat is not None and num_chains < 2:
+        raise ValueError(
+            "R-hat compares chains, and there is one: num_chains=2 or more, or "
+            "until=ns.until(r_hat=None, bulk_ess=400)."
+        )
 
 
 def check_kernel(kernel: Any) -> None:

@@ -13,7 +13,7 @@ from jax import random
 from numpyro_scores._words import is_key
 from numpyro_scores.long_runs.moments import RunningMoments
 from numpyro_scores.long_runs.processes import Processes
-from numpyro_scores.long_runs.stores import Checkpoint
+from numpyro_scores.long_runs.stores import WARMUP, Checkpoint
 
 
 class Progress:
@@ -37,7 +37,8 @@ class Progress:
     ):
         self._identity, self._sizes, self._lanes = identity, sizes, lanes
         self._processes = processes
-        self.num_warmup = 0
+        # Steps, and those of them whose draws are kept.
+        self.num_warmup = self.num_warmup_draws = 0
         self.num_draws = self.num_committed = 0
         self.is_enough = False
         # The number of draws at which convergence is looked at.
@@ -87,10 +88,15 @@ class Progress:
             whole[(slice(None),) * axis + (own,)] = part
         return whole
 
-    def advance(self, num_draws: int, num_warmup: int, states: list[Any]) -> None:
+    def advance(self, num_draws: int, states: list[Any]) -> None:
         """Count what has been drawn for all batches."""
         self.num_draws += num_draws
-        self.num_warmup += num_warmup
+        self.states = states
+
+    def advance_warmup(self, num_steps: int, num_draws: int, states: list[Any]) -> None:
+        """Count steps of warmup, and the draws of them that are kept."""
+        self.num_warmup += num_steps
+        self.num_warmup_draws += num_draws
         self.states = states
 
     def add(self, batch: int, moments: list[RunningMoments], num_divergences: int) -> None:
@@ -109,6 +115,7 @@ class Progress:
         record = {
             "num_draws": self.num_draws,
             "num_warmup": self.num_warmup,
+            "num_warmup_draws": self.num_warmup_draws,
             "num_divergences": self.num_divergences,
             "next_look": self.next_look,
             "sizes": self._sizes,
@@ -120,6 +127,7 @@ class Progress:
         """Go on from what a store has kept; states and moments were those of the start."""
         record, arrays = checkpoint
         self.num_draws, self.num_warmup = record["num_draws"], record["num_warmup"]
+        self.num_warmup_draws = checkpoint.length(WARMUP)
         self.num_committed = self.num_draws
         self.next_look = record["next_look"]
         if self._processes.is_first:

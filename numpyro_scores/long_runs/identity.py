@@ -68,7 +68,8 @@ def why_other(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if there["kernel"] != now["kernel"]:
         found.append(f"the kernel is {there['kernel']}, here {now['kernel']}")
     for name in sorted({*there["settings"], *now["settings"]}):
-        a, b = there["settings"].get(name), now["settings"].get(name)
+        # What an older store does not name was not there yet: off.
+        a, b = there["settings"].get(name, False), now["settings"].get(name, False)
         if a != b:
             found.append(f"{name} is {a!r}, here {b!r}")
     for what, words in (("data", "argument"), ("init_params", "init_params")):

@@ -86,22 +86,23 @@ class Names:
         stat = STAT_NAMES.get(field, field.replace(".", "_"))
         return self.renamed.get(stat, stat)
 
-    def samples(self, read: Read) -> Any:
-        """The draws as the kernel has them, of their variables."""
+    def samples(self, read: Read, prefix: str = "") -> Any:
+        """The draws as the kernel has them, of their variables; `prefix` names other groups."""
         leaves, treedef = jax.tree.flatten(self._samples)
+        group = f"{prefix}posterior"
         return treedef.unflatten(
             [
-                read("posterior", self.renamed.get(name, name)).astype(leaf.dtype, copy=False)
+                read(group, self.renamed.get(name, name)).astype(leaf.dtype, copy=False)
                 for name, leaf in zip(self._sample_names, leaves, strict=True)
             ]
         )
 
-    def fields(self, read: Read) -> dict[str, Any]:
+    def fields(self, read: Read, prefix: str = "") -> dict[str, Any]:
         """The extra fields, under NumPyro's names."""
         leaves, treedef = jax.tree.flatten(self._fields)
         found = []
         for name, leaf in zip(self._field_names, leaves, strict=True):
-            values = read("sample_stats", self._stat(name))
+            values = read(f"{prefix}sample_stats", self._stat(name))
             found.append(
                 (-values if STAT_NAMES.get(name, name) == "lp" else values).astype(
                     leaf.dtype, copy=False

@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numpyro_scores.long_runs.files import StateFiles, Writer, read_json, write_json
-from numpyro_scores.long_runs.stores import Arrays, Checkpoint, Region
+from numpyro_scores.long_runs.stores import WARMUP, Arrays, Checkpoint, Region
 
 if TYPE_CHECKING:
     import xarray
 
 RECORD = "run.json"
 FIXED = "fixed.nc"
+# With what the names of files of draws begin, that are none of warmup.
+DRAWS = "draws_"
 
 
 class NetCDFStore:
     """
-    A folder with a netCDF file for each chunk, `draws_000000000.nc`, each of which ArviZ and xarray
-    open by itself, and `open` as one. An HDF5 file that is written when its process is killed is
-    lost; so none is ever written to a second time.
+    A folder with a netCDF file for each chunk, `draws_000000000.nc` (of warmup that is kept
+    `warmup_000000000.nc`), each of which ArviZ and xarray open by itself, and `open` as one. An
+    HDF5 file that is written when its process is killed is lost; so none is ever written to a
+    second time.
 
     :param path: the folder, which may not be there yet.
     """
@@ -52,7 +55,6 @@ class NetCDFStore:
             return None
         record = read_json(file)
         checkpoint = Checkpoint(record, self._states.read(record["state_file"]))
-        self._start = checkpoint.num_draws
         for name in set(self._files()) - set(record["files"]):
             (self._path / name).unlink()
         return checkpoint
@@ -68,6 +70,7 @@ class NetCDFStore:
         template = self._fixed()[group]
         pending = self._pending.setdefault(group, {})
         draws = region["draw"]
+        self._start = draws.start
         for name, values in variables.items():
             variable = template[name]
             if name not in pending:
@@ -79,7 +82,9 @@ class NetCDFStore:
     def commit(self, checkpoint: Checkpoint, attributes: Mapping[str, Mapping[str, Any]]) -> None:
         if self._pending:
             fixed = self._fixed()
-            draws = np.arange(self._start, checkpoint.num_draws)
+            # All of one commit are of warmup, or none.
+            first = next(iter(self._pending))
+            draws = np.arange(self._start, checkpoint.length(first))
             groups = {
                 group: fixed[group]
                 .to_dataset()
@@ -89,8 +94,8 @@ class NetCDFStore:
                 .assign_attrs(attributes.get(group, {}))
                 for group, variables in self._pending.items()
             }
-            self._write(f"draws_{self._start:09d}.nc", groups)
-            self._pending, self._start = {}, checkpoint.num_draws
+            self._write(f"{_kind(first)}{self._start:09d}.nc", groups)
+            self._pending = {}
         state = self._states.write(checkpoint)
         record = checkpoint.record | {"state_file": state, "files": self._files()}
         write_json(self._path / RECORD, record | {"attributes": dict(attributes)})
@@ -99,8 +104,9 @@ class NetCDFStore:
     def read(self, group: str, name: str, start: int, stop: int) -> np.ndarray:
         import xarray
 
-        files = self._files()
-        starts = [int(file.removeprefix("draws_").removesuffix(".nc")) for file in files]
+        kind = _kind(group)
+        files = [file for file in self._files() if file.startswith(kind)]
+        starts = [int(file.removeprefix(kind).removesuffix(".nc")) for file in files]
         parts = []
         for i in range(max(bisect.bisect_right(starts, start) - 1, 0), len(files)):
             if starts[i] >= stop:
@@ -139,7 +145,8 @@ class NetCDFStore:
         return xarray.open_datatree(self._path / file, engine="h5netcdf")
 
     def _files(self) -> list[str]:
-        return sorted(path.name for path in self._path.glob("draws_*.nc"))
+        every = (path.name for path in self._path.glob("*.nc"))
+        return sorted(name for name in every if name.startswith((DRAWS, WARMUP)))
 
     def _write(self, name: str, groups: Mapping[str, "xarray.Dataset"]) -> None:
         import xarray
@@ -147,3 +154,8 @@ class NetCDFStore:
         partial = self._path / f"{name}.partial"
         xarray.DataTree.from_dict(dict(groups)).to_netcdf(partial, engine="h5netcdf")
         partial.replace(self._path / name)
+
+
+def _kind(group: str) -> str:
+    """With what the names of the files begin in which a group's draws are."""
+    return WARMUP if group.startswith(WARMUP) else DRAWS

@@ -27,13 +27,33 @@ from numpyro_scores.long_runs.program import ChainProgram, Keep
 from numpyro_scores.training._identity import description
 
 
+class Wanted(NamedTuple):
+    """Steps of warmup, draws of each chain, steps for each draw, and whether warmup is kept."""
+
+    num_warmup: int
+    num_draws: int
+    thinning: int
+    keep_warmup: bool
+
+    @property
+    def num_unkept(self) -> int:
+        """
+        Steps of warmup that no draw is made of. As NumPyro's `MCMC.warmup` has it, each
+        `thinning`-th step is kept, counted from the end of warmup: the draws go on from there.
+        """
+        return self.num_warmup % self.thinning if self.keep_warmup else self.num_warmup
+
+    @property
+    def num_warmup_draws(self) -> int:
+        """Draws of warmup that are kept of each chain."""
+        return self.num_warmup // self.thinning if self.keep_warmup else 0
+
+
 class Setup(NamedTuple):
     """The settings of a run; `fields` are those to collect, and the sites not to."""
 
     kernel: MCMCKernel
-    num_warmup: int
-    num_draws: int
-    thinning: int
+    wanted: Wanted
     num_chains: int
     num_datasets: int | None
     fields: tuple[tuple[str, ...], tuple[str, ...]]
@@ -83,14 +103,6 @@ class Plan(NamedTuple):
     point: dict[str, np.ndarray] | None
 
 
-class Wanted(NamedTuple):
-    """Steps of warmup, draws of each chain, and steps for each draw."""
-
-    num_warmup: int
-    num_draws: int
-    thinning: int
-
-
 class Look(NamedTuple):
     """
     A word for what one step computes, and shapes and dtypes of a state, of a draw, of its extra
@@ -128,6 +140,7 @@ def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any)
     :param init_params: `params` as they were given.
     """
     kernel, many = copy.copy(setup.kernel), setup.num_datasets is not None
+    wanted = setup.wanted
     arrays, rest, merge = arrays_and_rest(data)
     arrays = [jnp.asarray(x) for x in arrays]
     if isinstance(kernel, DiscreteKernel):
@@ -137,7 +150,7 @@ def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any)
 
     def program(chunk_size: int) -> ChainProgram:
         settings = (kernel.sample_field, *setup.fields, keep, chunk_size)
-        return ChainProgram(kernel, setup.num_warmup, *settings)
+        return ChainProgram(kernel, wanted.num_warmup, *settings)
 
     key, start = keys[0], jax.tree.map(lambda x: x[0], params)
     try:
@@ -156,15 +169,16 @@ def plan_of(setup: Setup, keys: Array, params: Any, data: Any, init_params: Any)
     num_own = own.stop - own.start
     batch_size = (setup.batch_size or size * per_lane) // per_lane // setup.processes.number
     batch_size = max(1, min(num_own, batch_size))
+    longest = max(wanted.num_draws, wanted.num_warmup_draws)
     chunk_size = setup.chunk_size or default_chunk_size(
-        (found.kept, found.fields), batch_size * per_lane, setup.num_draws
+        (found.kept, found.fields), batch_size * per_lane, longest
     )
     mesh = setup.processes.mesh
     kept = setup.keep if callable(setup.keep) else repr(setup.keep)
     programs = compiled_chains(
         setup.kernel,
         program(chunk_size),
-        (setup.num_warmup, repr(setup.fields), kept, chunk_size, mesh, many, *rest),
+        (wanted.num_warmup, repr(setup.fields), kept, chunk_size, mesh, many, *rest),
         found.word,
         merge,
         mesh,
@@ -197,12 +211,13 @@ def _identity(
         data=data,
         init_params=init_params,
         settings={
-            "num_warmup": setup.num_warmup,
+            "num_warmup": setup.wanted.num_warmup,
             "num_chains": setup.num_chains,
             "num_datasets": setup.num_datasets,
-            "thinning": setup.thinning,
+            "thinning": setup.wanted.thinning,
             "extra_fields": [sorted(names) for names in setup.fields],
             "keep": described(setup.keep),
+            "keep_warmup": setup.wanted.keep_warmup,
         },
     )
 

@@ -13,7 +13,7 @@ from numpyro.infer import MCMC
 from numpyro_scores.long_runs.checkpoints import Progress
 from numpyro_scores.long_runs.convergence import Convergence, convergence_of, worst_elements
 from numpyro_scores.long_runs.names import Names
-from numpyro_scores.long_runs.stores import DrawStore, MemoryStore
+from numpyro_scores.long_runs.stores import WARMUP, DrawStore, MemoryStore
 from numpyro_scores.long_runs.thinned import thinned, thinning_for
 
 
@@ -39,17 +39,22 @@ class StoredResults(MCMC):
         """Draws of each chain that are stored."""
         return 0 if self._progress is None else self._progress.num_draws
 
-    def get_samples(self, group_by_chain: bool = False) -> Any:
+    def get_samples(self, group_by_chain: bool = False, *, warmup: bool = False) -> Any:
         """
         All draws in memory.
 
         :param group_by_chain: whether to have shape `(chains, draws, ...)`, not `(n, ...)`.
+        :param warmup: whether to have those of warmup instead, of a run with `keep_warmup=True`.
         """
-        return self._names_of_run().samples(self._reader(group_by_chain))
+        names = self._names_of_run() if not warmup else self._names_of_warmup()
+        return names.samples(self._reader(group_by_chain), WARMUP if warmup else "")
 
-    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
+    def get_extra_fields(
+        self, group_by_chain: bool = False, *, warmup: bool = False
+    ) -> dict[str, Any]:
         """The extra fields of all draws, likewise; of keys the numbers."""
-        return self._names_of_run().fields(self._reader(group_by_chain))
+        names = self._names_of_run() if not warmup else self._names_of_warmup()
+        return names.fields(self._reader(group_by_chain), WARMUP if warmup else "")
 
     @property
     def _states(self) -> dict[str, Any] | None:
@@ -71,6 +76,27 @@ class StoredResults(MCMC):
             raise ValueError("There are no draws yet: call run(key, ...) first.")
         return self._names
 
+    def _names_of_warmup(self) -> Names:
+        if self._names is None:
+            return self._names_of_run()
+        if not self._num_warmup_draws:
+            raise ValueError(
+                "No draws of warmup are stored: StoredMCMC(..., keep_warmup=True) keeps each "
+                "thinning-th step of it."
+            )
+        return self._names
+
+    @property
+    def _num_warmup_draws(self) -> int:
+        """Draws of warmup of each chain that are stored."""
+        return 0 if self._progress is None else self._progress.num_warmup_draws
+
+    def _kept_warmup(self) -> tuple[Any, Any]:
+        """Draws and extra fields of warmup by chain, for ArviZ; None of what is not kept."""
+        if not self._num_warmup_draws:
+            return None, None
+        return self.get_samples(True, warmup=True), self.get_extra_fields(True, warmup=True)
+
     def _to_be_judged(self) -> "StoredResults":
         """This run, or one of every few of its draws, for a report in bounded memory."""
         names = self._names_of_run()
@@ -89,7 +115,9 @@ class StoredResults(MCMC):
             if self._few is not None:
                 x = self._few[group, name]
             else:
-                x = self._store.read(group, name, 0, self.num_draws)
+                is_warmup = group.startswith(WARMUP)
+                stop = self._num_warmup_draws if is_warmup else self.num_draws
+                x = self._store.read(group, name, 0, stop)
             return x if group_by_chain else x.reshape(-1, *x.shape[2:])
 
         return read

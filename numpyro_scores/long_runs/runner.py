@@ -18,7 +18,7 @@ from numpyro_scores.long_runs.names import Names
 from numpyro_scores.long_runs.pace import Pace
 from numpyro_scores.long_runs.plans import Plan, Wanted
 from numpyro_scores.long_runs.processes import Processes
-from numpyro_scores.long_runs.stores import DrawStore
+from numpyro_scores.long_runs.stores import WARMUP, DrawStore
 
 
 class Piece(NamedTuple):
@@ -27,6 +27,7 @@ class Piece(NamedTuple):
     num_draws: int
     num_steps: int
     is_warmup: bool
+    is_kept: bool
 
 
 class Launched(NamedTuple):
@@ -72,10 +73,10 @@ class Runner:
     ):
         self._programs, self._batches = plan.programs, plan.batches
         self._names, self._progress, self._store = names, progress, store
-        self._num_warmup, self._num_draws, self._thinning = wanted
+        self._wanted, self._thinning = wanted, wanted.thinning
         self._chunk_size, self._fixed = plan.chunk_size, fixed
         self._bar = tqdm(
-            total=self._num_warmup + self._num_draws * self._thinning,
+            total=wanted.num_warmup + wanted.num_draws * self._thinning,
             initial=progress.num_warmup + progress.num_draws * self._thinning,
             disable=not (progress_bar and processes.is_first),
             unit="step",
@@ -126,18 +127,28 @@ class Runner:
     def _next_piece(self) -> Piece | None:
         if self.is_interrupted:
             return None
-        if (left := self._num_warmup - self._warmup) > 0:
+        if (left := self._wanted.num_unkept - self._warmup) > 0:
             most = self._chunk_size * self._thinning if self._fixed else self._pace.num_steps
             self._warmup += (steps := min(left, most))
-            return Piece(1, steps, True)
-        if (left := self._num_draws - self._draws) > 0:
-            # Up to where a chunk of the store ends: none is then written twice at full speed.
-            most = self._chunk_size - self._draws % self._chunk_size
-            if not self._fixed:
-                most = min(most, max(1, self._pace.num_steps // self._thinning))
-            self._draws += (draws := min(left, most))
-            return Piece(draws, self._thinning, False)
+            return Piece(1, steps, True, False)
+        if (left := self._wanted.num_warmup - self._warmup) > 0:
+            before = (self._warmup - self._wanted.num_unkept) // self._thinning
+            draws = self._most_draws(before, left // self._thinning)
+            self._warmup += draws * self._thinning
+            return Piece(draws, self._thinning, True, True)
+        if (left := self._wanted.num_draws - self._draws) > 0:
+            draws = self._most_draws(self._draws, left)
+            self._draws += draws
+            return Piece(draws, self._thinning, False, True)
         return None
+
+    def _most_draws(self, before: int, left: int) -> int:
+        """How many draws a piece has."""
+        # Up to where a chunk of the store ends: none is then written twice at full speed.
+        most = self._chunk_size - before % self._chunk_size
+        if not self._fixed:
+            most = min(most, max(1, self._pace.num_steps // self._thinning))
+        return min(left, most)
 
     def _settle(self, launched: Launched) -> None:
         """Wait for a batch and store it; after the last one, all of the piece."""
@@ -145,8 +156,8 @@ class Runner:
         try:
             # This waits.
             self._settled.append(on_host(launched.state))
-            if not piece.is_warmup and self._error is None:
-                self._append(piece.num_draws, launched)
+            if piece.is_kept and self._error is None:
+                self._append(piece, launched)
         except BaseException as error:
             # Of several processes the others are to hear of it, a second Ctrl-C as well.
             self._error = error
@@ -157,9 +168,10 @@ class Runner:
         states, self._settled = self._settled, []
         num_steps = piece.num_draws * piece.num_steps
         if piece.is_warmup:
-            self._progress.advance(0, num_steps, states)
+            num_kept = piece.num_draws if piece.is_kept else 0
+            self._progress.advance_warmup(num_steps, num_kept, states)
         else:
-            self._progress.advance(piece.num_draws, 0, states)
+            self._progress.advance(piece.num_draws, states)
         self._progress.share()
         text = self._processes.together(lambda: self._commit(piece))
         self._progress.num_committed = self._progress.num_draws
@@ -189,8 +201,11 @@ class Runner:
         self._pace.num_steps, self._progress.is_enough = int(every[0, 0]), bool(every[0, 1])
         self._have_agreed_to_stop = bool(every[:, 2].any())
 
-    def _append(self, num_draws: int, launched: Launched) -> None:
-        region, start = self._batches[launched.batch].region, self._progress.num_draws
+    def _append(self, piece: Piece, launched: Launched) -> None:
+        region, num_draws = self._batches[launched.batch].region, piece.num_draws
+        progress = self._progress
+        start = progress.num_warmup_draws if piece.is_warmup else progress.num_draws
+        prefix = WARMUP if piece.is_warmup else ""
         has_datasets = "dataset" in region
         samples, fields, moments = jax.device_get(launched.chunk)
 
@@ -201,7 +216,10 @@ class Runner:
 
         samples, fields = jax.tree.map(arranged, (samples, fields))
         for group, variables in self._names.groups(samples, fields).items():
-            self._store.append(group, variables, region | {"draw": slice(start, start + num_draws)})
+            own = region | {"draw": slice(start, start + num_draws)}
+            self._store.append(f"{prefix}{group}", variables, own)
+        if piece.is_warmup:
+            return
         # Of what is kept, by which the bar finds the worst; before it of all sites, if that is not
         # the same.
         found = [RunningMoments.of(x) for x in jax.tree.leaves(samples)]
@@ -211,4 +229,4 @@ class Runner:
             leaves = zip(*(jax.tree.leaves(part) for part in moments), strict=True)
             found = [*(RunningMoments.about(num_draws, *own) for own in leaves), *found]
         diverging = [x for name, x in fields.items() if name.split(".")[-1] == "diverging"]
-        self._progress.add(launched.batch, found, sum(int(np.sum(x)) for x in diverging))
+        progress.add(launched.batch, found, sum(int(np.sum(x)) for x in diverging))

@@ -13,12 +13,14 @@ import jax
 from jax import Array, random
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_scores._validation import check_count, check_key
+from numpyro_scores._validation import check_key
 from numpyro_scores.diagnostics.report.parts import ATTRIBUTE, Record, parts_of, written
 from numpyro_scores.long_runs.arguments import (
     chain_keys,
     chain_params,
     check_kernel,
+    check_rule,
+    check_settings,
     data_sets,
     fields_of,
     is_array,
@@ -43,7 +45,7 @@ class StoredMCMC(StoredResults):
     process, goes on where the last one was killed, and ends with the same draws, bit for bit.
 
     :param kernel: any kernel with NumPyro's protocol. It is copied: its own state is left alone.
-    :param num_warmup: steps of warmup, whose draws are not kept.
+    :param num_warmup: steps of warmup.
     :param num_samples: steps after it, of which each `thinning`-th is a draw. A larger number than
         a finished store has extends it.
     :param num_chains: chains, each with a key of its own.
@@ -57,6 +59,9 @@ class StoredMCMC(StoredResults):
         (`jax.distributed`) draw one run into one store, each process its own chains.
     :param keep: names of the sites to store, or a function of one draw (a dict of its sites) that
         returns what is stored of it. Means and variances of all sites are in `moments` anyway.
+    :param keep_warmup: whether the draws of warmup are stored as well, each `thinning`-th step
+        counted from its end, as `MCMC.warmup(..., collect_warmup=True)` has them: ArviZ's groups
+        `warmup_posterior` and `warmup_sample_stats`. Nothing else looks at them.
     :param until: a rule of :func:`~numpyro_scores.until` that stops the run early.
     :param progress_bar: whether to show how far it is.
     :raises ValueError: for counts that are none, or a mesh that does not divide the chains.
@@ -75,22 +80,13 @@ class StoredMCMC(StoredResults):
         chain_batch_size: int | None = None,
         mesh: Any = None,
         keep: Sequence[str] | Callable[[Any], Any] | None = None,
+        keep_warmup: bool = False,
         until: Until | None = None,
         progress_bar: bool = True,
     ):
         check_kernel(kernel)
-        for name, number in (("num_chains", num_chains), ("thinning", thinning)):
-            check_count(name, number)
-        for name, size in (("chunk_size", chunk_size), ("chain_batch_size", chain_batch_size)):
-            if size is not None:
-                check_count(name, size)
-        if not (until is None or isinstance(until, Until)):
-            raise TypeError(f"until must be a rule, as until=ns.until(r_hat=1.01), got {until!r}.")
-        if until is not None and until.r_hat is not None and num_chains < 2:
-            raise ValueError(
-                "R-hat compares chains, and there is one: num_chains=2 or more, or "
-                "until=ns.until(r_hat=None, bulk_ess=400)."
-            )
+        check_settings(num_chains, thinning, chunk_size, chain_batch_size, keep_warmup)
+        check_rule(until, num_chains)
         super().__init__(
             copy.copy(kernel),
             num_warmup=num_warmup,
@@ -102,6 +98,7 @@ class StoredMCMC(StoredResults):
         )
         self._kernel, self._store_given, self._until = kernel, store, until
         self._chunk_size_given, self._mesh, self._keep = chunk_size, mesh, keep
+        self._keep_warmup = keep_warmup
         self._processes = processes_of(mesh, num_chains)
         self._batch_size = chain_batch_size
         batch = min(chain_batch_size or num_chains, num_chains)
@@ -112,6 +109,11 @@ class StoredMCMC(StoredResults):
             )
 
     _worst: Convergence | None = None
+
+    @property
+    def _wanted(self) -> Wanted:
+        num_draws = self.num_samples // self.thinning
+        return Wanted(self.num_warmup, num_draws, self.thinning, self._keep_warmup)
 
     def run(
         self,
@@ -176,9 +178,7 @@ class StoredMCMC(StoredResults):
         self._worst = None
         setup = Setup(
             self._kernel,
-            self.num_warmup,
-            self.num_samples // self.thinning,
-            self.thinning,
+            self._wanted,
             self.num_chains,
             self._num_datasets,
             fields_of(self._sample_field, self._default_fields, extra_fields),
@@ -234,7 +234,8 @@ class StoredMCMC(StoredResults):
             return
         groups = {}
         if not isinstance(self._store, MemoryStore):
-            groups = groups_of(self, plan.names, plan.point, plan.sizes)
+            keeps_warmup = self._wanted.num_warmup_draws > 0
+            groups = groups_of(self, plan.names, plan.point, plan.sizes, keeps_warmup)
         self._store.create(groups, plan.chunk_size, progress.checkpoint())
 
     def _run(
@@ -246,7 +247,7 @@ class StoredMCMC(StoredResults):
             states,
             plan.names,
             self._store,
-            Wanted(self.num_warmup, self.num_samples // self.thinning, self.thinning),
+            self._wanted,
             self._processes,
             interrupts,
             fixed=self._chunk_size_given is not None,
@@ -256,7 +257,7 @@ class StoredMCMC(StoredResults):
         )
         with in_words(self._store, progress):
             runner.run()
-        num_draws = self.num_samples // self.thinning
+        num_draws = self._wanted.num_draws
         if runner.is_interrupted and progress.num_draws < num_draws:
             warnings.warn(
                 f"Interrupted: {progress.num_draws:,} of {num_draws:,} draws are there, of each "
@@ -292,4 +293,7 @@ class StoredMCMC(StoredResults):
         return text
 
     def warmup(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("StoredMCMC warms up in run, and keeps no draws of it: call run alone.")
+        raise TypeError(
+            "StoredMCMC warms up in run: call run alone. StoredMCMC(..., keep_warmup=True) keeps "
+            "the draws of warmup."
+        )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 Region = Mapping[str, slice]
+# With what the names of the groups of warmup begin.
+WARMUP = "warmup_"
 
 
 class Checkpoint(NamedTuple):
@@ -31,11 +33,20 @@ class Checkpoint(NamedTuple):
         """Draws of each chain that are committed."""
         return int(self.record["num_draws"])
 
+    def length(self, group: str) -> int:
+        """Draws of each chain that are committed of a group, that of warmup or the other."""
+        if group.startswith(WARMUP):
+            # A store of before these groups has none.
+            return int(self.record.get("num_warmup_draws", 0))
+        return self.num_draws
+
 
 class DrawStore(Protocol):
     """
     A storage of draws: what :class:`~numpyro_scores.StoredMCMC` takes as `store=`. Groups and
-    variables have ArviZ's names; a variable has the axes `(chain, draw, ...)`.
+    variables have ArviZ's names; a variable has the axes `(chain, draw, ...)`. Where warmup is
+    kept, it has groups of its own, `warmup_posterior` and `warmup_sample_stats`, complete before
+    the first draw is appended to the others; all of one commit are of warmup, or none.
 
     A process may be killed between any two lines. So draws are appended first, and do not count;
     `commit` makes them and the state of the sampler valid, both at once or neither.
@@ -77,7 +88,7 @@ class DrawStore(Protocol):
 
     def commit(self, checkpoint: Checkpoint, attributes: Mapping[str, Mapping[str, Any]]) -> None:
         """
-        Make the first `checkpoint.num_draws` draws valid.
+        Make the first `checkpoint.length(group)` draws of each group valid.
 
         :param attributes: of the groups, to be set.
         """

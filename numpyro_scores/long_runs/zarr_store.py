@@ -82,11 +82,11 @@ class ZarrStore:
         if record is None:
             return None
         checkpoint = Checkpoint(record, self._states.read(record["state_file"]))
-        for _, array in self._growing():
+        for (group, _), array in self._growing():
             self._check_shared(array)
             # A killed process may have made it longer.
-            if self._rank == 0 and array.shape[_draw_axis(array)] != checkpoint.num_draws:
-                _resize(array, checkpoint.num_draws)
+            if self._rank == 0 and array.shape[_draw_axis(array)] != checkpoint.length(group):
+                _resize(array, checkpoint.length(group))
         return checkpoint
 
     def create(
@@ -131,25 +131,24 @@ class ZarrStore:
             array[tuple(region.get(dim, slice(None)) for dim in dims)] = values
 
     def commit(self, checkpoint: Checkpoint, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-        n = checkpoint.num_draws
-        for (_, name), array in self._growing():
-            length = array.shape[0]
+        for (group, name), array in self._growing():
+            length, n = array.shape[0], checkpoint.length(group)
             if name == "draw" and length < n:
                 _resize(array, n)
                 array[length:] = np.arange(length, n)
         file = self._states.write(checkpoint)
         metadata: dict[str, Any] = {}
         for path in sorted(self._path.glob(f"*/{METADATA}")):
-            name, group = path.parent.name, read_json(path)
-            group["attributes"] |= attributes.get(name, {})
-            group.pop("consolidated_metadata", None)
+            name, content = path.parent.name, read_json(path)
+            content["attributes"] |= attributes.get(name, {})
+            content.pop("consolidated_metadata", None)
             arrays = {
                 array.parent.name: read_json(array)
                 for array in sorted(path.parent.glob(f"*/{METADATA}"))
             }
-            metadata[name] = group
+            metadata[name] = content
             metadata |= {f"{name}/{key}": array for key, array in arrays.items()}
-            write_json(path, group | _consolidated(arrays))
+            write_json(path, content | _consolidated(arrays))
         root = {
             "zarr_format": 3,
             "node_type": "group",

@@ -73,6 +73,7 @@ def run(name, path):
         num_samples=60,
         num_chains=2,
         chunk_size=4,
+        keep_warmup=True,
         store=path,
         progress_bar=False,
     )

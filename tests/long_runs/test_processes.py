@@ -39,11 +39,12 @@ def two(path, num_samples=60, what="store"):
 
 
 def test_two_processes_draw_what_one_draws(tmp_path):
-    path, whole = tmp_path / "run.zarr", run(num_chains=4)
-    first, second = two(path)
+    path, whole = tmp_path / "run.zarr", run(num_chains=4, keep_warmup=True)
+    first, second = two(path, what="warmup")
     assert first == second
     assert first[0].startswith(f"60 {whole.last_state.z['log_tau'].tolist()}")
-    found = run(num_chains=4, store=path)
+    found = run(num_chains=4, store=path, keep_warmup=True)
+    assert equal(found.get_samples(True, warmup=True), whole.get_samples(True, warmup=True))
     assert equal(found.get_samples(True), whole.get_samples(True))
     assert equal(found.get_extra_fields(True), whole.get_extra_fields(True))
 

@@ -49,11 +49,12 @@ def main(rank, port, path, num_samples, what):
 
     jax.config.update("jax_disable_most_optimizations", True)
     stores = {"memory": None}
+    settings = {"num_samples": num_samples, "keep_warmup": what == "warmup"}
     if rank:
         stores |= {"full": Full(path)} | {w: Signals(path, own) for w, own in SIGNALS.items()}
     mesh = jax.make_mesh((2,), ("chains",))
     try:
-        mcmc = run(num_chains=4, num_samples=num_samples, mesh=mesh, store=stores.get(what, path))
+        mcmc = run(num_chains=4, mesh=mesh, store=stores.get(what, path), **settings)
     except (Exception, KeyboardInterrupt) as error:
         print(type(error).__name__, error, flush=True)
         return

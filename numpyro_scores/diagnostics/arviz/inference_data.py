@@ -64,7 +64,8 @@ def to_inference_data(
     * `observed_data`: the observed sites of the kernel's model, called with the run's arguments.
     * `posterior_predictive`, `prior`, `prior_predictive`: as given. Sites of `prior` that the
       posterior does not have, such as the observed ones, go to `prior_predictive`.
-    * `warmup_posterior`, `warmup_sample_stats`: as given, under the same names.
+    * `warmup_posterior`, `warmup_sample_stats`: as given, under the same names; or what a
+      :class:`~numpyro_scores.StoredMCMC` with `keep_warmup=True` has kept.
     * `log_likelihood`, if asked for: :math:`\log p(y_i \mid \theta)` of each datum at each draw,
       from which ArviZ compares models (`loo`, `waic`). A prior that is known up to a constant, an
       energy, does not enter; an *observed* site with such a density is left out, with a warning.
@@ -95,11 +96,7 @@ def to_inference_data(
     never moved.
     """
     samples, fields = collected(mcmc)
-    posterior = {
-        # ArviZ 1.x cannot subtract flags.
-        name: x.astype(np.int32) if x.dtype == bool else x
-        for name, x in named_leaves(samples).items()
-    }
+    posterior = _without_flags(named_leaves(samples))
     if not posterior:
         raise ValueError("The run collected no site: its extra_fields exclude all of them (~).")
     num_chains, num_draws = next(iter(posterior.values())).shape[:2]
@@ -110,12 +107,17 @@ def to_inference_data(
         name: np.asarray(site["value"]) for name, site in trace.items() if is_observed(site)
     }
 
+    kept = getattr(mcmc, "_kept_warmup", None)
+    if kept is not None and warmup_posterior is None and warmup_sample_stats is None:
+        warmup_posterior, warmup_sample_stats = kept()
     prior_draws = _prior_draws("prior", prior)
     is_nuts = isinstance(getattr(mcmc, "sampler", None), NUTS)
     groups: dict[str, Arrays] = {
         "posterior": posterior,
         "sample_stats": _sample_stats(fields, is_nuts),
-        "warmup_posterior": _of_warmup("warmup_posterior", warmup_posterior, num_chains),
+        "warmup_posterior": _without_flags(
+            _of_warmup("warmup_posterior", warmup_posterior, num_chains)
+        ),
         "warmup_sample_stats": _sample_stats(
             _of_warmup("warmup_sample_stats", warmup_sample_stats, num_chains), is_nuts
         ),
@@ -192,6 +194,11 @@ def _as_dict(samples: Any) -> dict[str, Any]:
     if hasattr(samples, "_asdict"):
         samples = samples._asdict()
     return samples if isinstance(samples, dict) else {"x": samples}
+
+
+def _without_flags(draws: Arrays) -> Arrays:
+    """Flags as 0 and 1: ArviZ 1.x cannot subtract them."""
+    return {name: x.astype(np.int32) if x.dtype == bool else x for name, x in draws.items()}
 
 
 def _of_warmup(group: str, draws: Any, num_chains: int) -> Arrays:

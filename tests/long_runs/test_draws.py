@@ -91,7 +91,8 @@ def test_a_second_run_on_new_data_compiles_nothing(whole, capsys):
         ).run(key, data, extra_fields=("potential_energy",))
     assert names in ([], ["jit(add)"])
     shown = capsys.readouterr().err
-    assert all(word in shown for word in ("step/s", "divergences=0", "r_hat=", "bulk_ess="))
+    assert "step/s" in shown or "s/step" in shown  # of a machine that is busy
+    assert all(word in shown for word in ("divergences=0", "r_hat=", "bulk_ess="))
     assert not equal(second.get_samples(), whole.get_samples())
 
 

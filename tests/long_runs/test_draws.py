@@ -80,7 +80,9 @@ def test_devices_have_nothing_to_say_to_each_other(monkeypatch):
         assert word not in program
 
 
-def test_a_second_run_on_new_data_compiles_nothing(whole, capsys):
+def test_a_second_run_on_new_data_compiles_nothing(whole, capsys, monkeypatch):
+    for name in ("CI", "PYTEST_XDIST_WORKER"):  # where NumPyro shows no bar
+        monkeypatch.delenv(name, raising=False)
     data, key = DATA + 1.0, random.key(7)
     run(key=random.key(6), data=data)
     with compilations() as names:
@@ -91,8 +93,7 @@ def test_a_second_run_on_new_data_compiles_nothing(whole, capsys):
         ).run(key, data, extra_fields=("potential_energy",))
     assert names in ([], ["jit(add)"])
     shown = capsys.readouterr().err
-    assert "step/s" in shown or "s/step" in shown  # of a machine that is busy
-    assert all(word in shown for word in ("divergences=0", "r_hat=", "bulk_ess="))
+    assert all(word in shown for word in ("step/s", "divergences=0", "r_hat=", "bulk_ess="))
     assert not equal(second.get_samples(), whole.get_samples())
 
 

@@ -48,7 +48,7 @@ class NoiseLevelSMC(ParticleSampler):
     .. math:: \pi_k(x, \theta) \propto e^{-U(x, \sigma_k)}\, p(\theta)\, g_k(x, \theta),
 
     whose last is the posterior. A level costs one evaluation of the energy with its gradient for
-    the weight, and one for each move: some 160 in all by default.
+    the weight, and one for each move: some 200 with the start and the end, by default.
 
     The data speak from the first level on, by :math:`g_k(x, \theta) \approx p(y \mid x_{\sigma_k} =
     x, \theta)`: what the likelihood would be if the prior were the Gaussian of its own moments,

@@ -20,13 +20,12 @@ from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import others_alone
-from numpyro_scores.infer.smc.checks import check_energies, check_noise_conditional
-from numpyro_scores.infer.smc.driver import ParticleSampler
+from numpyro_scores.infer.smc.checks import check_energies
 from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist, moments_of, transport
 from numpyro_scores.infer.smc.level_moves import LevelTarget, twisted
+from numpyro_scores.infer.smc.level_sampler import LevelSampler
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
 from numpyro_scores.infer.smc.population import (
-    MAX_ROUNDS,
     Population,
     no_rounds,
     resampled_population,
@@ -40,7 +39,7 @@ NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 WALK = 2.4  # optimal in the metric of a Gaussian, over the root of the dimension
 
 
-class NoiseLevelSMC(ParticleSampler):
+class NoiseLevelSMC(LevelSampler):
     r"""
     Sequential Monte Carlo through the noise levels :math:`\sigma_0 > \dots > \sigma_K` of diffusion
     priors that are **made of an energy**, :math:`U(x, \sigma) = -\log p_\sigma(x)`, along
@@ -79,7 +78,6 @@ class NoiseLevelSMC(ParticleSampler):
         noise-conditional prior, one of a denoiser, or one that depends on another latent site.
     """
 
-    _rung_name = "noise level"
     _advice = "Take more particles, or more num_levels."
 
     def __init__(
@@ -106,14 +104,10 @@ class NoiseLevelSMC(ParticleSampler):
             batch_size=batch_size,
             progress_bar=progress_bar,
         )
-        check_count("num_levels", num_levels)
-        if not 2 <= num_levels < MAX_ROUNDS:
-            raise ValueError(f"num_levels must be from 2 to {MAX_ROUNDS - 1}, got {num_levels}.")
+        self._set_num_levels(num_levels)
         check_count("num_level_steps", num_level_steps)
-        self._num_levels = num_levels
         self._num_level_steps = num_level_steps
         self._target_accept_prob = target_accept_prob
-        self._levels: np.ndarray = np.zeros(num_levels)
 
     def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
         """
@@ -129,14 +123,8 @@ class NoiseLevelSMC(ParticleSampler):
         self._run(rng_key, args, kwargs, {})
 
     def _check_sites(self, sites, values, args, kwargs):
-        name = type(self).__name__
-        check_noise_conditional(name, self.model, args, kwargs, values, sites.processes)
-        check_energies(name, self.model, args, kwargs, values)
-        largest = max(process.sigma_max for process in sites.processes.values())
-        smallest = min(float(level) for level in sites.levels.values())
-        levels = np.geomspace(largest, smallest, self._num_levels)
-        if not np.array_equal(levels, self._levels):
-            self._levels, self._programs = levels, None  # the programs hold the levels
+        super()._check_sites(sites, values, args, kwargs)
+        check_energies(type(self).__name__, self.model, args, kwargs, values)
 
     def _start(self, key, model, given):
         key_pilots, key_draws, key_noise, key_resample, rng_key = random.split(key, 5)

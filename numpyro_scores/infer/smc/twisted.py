@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores._validation import check_count, check_positive
@@ -18,12 +17,10 @@ from numpyro_scores.infer.adaptation import corrected_step_size
 from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
 from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
-from numpyro_scores.infer.smc.checks import check_noise_conditional
-from numpyro_scores.infer.smc.driver import ParticleSampler
 from numpyro_scores.infer.smc.level_moves import LevelMoves, Twisted, twisted
+from numpyro_scores.infer.smc.level_sampler import LevelSampler
 from numpyro_scores.infer.smc.moves import fisher_root
 from numpyro_scores.infer.smc.population import (
-    MAX_ROUNDS,
     Population,
     no_rounds,
     resampled_population,
@@ -37,7 +34,7 @@ NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
 
 
-class TwistedDiffusionSampler(ParticleSampler):
+class TwistedDiffusionSampler(LevelSampler):
     r"""
     Sequential Monte Carlo through the noise levels :math:`\sigma_0 > \dots > \sigma_K` of the
     diffusion priors of a model, along
@@ -87,7 +84,6 @@ class TwistedDiffusionSampler(ParticleSampler):
     other sites, and one for more.
     """
 
-    _rung_name = "noise level"
     _advice = "Take more particles, or use TemperedSMC."
 
     def __init__(
@@ -116,16 +112,12 @@ class TwistedDiffusionSampler(ParticleSampler):
             batch_size=batch_size,
             progress_bar=progress_bar,
         )
-        check_count("num_levels", num_levels)
-        if not 2 <= num_levels < MAX_ROUNDS:
-            raise ValueError(f"num_levels must be from 2 to {MAX_ROUNDS - 1}, got {num_levels}.")
+        self._set_num_levels(num_levels)
         check_positive("churn", churn)
         if num_level_steps != 0:
             check_count("num_level_steps", num_level_steps)
         self._move_at_level = LevelMoves(num_level_steps, target_accept_prob, self._batch_size)
-        self._num_levels = num_levels
         self._churn = churn
-        self._levels: np.ndarray = np.zeros(num_levels)
 
     def run(self, rng_key: Array, *args: Any, **kwargs: Any) -> None:
         """
@@ -139,16 +131,6 @@ class TwistedDiffusionSampler(ParticleSampler):
             none, or not independent of all other sites.
         """
         self._run(rng_key, args, kwargs, {})
-
-    def _check_sites(self, sites, values, args, kwargs):
-        check_noise_conditional(
-            type(self).__name__, self.model, args, kwargs, values, sites.processes
-        )
-        largest = max(process.sigma_max for process in sites.processes.values())
-        smallest = min(float(level) for level in sites.levels.values())
-        levels = np.geomspace(largest, smallest, self._num_levels)
-        if not np.array_equal(levels, self._levels):
-            self._levels, self._programs = levels, None  # the programs hold the levels
 
     def _check_start(self, state):
         if state.num_dead == self._num_particles:

@@ -18,6 +18,8 @@ from numpyro.infer import MCMC
 import numpyro_scores as ns
 from numpyro_scores.diagnostics.report.missed_modes import FEWEST, _unseen
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 DIM = 4
 MODES = jnp.array([[6.0, 0.0, 0.0, 0.0], [-6.0, 1.0, 0.0, 0.0]])
 

@@ -9,7 +9,8 @@ Seconds are those of the processor, of all threads together: pinned to one core 
 idle machine takes.
 
     python benchmarks/pretrained.py --size 64 --torch
-    python benchmarks/pretrained.py --size 256 --dtype bfloat16 --remat
+    python benchmarks/pretrained.py --size 256 --dtype bfloat16 --value --repeats 1
+    python benchmarks/pretrained.py --size 256 --remat
     python benchmarks/pretrained.py --size 256 --pictures 8 --repeats 0
 """
 
@@ -68,17 +69,16 @@ def fields_of(size):
 KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
-def ours(network, size):
+def ours(network, size, names):
     options: Any = KEEP_BARRIERS if network.remat else {}
     x, t = jnp.ones((size, size, 3)), jnp.asarray(500.0)
     value = jax.jit(lambda network, x, t: network(x, t))
     gradient = jax.jit(jax.grad(lambda x, network, t: jnp.sum(network(x, t) ** 2)))
-    programs = {
-        "value": (value.lower(network, x, t).compile(options), (network, x, t)),
-        "gradient": (gradient.lower(x, network, t).compile(options), (x, network, t)),
-    }
+    programs = {"value": (value, (network, x, t)), "gradient": (gradient, (x, network, t))}
     runs = {}
-    for name, (program, args) in programs.items():
+    for name in names:
+        function, args = programs[name]
+        program = function.lower(*args).compile(options)
         print(f"{name}: {mebibytes(program):.0f} MiB beside the weights", flush=True)
         runs[name] = lambda p=program, a=args: jax.block_until_ready(p(*a))
     return runs
@@ -134,6 +134,7 @@ def main():
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--torch", action="store_true")
     parser.add_argument("--repeats", type=int, default=5, help="0 measures memory alone")
+    parser.add_argument("--value", action="store_true", help="no gradient")
     parser.add_argument("--pictures", type=int, default=0, help="for the memory of several")
     options = parser.parse_args()
     size, dtype = options.size, None if options.dtype is None else jnp.dtype(options.dtype)
@@ -143,10 +144,11 @@ def main():
     print(f"{tensors.number / 1e6:.1f} million parameters", flush=True)
     if options.pictures:
         of_several(network, size, options.pictures)
-    sides = {"ours": ours(network, size)}
+    names = ("value",) if options.value else ("value", "gradient")
+    sides = {"ours": ours(network, size, names)}
     if options.torch:
         sides |= in_torch(size)
-    for name in ("value", "gradient") if options.repeats else ():
+    for name in names if options.repeats else ():
         seconds = {side: [] for side in sides}
         for i in range(options.repeats + 1):  # the first warms up
             for side, runs in sides.items():

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Posteriors of the same models, and but for `volatility` of the same sizes, as those of arXiv 2503.01707 (table 1), given data that are
-drawn from the model with a fixed seed: what the paper took, German Credit, the S&P 500 and the data
-of the inference gym, does not come with any package this project depends on. The numbers of the
-paper are therefore not to be compared with; those of one run are with each other. Moments are of
-long runs of NUTS, see `benchmarks.microcanonical.reference`.
+Posteriors of the same models as those of arXiv 2503.01707 (table 1), and of the same sizes but for
+`volatility`, given data that are drawn from the model with a fixed seed. What the paper took,
+German Credit, the S&P 500 and the data of the inference gym, comes with no package of this project: its
+numbers are not to be compared with, those of one run are with each other. Moments are of long runs
+of NUTS, see `benchmarks.microcanonical.reference`.
 """
 
 from collections.abc import Callable

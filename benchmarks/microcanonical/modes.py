@@ -84,9 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--num-draws", type=int, default=15_000)
     args = parser.parse_args()
-    print(
-        "| asked for | `variance_error` | narrow mode | wide mode | share of the narrow | by these |"
-    )
+    print("| asked for | `variance_error` | narrow mode | wide mode | share of narrow | by these |")
     print("|---|---|---|---|---|---|")
     for desired_bias in (0.01, 0.0025):
         run(desired_bias, args.num_draws)

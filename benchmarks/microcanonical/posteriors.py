@@ -4,9 +4,9 @@
 """
 Posteriors of the same models as those of arXiv 2503.01707 (table 1), and of the same sizes but for
 `volatility`, given data that are drawn from the model with a fixed seed. What the paper took,
-German Credit, the S&P 500 and the data of the inference gym, comes with no package of this project: its
-numbers are not to be compared with, those of one run are with each other. Moments are of long runs
-of NUTS, see `benchmarks.microcanonical.reference`.
+German Credit, the S&P 500 and the data of the inference gym, comes with no package of this project:
+its numbers are not to be compared with, those of one run are with each other. Moments are of long
+runs of NUTS, see `benchmarks.microcanonical.reference`.
 """
 
 from collections.abc import Callable

@@ -3,6 +3,7 @@
 
 """What the benchmarks share: a clock that waits for JAX, and a look at what JAX compiles."""
 
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +17,18 @@ def timed(f: Callable, *args: Any) -> tuple[float, Any]:
     start = time.perf_counter()
     result = jax.block_until_ready(f(*args))
     return time.perf_counter() - start, result
+
+
+@contextmanager
+def compiled_once() -> Generator[None, None, None]:
+    """
+    Programs that are compiled inside are kept in a folder until the end: what `MCMC.run` compiles
+    again at every call is then no part of what is timed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        yield
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 Discrete models, each beside what it is measured by, in one run on one core:
 
 - `BlockGibbs` on the 64 x 64 Ising torus: spin updates a second, over the same maths in a bare
-  jitted `lax.scan`;
+  jitted `lax.scan`, and over hamon's block sampling, if that is installed;
 - `SwendsenWang` at the critical coupling: effective samples of |m| a second, over `BlockGibbs`;
 - persistent contrastive divergence of an RBM with 64 visible and 64 hidden units on the digits by
   `fit`: epochs a second, beside scikit-learn's, and the pseudo-likelihood after 50 epochs. `fit`
@@ -33,6 +33,7 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import BernoulliRBM
 
 import numpyro_scores as ns
+from benchmarks import hamon_sweeps
 from benchmarks._timing import timed
 
 SIDE = 64
@@ -70,25 +71,53 @@ def bare(key: Array, blocks: tuple[Array, Array], num_sweeps: int) -> tuple[Arra
     return lax.scan(sweep, blocks, random.split(key, num_sweeps))[0]
 
 
+def bonds(spins: Array) -> float:
+    """Mean product of neighbours."""
+    s = np.asarray(spins, float)
+    return float(np.mean([np.mean(s * np.roll(s, 1, axis)) for axis in (-1, -2)]))
+
+
 def spin_updates() -> None:
+    if not hamon_sweeps.is_there():
+        print("NOT COMPARED WITH HAMON: it is not installed (pip install hamon, Python 3.12+)")
     for impl in ("threefry2x32", "rbg"):
         for num_chains, num_sweeps in ((1, 1_000), (64, 200)):
-            kernel = ns.BlockGibbs(partial(ising, CRITICAL), num_steps=num_sweeps)
-            draw, state = chains(kernel, num_chains, impl)
-            key = random.key(0, impl=impl)
-            blocks = (jnp.ones((num_chains, SIDE, SIDE // 2)),) * 2
-            timed(draw, state), timed(bare, key, blocks, num_sweeps)
-            ours, theirs = [], []
-            for _ in range(5):
-                ours.append(timed(draw, state)[0])
-                theirs.append(timed(bare, key, blocks, num_sweeps)[0])
-            updates = num_chains * num_sweeps * SIDE**2 / 1e6
-            print(
-                f"BlockGibbs, {num_chains:2} chains, {impl:12}: {updates / min(ours):6.1f} million "
-                f"spin updates/s, bare scan {updates / min(theirs):6.1f}, "
-                f"wall time ratio {np.median(ours) / np.median(theirs):.2f}",
-                flush=True,
-            )
+            compare_sweeps(impl, num_chains, num_sweeps)
+
+
+def compare_sweeps(impl: str, num_chains: int, num_sweeps: int, repeats: int = 7) -> None:
+    kernel = ns.BlockGibbs(partial(ising, CRITICAL), num_steps=num_sweeps)
+    draw, state = chains(kernel, num_chains, impl)
+    key = random.key(0, impl=impl)
+    blocks = (jnp.ones((num_chains, SIDE, SIDE // 2)),) * 2
+    rows = {
+        "BlockGibbs": partial(draw, state),
+        "a bare scan": partial(bare, key, blocks, num_sweeps),
+    }
+    if hamon_sweeps.is_there():
+        theirs = hamon_sweeps.sweeps(SIDE, CRITICAL, num_chains, num_sweeps)
+        rows["hamon"] = partial(theirs, key)
+        if num_chains > 1:  # the same law, from other starts
+            found = bonds(theirs(key)), bonds(draw(draw(state)).z["x"])
+            print(f"mean product of neighbours: hamon {found[0]:.3f}, BlockGibbs {found[1]:.3f}")
+    seconds: dict[str, list[float]] = {name: [] for name in rows}
+    for repeat in range(repeats + 1):
+        for name, run in rows.items():
+            elapsed, _ = timed(run)
+            if repeat:  # the first compiles
+                seconds[name].append(elapsed)
+    updates = num_chains * num_sweeps * SIDE**2 / 1e6
+    medians = {name: float(np.median(s)) for name, s in seconds.items()}
+    speeds = ", ".join(f"{name} {updates / median:.1f}" for name, median in medians.items())
+    times = ", ".join(
+        f"{median / medians['BlockGibbs']:.2f} times that of {name}"
+        for name, median in medians.items()
+        if name != "BlockGibbs"
+    )
+    print(
+        f"{num_chains:2} chains, {impl:12}: million spin updates/s: {speeds}; speed {times}",
+        flush=True,
+    )
 
 
 def critical_samples(name: str, kernel: Any, num_draws: int, num_chains: int = 16) -> float:

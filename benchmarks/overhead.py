@@ -16,7 +16,6 @@ import contextlib
 import io
 import os
 import statistics
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from jax import Array, lax, random
 from numpyro.infer import MCMC, NUTS
 
 import numpyro_scores as ns
-from benchmarks._timing import compilations, timed
+from benchmarks._timing import compilations, compiled_once, timed
 from numpyro_scores.integrators import (
     Integrator,
     euler_maruyama,
@@ -269,10 +268,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.pop("CI", None)  # with it NumPyro shows no bar
     first_calls(args.repeats)
-    # What `run` compiles again and again is the same, and not what is timed from here on.
-    with tempfile.TemporaryDirectory() as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    with compiled_once():
         for problem in PROBLEMS:
             overhead(problem, args.num_draws, args.repeats)
 

@@ -50,6 +50,7 @@ NUM_WARMUP = 2_000
 # The number is known once so much more has been seen below it.
 BEYOND = 1.3
 SMALLEST_NUM_DRAWS = 400
+NUM_CHAINS = 32
 
 
 class Sampler(NamedTuple):
@@ -198,7 +199,8 @@ def measure(target: str, name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def gradients_of(result: dict[str, Any]) -> str:
-    return f"{'' if result['reached'] else '> '}{result['gradients']:,}"
+    chains = "" if result["chains"] == NUM_CHAINS else f" ({result['chains']} chains)"
+    return f"{'' if result['reached'] else '> '}{result['gradients']:,}{chains}"
 
 
 def line(result: dict[str, Any]) -> str:
@@ -238,7 +240,7 @@ def main() -> None:
     targets = [*CLOSED_FORM, *MODELS]
     parser.add_argument("--targets", nargs="+", choices=targets, default=targets)
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=TABLE)
-    parser.add_argument("--num-chains", type=int, default=32)
+    parser.add_argument("--num-chains", type=int, default=NUM_CHAINS)
     parser.add_argument("--budget", type=float, default=5e6, help="gradients a chain")
     parser.add_argument("--seconds", type=float, default=240, help="of CPU time, a piece")
     parser.add_argument("--known", action="store_true", help="print what is in `results`")

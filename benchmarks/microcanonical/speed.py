@@ -21,7 +21,7 @@ from blackjax.mcmc.integrators import isokinetic_velocity_verlet
 from jax import lax, random
 
 import numpyro_scores as ns
-from benchmarks._timing import timed
+from benchmarks._timing import compiled_once, timed
 from benchmarks.overhead import (
     NUM_STEPS,
     PROBLEMS,
@@ -187,8 +187,9 @@ def main() -> None:
     parser.add_argument("--num-draws", type=int, default=1_000)
     args = parser.parse_args()
     print("| target | kernel | `MCMC` | over a bare scan | over BlackJAX |\n|---|---|---|---|---|")
-    for problem in PROBLEMS:
-        compare(problem, args.num_draws, args.repeats)
+    with compiled_once():
+        for problem in PROBLEMS:
+            compare(problem, args.num_draws, args.repeats)
 
 
 if __name__ == "__main__":

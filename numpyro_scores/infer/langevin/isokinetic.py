@@ -99,7 +99,8 @@ def flight(
     num_steps: int = 1,
 ) -> Flight:
     r"""
-    Steps of Langevin dynamics, after each of which the direction is partly refreshed.
+    Steps of Langevin dynamics, after each of which the direction is partly refreshed. Where they
+    leave the finite numbers, so does the `energy_variance`; the direction is then a new one.
 
     :param point: of :func:`~numpyro_scores.infer.langevin.targets.init`.
     :param step_size: of a coordinate: a step is :math:`\sqrt d` times as long; likewise the length
@@ -117,10 +118,13 @@ def flight(
             start, direction, target, step_size, root, splitting, is_energy_asked=True
         )
         error = new.energy - start.energy + (new.integral - start.integral) + kinetic
+        # Where the dynamics have left the finite numbers, the noise alone makes the direction.
+        is_finite = jnp.isfinite(error)
+        direction = jnp.where(is_finite, direction, 0.0)
+        direction = partly_refreshed(direction, noise, step_size / decoherence_length)
         # An integral that is not known tells no energy.
         is_known = target.is_known(doubt)
-        error = jnp.where(is_known, error, 0.0)
-        direction = partly_refreshed(direction, noise, step_size / decoherence_length)
+        error = jnp.where(is_known | ~is_finite, error, 0.0)
         return (new, direction), (error**2 / d, is_known)
 
     carry = point, direction

@@ -201,7 +201,7 @@ class MCLMC(LangevinKernel):
         x, unravel, potential = self._flat(state.z, model_args, model_kwargs)
         target = self._target(potential, x)
         splitting = self._warmup.calibration.splitting
-        rng_key, key_flight, key_direction, key_adapt = random.split(state.rng_key, 4)
+        rng_key, key_flight = random.split(state.rng_key)
         start = target.resume(x, state.potential_energy, state.z_grad)
         end = flight(
             key_flight,
@@ -216,8 +216,7 @@ class MCLMC(LangevinKernel):
         )
         # What is not finite once stays so: one look at the end sees every step.
         finite = all_finite(end)
-        direction = random_direction(key_direction, x.shape, x.dtype)
-        end = select(finite, end, Flight(start, direction, state.mean_energy_variance))
+        end = select(finite, end, Flight(start, end.direction, state.mean_energy_variance))
         num_grads = self._warmup.num_steps * len(splitting.moves)
         num_evals = num_grads * (1 + target.num_score_evals) + (start.force is not None)
         state = state._replace(
@@ -233,7 +232,7 @@ class MCLMC(LangevinKernel):
         if num_warmup:
             state = lax.cond(
                 state.i < num_warmup,
-                lambda state: self._warmup.after(state, energy_variance, potential, key_adapt),
+                lambda state: self._warmup.after(state, energy_variance, potential),
                 lambda state: state,
                 state,
             )

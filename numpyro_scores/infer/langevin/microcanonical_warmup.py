@@ -68,7 +68,7 @@ class Warmup:
             return jnp.asarray(self.decoherence_length, step_size.dtype)
         return step_size / self.calibration.step_size
 
-    def after(self, state: Any, energy_variance: Array, potential: Potential, key: Array) -> Any:
+    def after(self, state: Any, energy_variance: Array, potential: Potential) -> Any:
         """
         The state with what a draw of warmup teaches.
 
@@ -90,17 +90,18 @@ class Warmup:
             )
             state = lax.cond(
                 jnp.any(state.i == np.array(ends, int)),
-                lambda state: self._in_new_metric(state, potential, key),
+                lambda state: self._in_new_metric(state, potential),
                 lambda state: state,
                 state._replace(adapt_state=adapt_state),
             )
         return state if self.decoherence_length is not None else self._with_length(state)
 
-    def _in_new_metric(self, state: Any, potential: Potential, key: Array) -> Any:
+    def _in_new_metric(self, state: Any, potential: Potential) -> Any:
         """What was learnt of the step size is of the metric before."""
-        key_curvature, key_direction = random.split(key)
+        rng_key, key_curvature, key_direction = random.split(state.rng_key, 3)
         x, _ = ravel_pytree(state.z)
-        state = state._replace(direction=random_direction(key_direction, x.shape, x.dtype))
+        direction = random_direction(key_direction, x.shape, x.dtype)
+        state = state._replace(direction=direction, rng_key=rng_key)
         if state.tuning is None:
             return state
         root = flat_root(state.adapt_state.mass_matrix_sqrt_inv, state.z)

@@ -48,6 +48,15 @@ def test_short_steps_leave_the_target_as_it_is(x64, splitting):
     assert_right_moments(np.asarray(x[:, 100:]))
 
 
+def test_beyond_the_finite_numbers_the_direction_is_a_new_one():
+    target = Target(lambda x: jnp.where(x[0] < 1, x @ x / 2, jnp.nan))
+    start = init(jnp.array([0.9, 0.0, 0.0]), target), jnp.array([1.0, 0.0, 0.0])
+    ends = jax.vmap(lambda key: flight(key, *start, target, 0.2, 1.0))(random.split(KEY, 200))
+    assert np.all(np.isnan(ends.energy_variance))
+    np.testing.assert_allclose(np.linalg.norm(ends.direction, axis=-1), 1, rtol=1e-5)
+    assert np.abs(np.mean(ends.direction, axis=0)).max() < 4 / np.sqrt(3 * 200)
+
+
 def model(scale):
     numpyro.sample("x", dist.Normal(0, scale).to_event(1))
 

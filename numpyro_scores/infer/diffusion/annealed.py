@@ -4,6 +4,7 @@
 """Annealed Langevin dynamics through the noise levels of a diffusion prior."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.curvature import NUM_FIRST_ITERATIONS, NUM_ITERATIONS
 from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
 from numpyro_scores.infer.diffusion.draws import Draw, independent_draws
+from numpyro_scores.infer.diffusion.gauss_newton import GaussNewton, standard_locations
 from numpyro_scores.infer.diffusion.walk import GroupedLangevin
+from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.integrators import BAOAB, Integrator, OverdampedIntegrator
 
 
@@ -90,6 +93,7 @@ class AnnealedLangevin(NoiseLevelKernel):
         denoised: bool = True,
         integrator: Integrator = BAOAB(),
         friction: float | None = None,
+        metric: GaussNewton | None = GaussNewton(),
         num_corrections: int = 0,
     ):
         super().__init__(
@@ -112,33 +116,57 @@ class AnnealedLangevin(NoiseLevelKernel):
         self._num_steps = num_steps
         self._integrator = integrator
         self._friction = friction
+        self._metric = metric
 
     @independent_draws
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
+        key_metric = random.fold_in(key_levels, len(self._levels()))
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
         levels = jnp.asarray(self._levels(), x.dtype)
         groups = self._groups(state.z)
         langevin = GroupedLangevin(groups, self._num_steps, self._integrator, self._friction)
 
-        def level(walk, inputs):
+        is_prior = groups.index == 0
+        metric, locations = self._metric, partial(self._locations, state.z, model_args, model_kwargs)
+        size = jax.eval_shape(partial(locations, levels[0]), x).size
+        if self._step_size is not None or not size:
+            metric = None
+
+        def level(carry, inputs):
+            walk, known = carry
             sigma, num_iterations, key = inputs
             potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=sigma)
             gradient = jax.grad(lambda x: potential_fn(unravel(x)))
             step_size = None
             if self._step_size is not None:
                 step_size = self._step_size * (sigma / levels[-1]) ** 2
-            return langevin.run(key, walk, gradient, sigma, num_iterations, step_size)
+            root = None
+            if metric is not None:
+                root = metric.root(partial(locations, sigma), walk.x, is_prior, sigma, known)
+                known = root.directions
+            walk, num_grad_evals = langevin.run(
+                key, walk, gradient, sigma, num_iterations, step_size, root
+            )
+            return (walk, known), num_grad_evals
 
         num_iterations = np.full(len(levels), NUM_ITERATIONS)
         num_iterations[0] = NUM_FIRST_ITERATIONS
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
         walk = langevin.start(x, key_noise, key_directions)
-        walk, num_grad_evals = lax.scan(level, walk, inputs)
+        rank = 0 if metric is None else metric.num_directions(size, int(np.sum(is_prior)))
+        known = random.normal(key_metric, (x.size, rank), x.dtype) * is_prior[:, None]
+        (walk, _), num_grad_evals = lax.scan(level, (walk, known), inputs)
+        cost = 0 if metric is None else len(levels) * metric.num_products(size, int(np.sum(is_prior)))
         draw = Draw(
             z=unravel(walk.x),
             diverging=walk.diverging,
-            num_grad_evals=jnp.sum(num_grad_evals),
+            num_grad_evals=jnp.sum(num_grad_evals) + cost,
             rng_key=rng_key,
         )
         return self._corrected(draw, groups, model_args, model_kwargs)
+
+    def _locations(self, like, model_args, model_kwargs, sigma, x):
+        """Of the data at a noise level, as functions of all entries."""
+        model = FlatModel(self._at(sigma), model_args, model_kwargs, like=like)
+        return standard_locations(model.sites(x), x.dtype)

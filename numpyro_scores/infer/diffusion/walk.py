@@ -23,6 +23,7 @@ from numpyro_scores.infer.diffusion.step_sizes import (
     num_bursts,
 )
 from numpyro_scores.infer.langevin.stiffness import FRICTION
+from numpyro_scores.infer.low_rank import LowRankRoot
 from numpyro_scores.infer.trees import all_finite, select
 from numpyro_scores.integrators import (
     BAOAB,
@@ -97,13 +98,38 @@ class GroupedLangevin:
         sigma: Any,
         num_iterations: int | Array = NUM_ITERATIONS,
         step_size: Any = None,
+        root: LowRankRoot | None = None,
     ) -> tuple[Walk, Array]:
-        """
+        r"""
         :param gradient: of the potential energy, of a vector.
         :param sigma: the scale of the first group, for example the noise level.
         :param num_iterations: Hessian-vector products of the first burst.
         :param step_size: of all entries, in place of one from the curvatures; for one burst.
+        :param root: `R` of an inverse metric :math:`R^\top R`, whose scale is `sigma` in the first
+            group and 1 in the others. The walk is then one of `v` in :math:`x + R^\top v`.
         :return: the walk, and the number of gradients, a Hessian-vector product counted as 2.
+        """
+        if root is not None:
+            start, of_x = walk.x, gradient
+
+            def position(v):
+                return start + root.unwhiten(v)
+
+            walk, num_grad_evals = self._run(
+                key,
+                walk._replace(x=jnp.zeros_like(start)),
+                lambda v: root.whiten(of_x(position(v))),
+                1.0,
+                num_iterations,
+                step_size,
+                lambda v: root.unwhiten(v) / root.scale,
+            )
+            return walk._replace(x=position(walk.x)), num_grad_evals
+        return self._run(key, walk, gradient, sigma, num_iterations, step_size, lambda v: v)
+
+    def _run(self, key, walk, gradient, sigma, num_iterations, step_size, lengths):
+        """
+        :param lengths: of a move, in units of what each group may move.
         """
         underdamped = isinstance(self.integrator, UnderdampedIntegrator)
 
@@ -126,7 +152,9 @@ class GroupedLangevin:
                     jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
                 )
                 curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
-                steps = self.groups.step_size(curvatures, current.grad, sigma, self.num_steps)
+                steps = self.groups.step_size(
+                    curvatures, lengths(current.grad), sigma, self.num_steps
+                )
                 friction = self.friction or friction_at(curvatures[0], sigma)
                 if self.is_bounded:
                     critical = 2 * time_steps(steps) / sigma
@@ -136,7 +164,7 @@ class GroupedLangevin:
                 grad = gradient(x)
                 if step_size is not None:
                     return grad
-                return self.groups.tamed_gradient(grad, steps, sigma)
+                return self.groups.tamed_gradient(grad, lengths(steps * grad), sigma)
 
             def step(current, key):
                 return self._step(current, key, limited_gradient, steps, friction), None

@@ -1,0 +1,197 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+r"""
+The metric of a noise level by what the data say there.
+
+With the Fisher information :math:`\Lambda` of the data on their locations `f` and the denoiser `D`,
+the potential energy of a noisy point has the curvature
+
+.. math:: \frac{1}{\sigma^2} (I - \nabla D) + J^\top \Lambda J, \qquad
+          J = \nabla f(D(x))\, \nabla D(x),
+
+but for what the bends of `f` and `D` add (Gauss-Newton). The first term is at most
+:math:`1 / \sigma^2` for a denoiser of any data, since :math:`\sigma^2 \nabla D` is a covariance. So
+the metric :math:`P = I / \sigma^2 + J^\top \Lambda J` leaves a curvature of at most one, however
+small the noise of the data. With the singular values :math:`s_i` of :math:`\Lambda^{1/2} J` and its
+right singular vectors :math:`v_i`
+
+.. math:: P^{-1/2} = \sigma \left( I + \sum_i \left( (1 + \sigma^2 s_i^2)^{-1/2} - 1 \right)
+          v_i v_i^\top \right).
+
+Denoising diffusion restoration models (Kawar et al. 2022) have the singular values of a linear
+operator in this place; for noisy values the denoiser belongs to the operator.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+from numpyro_scores._validation import check_count
+from numpyro_scores.distributions._wrapped import base_of, power_of
+from numpyro_scores.handlers import is_likelihood
+from numpyro_scores.infer.low_rank import LowRankRoot
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """
+    A metric that follows the data of the model, for
+    :class:`~numpyro_scores.AnnealedLangevin`: see
+    :mod:`numpyro_scores.infer.diffusion.gauss_newton`.
+
+    It is found at the start of each noise level, from where the chain is then, and stays as it is
+    until the next. That costs a product with the Jacobian of data and denoiser for each number that
+    is measured, or for each unconstrained number of the priors if these are fewer, up to `rank`.
+    Where both are more it is `2 rank` products, for the `rank` stiffest directions (one step of
+    subspace iteration from those of the level before); all others are left to shorter steps.
+
+    Locations are those of `Normal`, `MultivariateNormal`, `LogNormal`, `StudentT`, `Cauchy`,
+    `Laplace`, `Logistic` and `Gumbel` data, the rates of `Poisson` and `Exponential` and the
+    probabilities of `Bernoulli` and `Binomial` ones. Other data and factors count as flat, and
+    shorten the steps as they would without a metric.
+
+    :param rank: largest number of directions.
+    """
+
+    rank: int = 16
+
+    def __post_init__(self) -> None:
+        check_count("rank", self.rank)
+
+    def num_directions(self, num_locations: int, num_entries: int) -> int:
+        """How many directions the metric has."""
+        return min(self.rank, num_locations, num_entries)
+
+    def num_products(self, num_locations: int, num_entries: int) -> int:
+        """Products with the Jacobian, each way, for one metric."""
+        rank = self.num_directions(num_locations, num_entries)
+        return rank if rank < self.rank or rank == min(num_locations, num_entries) else 2 * rank
+
+    def root(
+        self,
+        locations: Callable[[Array], Array],
+        x: Array,
+        is_prior: np.ndarray,
+        sigma: Array,
+        directions: Array,
+    ) -> LowRankRoot:
+        """
+        The root of the inverse metric at a noise level.
+
+        :param locations: of the data as functions of all entries, of unit information, see
+            :func:`standard_locations`.
+        :param x: all entries, shape `(d,)`.
+        :param is_prior: which of them are of noise-conditional priors; the others have no metric.
+        :param sigma: the noise level.
+        :param directions: of the level before, shape `(d, num_directions)`.
+        """
+        entries = np.flatnonzero(is_prior)
+        rows = _leading_rows(locations, x, entries, directions[entries], self.rank)
+        _, values, vectors = jnp.linalg.svd(rows, full_matrices=False)
+        found = jnp.all(jnp.isfinite(values)) & jnp.all(jnp.isfinite(vectors))
+        vectors = jnp.where(found, vectors.T, directions[entries])
+        stretch = jnp.where(found, 1 / jnp.sqrt(1 + (sigma * values) ** 2), 1.0)
+        return LowRankRoot(
+            scale=jnp.where(is_prior, sigma, 1.0).astype(x.dtype),
+            directions=jnp.zeros_like(directions).at[entries].set(vectors),
+            stretch=stretch.astype(x.dtype),
+        )
+
+
+def _leading_rows(
+    locations: Callable[[Array], Array],
+    x: Array,
+    entries: np.ndarray,
+    directions: Array,
+    rank: int,
+) -> Array:
+    """
+    A matrix with the largest singular values of the Jacobian of the locations, and their right
+    singular vectors.
+    """
+
+    def of_prior(values):
+        return locations(x.at[entries].set(values))
+
+    values = x[entries]
+    if len(entries) <= rank:
+        return jax.jacfwd(of_prior)(values)
+    loc, pull = jax.vjp(of_prior, values)
+    probes = jnp.eye(loc.size, dtype=loc.dtype)
+    if loc.size > rank:
+        push = jax.linearize(of_prior, values)[1]
+        probes = jnp.linalg.qr(jax.vmap(push)(directions.T).T)[0].T
+    return jax.vmap(pull)(probes)[0]
+
+
+def standard_locations(sites: dict[str, Any], dtype: Any) -> Array:
+    """
+    What the data are measured about, each in units in which their Fisher information on it is one,
+    to the power that the model raises them to; shape `(n,)`.
+
+    :param sites: the trace of a model.
+    """
+    found = [_standard_location(site) for site in sites.values() if is_likelihood(site)]
+    parts = [location.ravel() for location in found if location is not None]
+    return jnp.concatenate(parts).astype(dtype) if parts else jnp.zeros(0, dtype)
+
+
+# The information of a datum on its location, in units of its scale.
+_INFORMATION = {
+    dist.Normal: lambda base: 1.0,
+    dist.LogNormal: lambda base: 1.0,
+    dist.Laplace: lambda base: 1.0,
+    dist.Gumbel: lambda base: 1.0,
+    dist.Cauchy: lambda base: 0.5,
+    dist.Logistic: lambda base: 1 / 3,
+    dist.StudentT: lambda base: (base.df + 1) / (base.df + 3),
+}
+
+
+def _standard_location(site: dict[str, Any]) -> Array | None:
+    location = _of_unit_information(base_of(site["fn"]))
+    if location is None:
+        return None
+    location = jnp.broadcast_to(location, site["fn"].shape())
+    power = power_of(site)
+    if power is None:
+        return location
+    return jnp.sqrt(jnp.reshape(power, (*power.shape, *[1] * (location.ndim - power.ndim)))) * (
+        location
+    )
+
+
+def _of_unit_information(base: Any) -> Array | None:
+    """A function of the parameters on which the information of a datum is one."""
+    held = jax.lax.stop_gradient
+    if type(base) in _INFORMATION:
+        return jnp.sqrt(held(_INFORMATION[type(base)](base))) * base.loc / held(base.scale)
+    if isinstance(base, dist.MultivariateNormal):
+        tril = jnp.broadcast_to(held(base.scale_tril), (*base.shape(), base.event_shape[0]))
+        loc = jnp.broadcast_to(base.loc, base.shape())
+        return solve_triangular(tril, loc[..., None], lower=True)[..., 0]
+    if isinstance(base, dist.Poisson):
+        return 2 * jnp.sqrt(base.rate)
+    if isinstance(base, dist.Exponential):
+        return jnp.log(base.rate)
+    if isinstance(base, dist.BernoulliProbs | dist.BernoulliLogits):
+        return _angle(base, 1)
+    if isinstance(base, dist.BinomialProbs | dist.BinomialLogits):
+        return _angle(base, base.total_count)
+    return None
+
+
+def _angle(base: Any, count: Any) -> Array:
+    r""":math:`2 \sqrt n \arcsin \sqrt p`, from the logit where it is given."""
+    if isinstance(base, dist.BernoulliLogits | dist.BinomialLogits):
+        # Half of it is arctan(sqrt(odds)), which has no slope where p rounds to 0 or 1.
+        return 2 * jnp.sqrt(count) * jnp.arctan(jnp.exp(base.logits / 2))
+    return 2 * jnp.sqrt(count) * jnp.arcsin(jnp.sqrt(base.probs))

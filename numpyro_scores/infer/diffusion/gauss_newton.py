@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, lax, random
 from jax.scipy.linalg import solve_triangular
 
 from numpyro_scores._validation import check_count
@@ -43,93 +43,112 @@ from numpyro_scores.infer.low_rank import LowRankRoot
 @dataclass(frozen=True)
 class GaussNewton:
     """
-    A metric that follows the data of the model, for
-    :class:`~numpyro_scores.AnnealedLangevin`: see
+    A metric that follows the data of the model, for :class:`~numpyro_scores.AnnealedLangevin`: see
     :mod:`numpyro_scores.infer.diffusion.gauss_newton`.
 
-    It is found at the start of each noise level, from where the chain is then, and stays as it is
-    until the next. That costs a product with the Jacobian of data and denoiser for each number that
-    is measured, or for each unconstrained number of the priors if these are fewer, up to `rank`.
-    Where both are more it is `2 rank` products, for the `rank` stiffest directions (one step of
-    subspace iteration from those of the level before); all others are left to shorter steps.
+    It is found at the start of a noise level, from where the chain is then, and stays as it is
+    until the next, whatever the chain and the other sites do meanwhile. That takes a product with
+    the Jacobian of data and denoiser for each number that is measured, or for each unconstrained
+    number of the priors if these are fewer; where both are more than `2 rank`, it is so many
+    products, for the `rank` stiffest directions (one step of subspace iteration from those of the
+    level before), and all others are left to shorter steps. It is not found where it would cost
+    more gradients than it saves.
 
-    Locations are those of `Normal`, `MultivariateNormal`, `LogNormal`, `StudentT`, `Cauchy`,
+    The locations are those of `Normal`, `MultivariateNormal`, `LogNormal`, `StudentT`, `Cauchy`,
     `Laplace`, `Logistic` and `Gumbel` data, the rates of `Poisson` and `Exponential` and the
     probabilities of `Bernoulli` and `Binomial` ones. Other data and factors count as flat, and
     shorten the steps as they would without a metric.
 
-    :param rank: largest number of directions.
+    :param rank: number of directions of data that have more than twice as many.
     """
 
-    rank: int = 16
+    rank: int = 32
 
     def __post_init__(self) -> None:
         check_count("rank", self.rank)
 
-    def num_directions(self, num_locations: int, num_entries: int) -> int:
-        """How many directions the metric has."""
-        return min(self.rank, num_locations, num_entries)
 
-    def num_products(self, num_locations: int, num_entries: int) -> int:
-        """Products with the Jacobian, each way, for one metric."""
-        rank = self.num_directions(num_locations, num_entries)
-        return rank if rank < self.rank or rank == min(num_locations, num_entries) else 2 * rank
+class LevelMetric:
+    """
+    The metrics of the noise levels of one anneal.
 
-    def root(
+    :param metric: the setting.
+    :param locations: `locations(sigma, x)` of the data, see :func:`standard_locations`.
+    :param is_prior: which entries are of noise-conditional priors; the others have no metric.
+    :param sigma: a noise level, and
+    :param like: a point, of which only shape and dtype matter.
+    """
+
+    def __init__(
         self,
-        locations: Callable[[Array], Array],
-        x: Array,
+        metric: GaussNewton,
+        locations: Callable[[Any, Array], Array],
         is_prior: np.ndarray,
         sigma: Array,
-        directions: Array,
-    ) -> LowRankRoot:
-        """
-        The root of the inverse metric at a noise level.
+        like: Array,
+    ):
+        self._locations, self._is_prior = locations, is_prior
+        self._entries, self._like = np.flatnonzero(is_prior), like
+        size = jax.eval_shape(locations, sigma, like).size
+        smallest = min(size, len(self._entries))
+        self._is_exact = smallest <= 2 * metric.rank
+        self._transposed = self._is_exact and len(self._entries) < size
+        self.num_directions = smallest if self._is_exact else metric.rank
+        #: Products with the Jacobian, for each metric.
+        self.num_products = min(smallest, 2 * metric.rank)
 
-        :param locations: of the data as functions of all entries, of unit information, see
-            :func:`standard_locations`.
-        :param x: all entries, shape `(d,)`.
-        :param is_prior: which of them are of noise-conditional priors; the others have no metric.
-        :param sigma: the noise level.
-        :param directions: of the level before, shape `(d, num_directions)`.
+    def plain(self, sigma: Array) -> LowRankRoot:
+        """A root without data, with directions from which those of the data are found."""
+        shape, dtype = (self._like.size, self.num_directions), self._like.dtype
+        directions = random.normal(random.key(0), shape, dtype) * self._is_prior[:, None]
+        return self._root(sigma, directions, jnp.ones(self.num_directions, dtype))
+
+    def root(self, x: Array, sigma: Array, known: LowRankRoot, wanted: Array) -> LowRankRoot:
         """
-        entries = np.flatnonzero(is_prior)
-        rows = _leading_rows(locations, x, entries, directions[entries], self.rank)
+        The root of the inverse metric at a noise level; without data where that is not `wanted`.
+
+        :param x: where the chain is, shape `(d,)`.
+        :param known: of the level before.
+        """
+        plain = self._root(sigma, known.directions, jnp.ones_like(known.stretch))
+        # A loop of one round is skipped where no chain of a batch wants it; a `cond` is not.
+        return lax.while_loop(
+            lambda carry: carry[0],
+            lambda carry: (jnp.array(False), self._found(x, sigma, carry[1])),
+            (wanted, plain),
+        )[1]
+
+    def _found(self, x: Array, sigma: Array, plain: LowRankRoot) -> LowRankRoot:
+        rows = self._rows(x, sigma, plain.directions[self._entries])
         _, values, vectors = jnp.linalg.svd(rows, full_matrices=False)
         found = jnp.all(jnp.isfinite(values)) & jnp.all(jnp.isfinite(vectors))
-        vectors = jnp.where(found, vectors.T, directions[entries])
-        stretch = jnp.where(found, 1 / jnp.sqrt(1 + (sigma * values) ** 2), 1.0)
-        return LowRankRoot(
-            scale=jnp.where(is_prior, sigma, 1.0).astype(x.dtype),
-            directions=jnp.zeros_like(directions).at[entries].set(vectors),
-            stretch=stretch.astype(x.dtype),
-        )
+        stretch = jnp.where(found, 1 / jnp.sqrt(1 + (sigma * values) ** 2), 1)
+        vectors = jnp.where(found, vectors.T, plain.directions[self._entries])
+        directions = plain.directions.at[self._entries].set(vectors)
+        return self._root(sigma, directions, stretch.astype(x.dtype))
 
+    def _rows(self, x: Array, sigma: Array, directions: Array) -> Array:
+        """
+        A matrix with the largest singular values of the Jacobian of the locations, and their right
+        singular vectors.
+        """
 
-def _leading_rows(
-    locations: Callable[[Array], Array],
-    x: Array,
-    entries: np.ndarray,
-    directions: Array,
-    rank: int,
-) -> Array:
-    """
-    A matrix with the largest singular values of the Jacobian of the locations, and their right
-    singular vectors.
-    """
+        def of_prior(values):
+            return self._locations(sigma, x.at[self._entries].set(values))
 
-    def of_prior(values):
-        return locations(x.at[entries].set(values))
+        values = x[self._entries]
+        if self._transposed:
+            return jax.jacfwd(of_prior)(values)
+        loc, pull = jax.vjp(of_prior, values)
+        probes = jnp.eye(loc.size, dtype=loc.dtype)
+        if not self._is_exact:
+            push = jax.linearize(of_prior, values)[1]
+            probes = jnp.linalg.qr(jax.vmap(push)(directions.T).T)[0].T
+        return jax.vmap(pull)(probes)[0]
 
-    values = x[entries]
-    if len(entries) <= rank:
-        return jax.jacfwd(of_prior)(values)
-    loc, pull = jax.vjp(of_prior, values)
-    probes = jnp.eye(loc.size, dtype=loc.dtype)
-    if loc.size > rank:
-        push = jax.linearize(of_prior, values)[1]
-        probes = jnp.linalg.qr(jax.vmap(push)(directions.T).T)[0].T
-    return jax.vmap(pull)(probes)[0]
+    def _root(self, sigma: Array, directions: Array, stretch: Array) -> LowRankRoot:
+        scale = jnp.where(self._is_prior, sigma, 1).astype(directions.dtype)
+        return LowRankRoot(scale, directions, stretch)
 
 
 def standard_locations(sites: dict[str, Any], dtype: Any) -> Array:
@@ -164,9 +183,8 @@ def _standard_location(site: dict[str, Any]) -> Array | None:
     power = power_of(site)
     if power is None:
         return location
-    return jnp.sqrt(jnp.reshape(power, (*power.shape, *[1] * (location.ndim - power.ndim)))) * (
-        location
-    )
+    power = jnp.reshape(power, (*power.shape, *[1] * (location.ndim - power.ndim)))
+    return jnp.sqrt(power) * location
 
 
 def _of_unit_information(base: Any) -> Array | None:

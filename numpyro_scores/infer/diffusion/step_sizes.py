@@ -100,10 +100,14 @@ class SiteGroups(NamedTuple):
         return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * x
 
 
+def wanted_bursts(curvature: Array, sigma: Array) -> Array:
+    """Bursts of steps with a momentum at a noise level, were there no bound on them."""
+    return jnp.ceil(BURSTS_PER_ROOT * sigma * jnp.sqrt(curvature))
+
+
 def num_bursts(curvature: Array, sigma: Array) -> Array:
     """Bursts of steps with a momentum at a noise level."""
-    bursts = jnp.ceil(BURSTS_PER_ROOT * sigma * jnp.sqrt(curvature))
-    return jnp.clip(bursts, 1, MOST_BURSTS)
+    return jnp.clip(wanted_bursts(curvature, sigma), 1, MOST_BURSTS)
 
 
 def friction_at(curvature: Array, sigma: Array) -> Array:

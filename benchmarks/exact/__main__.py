@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.exact import discrete, finite_points, interacting, levy, mixture
-from benchmarks.exact.problems import Programs, run_cell
+from benchmarks.exact.problems import Cell, Programs, run_cell
 from benchmarks.exact.tables import figure, head, kept, line, save
 
 SETS = {
@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="*", help="columns; all of a set by default")
     parser.add_argument("--cells", help="only cells whose name has this in it")
     parser.add_argument("--full", action="store_true", help="the papers' sizes")
+    parser.add_argument("--problems", type=int, help="of each cell at most")
+    parser.add_argument("--draws", type=int, help="of each sampler, for each problem")
     parser.add_argument("--results", type=Path, default=Path(".cache/exact.json"))
     parser.add_argument("--fresh", action="store_true", help="forget the cells of earlier runs")
     parser.add_argument("--figure", type=Path, default=Path(".cache/exact.png"))
@@ -42,7 +44,7 @@ def main() -> None:
         for cell in SETS[name].cells(args.full):
             if args.cells and args.cells not in cell.name:
                 continue
-            rows = []
+            cell, rows = _cut(cell, args.problems, args.draws), []
             for row in run_cell(cell, programs, args.samplers):
                 if not rows:
                     print(head(cell, row))
@@ -55,6 +57,12 @@ def main() -> None:
     if not num_cells:
         raise SystemExit(f"No cell has {args.cells!r} in its name.")
     print(f"\n{args.figure}")
+
+
+def _cut(cell: Cell, num_problems: int | None, num_draws: int | None) -> Cell:
+    """A cell of fewer problems, or of another number of draws."""
+    problems = cell.problems[:num_problems]
+    return cell._replace(problems=problems, num_draws=num_draws or cell.num_draws)
 
 
 if __name__ == "__main__":

@@ -132,8 +132,8 @@ class AnnealedLangevin(NoiseLevelKernel):
         if not (metric is None or isinstance(metric, GaussNewton)):
             raise ValueError(
                 "metric of AnnealedLangevin must be GaussNewton(rank=...), by the data, or None, "
-                f"got {metric!r}. There is no warmup that Diagonal(), Dense() or LowRank() could learn "
-                "from: its draws are independent."
+                f"got {metric!r}. There is no warmup that Diagonal(), Dense() or LowRank() "
+                "could learn from: its draws are independent."
             )
         self._step_size = step_size
         self._num_steps = num_steps

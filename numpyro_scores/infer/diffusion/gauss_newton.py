@@ -179,8 +179,10 @@ def _standard_location(site: dict[str, Any]) -> Array | None:
     location = _of_unit_information(base_of(site["fn"]))
     if location is None:
         return None
-    location = jnp.broadcast_to(location, site["fn"].shape())
-    power = power_of(site)
+    # One datum may stand for many, as in `obs=0.0`.
+    shape = jnp.broadcast_shapes(jnp.shape(site["value"]), site["fn"].shape())
+    location = jnp.broadcast_to(location, shape)
+    power = power_of(site | {"value": jnp.broadcast_to(site["value"], shape)})
     if power is None:
         return location
     power = jnp.reshape(power, (*power.shape, *[1] * (location.ndim - power.ndim)))

@@ -179,7 +179,7 @@ def test_a_bent_operator_leaves_its_posterior_as_it_is():
     N(0, I) in two dimensions, of which a parabola is measured with noise 0.05: exact draws remain
     such, though the stiff direction turns as the chains move.
     """
-    noise, sigma = 0.05, jnp.asarray(0.5)
+    noise, sigma = 0.05, jnp.asarray(0.1)
 
     def operator(x):
         return x[..., :1] + 0.3 * x[..., 1:] ** 2

@@ -10,6 +10,7 @@ and two data with the given noise.
 """
 
 import argparse
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,11 +27,8 @@ MEAN, COVARIANCE = RNG.normal(size=D), ROOT @ ROOT.T / D + 0.1 * np.eye(D)
 OPERATOR = RNG.normal(size=(2, D))
 Y = OPERATOR @ (MEAN + np.linalg.cholesky(COVARIANCE) @ RNG.normal(size=D))
 EIGENVALUES, EIGENVECTORS = np.linalg.eigh(COVARIANCE)
-KERNELS = {
-    "LeimkuhlerMatthews(), metric=None": {
-        "integrator": ns.LeimkuhlerMatthews(),
-        "metric": None,
-    },
+KERNELS: dict[str, dict[str, Any]] = {
+    "LeimkuhlerMatthews(), metric=None": {"integrator": ns.LeimkuhlerMatthews(), "metric": None},
     "LeimkuhlerMatthews()": {"integrator": ns.LeimkuhlerMatthews()},
     "metric=None": {"metric": None},
     "defaults": {},
@@ -50,10 +48,10 @@ def model(y, noise):
     numpyro.sample("y", dist.Normal(OPERATOR @ x, noise).to_event(1), obs=y)
 
 
-def posterior(noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance at the smallest level, the likelihood of the denoised value."""
+def posterior(noise: float, denoised: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance at the smallest level, the likelihood of the denoised value or not."""
     precision = np.linalg.inv(COVARIANCE + SIGMA_MIN**2 * np.eye(D))
-    a = OPERATOR @ COVARIANCE @ precision / noise
+    a = OPERATOR @ (COVARIANCE @ precision if denoised else np.eye(D)) / noise
     covariance = np.linalg.inv(precision + a.T @ a)
     return MEAN + covariance @ a.T @ (Y - OPERATOR @ MEAN) / noise, covariance
 

@@ -78,7 +78,7 @@ bench-inverse: $(READY) ## posterior samplers on solved inverse problems, covera
 	$(RUN) -m benchmarks.coverage --settled 400
 
 bench-exact: $(READY) ## every sampler on published problems whose posterior is known; FULL=1 for the papers' sizes
-	$(RUN) -m benchmarks.exact $(if $(FULL),--full)
+	$(RUN) -m benchmarks.exact --fresh $(if $(FULL),--full)
 
 bench-microcanonical: $(READY) ## MAMS and MCLMC on the ten targets of their paper, in 100,000 dimensions, their speed
 	$(RUN) -m benchmarks.microcanonical

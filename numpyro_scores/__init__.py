@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         DiffusionPosteriorSampling,
         DiscreteLangevin,
         ExchangeKernel,
+        GaussNewton,
         GibbsWithGradients,
         InverseTemperatures,
         LikelihoodPowers,
@@ -146,6 +147,7 @@ __all__ = [
     "FitResult",
     "GaussianBernoulliRBM",
     "GeneratorPrior",
+    "GaussNewton",
     "GibbsWithGradients",
     "Heun",
     "HutchinsonTrace",
@@ -230,9 +232,9 @@ _HOMES = {
     "infer": (
         "DAPS MALA MALT MAMS MCLMC SKROCK ULA AnnealedLangevin AutocorrelationLength BlockGibbs "
         "Dense Diagonal DiffusionPosteriorSampling DiscreteLangevin ExchangeKernel "
-        "GibbsWithGradients InverseTemperatures LikelihoodPowers LowRank MomentMatching "
-        "NoiseLevelSMC NoiseLevels OverdampedLangevin ReplicaExchange SplitGibbs SwendsenWang "
-        "TemperedSMC TwistedDiffusionSampler UTurnLength UnderdampedLangevin"
+        "GaussNewton GibbsWithGradients InverseTemperatures LikelihoodPowers LowRank "
+        "MomentMatching NoiseLevelSMC NoiseLevels OverdampedLangevin ReplicaExchange SplitGibbs "
+        "SwendsenWang TemperedSMC TwistedDiffusionSampler UTurnLength UnderdampedLangevin"
     ),
     "integrators": "BAOAB OBABO UBU EulerMaruyama LeimkuhlerMatthews",
     "long_runs": "StoredMCMC until",

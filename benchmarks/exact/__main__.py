@@ -5,15 +5,16 @@
 Every published exact posterior, and every sampler beside it: `python -m benchmarks.exact`.
 
 Each row is printed as soon as it is there; what is published stands below. A reference that
-cannot be had is an error. `--full` takes the papers' sizes, which is hours.
+cannot be had is an error. `--full` takes the papers' sizes, which is hours. Cells are kept in a
+file, of which the figure is made: sets may be run one by one.
 """
 
 import argparse
 from pathlib import Path
 
 from benchmarks.exact import discrete, finite_points, interacting, levy, mixture
-from benchmarks.exact.problems import Cell, Programs, Row, run_cell
-from benchmarks.exact.tables import figure, head, line
+from benchmarks.exact.problems import Cell, Programs, run_cell
+from benchmarks.exact.tables import figure, head, kept, line, save
 
 SETS = {
     "mixture": mixture,
@@ -30,26 +31,38 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="*", help="columns; all of a set by default")
     parser.add_argument("--cells", help="only cells whose name has this in it")
     parser.add_argument("--full", action="store_true", help="the papers' sizes")
+    parser.add_argument("--problems", type=int, help="of each cell at most")
+    parser.add_argument("--draws", type=int, help="of each sampler, for each problem")
+    parser.add_argument("--results", type=Path, default=Path(".cache/exact.json"))
+    parser.add_argument("--fresh", action="store_true", help="forget the cells of earlier runs")
     parser.add_argument("--figure", type=Path, default=Path(".cache/exact.png"))
     args = parser.parse_args()
-    results: dict[str, list[tuple[Cell, list[Row]]]] = {}
+    results, num_cells = {} if args.fresh else kept(args.results), 0
     for name in args.sets:
         programs = Programs()
         print(f"\n## {name}\n{SETS[name].__doc__}", flush=True)
         for cell in SETS[name].cells(args.full):
             if args.cells and args.cells not in cell.name:
                 continue
-            rows = []
+            cell, rows = _cut(cell, args.problems, args.draws), []
             for row in run_cell(cell, programs, args.samplers):
                 if not rows:
                     print(head(cell, row))
                 rows.append(row)
                 print(line(row, rows[0]), flush=True)
-            results.setdefault(name, []).append((cell, rows))
+            num_cells += 1
+            results.setdefault(name, {})[cell.name] = rows
+            save(results, args.results)
             figure(results, args.figure)
-    if not results:
+    if not num_cells:
         raise SystemExit(f"No cell has {args.cells!r} in its name.")
     print(f"\n{args.figure}")
+
+
+def _cut(cell: Cell, num_problems: int | None, num_draws: int | None) -> Cell:
+    """A cell of fewer problems, or of another number of draws."""
+    problems = cell.problems[:num_problems]
+    return cell._replace(problems=problems, num_draws=num_draws or cell.num_draws)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 """Cells as lines of text, and all of them in one figure."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 
 from benchmarks.exact.problems import EXACT, Cell, Row
 
-Results = Mapping[str, list[tuple[Cell, list[Row]]]]
+# Rows by the name of the set and that of the cell.
+Results = Mapping[str, Mapping[str, list[Row]]]
 NUM_COLOURS, WIDTH = 10, 49
 
 
@@ -38,6 +40,26 @@ def _cell(row: Row, name: str) -> str:
     return f"{row.figures[name]:.3f}" + ("" if np.isnan(error) else f" ({error:.3f})")
 
 
+def save(results: Results, path: Path) -> None:
+    """Write results, or those of some sets, to be read by :func:`kept`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {
+        name: {cell: [row._asdict() for row in rows] for cell, rows in cells.items()}
+        for name, cells in results.items()
+    }
+    path.write_text(json.dumps(rows, indent=1))
+
+
+def kept(path: Path) -> dict[str, dict[str, list[Row]]]:
+    """The results of earlier runs; none if there is no such file."""
+    if not path.exists():
+        return {}
+    return {
+        name: {cell: [Row(**row) for row in rows] for cell, rows in cells.items()}
+        for name, cells in json.loads(path.read_text()).items()
+    }
+
+
 def figure(results: Results, path: Path) -> None:
     """The first figure of every cell: a panel for each set, a row for each cell."""
     from matplotlib import pyplot as plt
@@ -54,15 +76,15 @@ def figure(results: Results, path: Path) -> None:
     methods = dict.fromkeys(
         row.method
         for cells in results.values()
-        for _, rows in cells
+        for rows in cells.values()
         for row in rows
         if not row.is_published and row.method != EXACT
     )
     colours = {name: f"C{i % NUM_COLOURS}" for i, name in enumerate(methods)}
     handles: dict[str, Any] = {}
     for panel, cells in zip(panels[:, 0], results.values(), strict=True):
-        first = next(iter(cells[0][1][0].figures))
-        for i, (_, rows) in enumerate(cells):
+        first = next(iter(next(iter(cells.values()))[0].figures))
+        for i, rows in enumerate(cells.values()):
             for row in rows:
                 if first not in row.figures:
                     continue
@@ -75,7 +97,7 @@ def figure(results: Results, path: Path) -> None:
                     row.figures[first], i, linestyle="none", alpha=0.85, label=label, **style
                 )
                 handles.setdefault(label, line)
-        panel.set_yticks(range(len(cells)), [cell.name for cell, _ in cells], fontsize=7)
+        panel.set_yticks(range(len(cells)), list(cells), fontsize=7)
         panel.set_ylim(len(cells) - 0.5, -0.5)
         panel.set_xscale("symlog" if "dB" in first else "linear", **_linear_part(first))
         panel.set_xlabel(first, fontsize=8)

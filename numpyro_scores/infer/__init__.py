@@ -6,6 +6,7 @@
 from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
 from numpyro_scores.infer.diffusion.decoupled_annealing import DAPS
 from numpyro_scores.infer.diffusion.draws import AnnealedState
+from numpyro_scores.infer.diffusion.gauss_newton import GaussNewton
 from numpyro_scores.infer.diffusion.moment_matching import MomentMatching
 from numpyro_scores.infer.diffusion.posterior_sampling import DiffusionPosteriorSampling
 from numpyro_scores.infer.diffusion.split_gibbs import SplitGibbs, SplitGibbsState
@@ -54,6 +55,7 @@ __all__ = [
     "DiscreteState",
     "ExchangeKernel",
     "ExchangeState",
+    "GaussNewton",
     "GibbsWithGradients",
     "InformedState",
     "InverseTemperatures",

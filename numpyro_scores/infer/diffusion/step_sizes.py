@@ -65,6 +65,7 @@ class SiteGroups(NamedTuple):
         A step size for each entry, shape `(d,)`.
 
         :param curvatures: the largest of each group, shape `(num_groups,)`.
+        :param grad: the gradient; in a metric, as far as a step of one would go.
         :param num_steps: number of steps that will be made with it.
         """
         # At a kink, or where it is nearly straight, the slope of the potential bounds the step.
@@ -78,14 +79,16 @@ class SiteGroups(NamedTuple):
         step_size = jnp.minimum(step_size, longest)
         return jnp.where(jnp.isfinite(step_size), step_size, 0.0)[self.index]
 
-    def tamed_gradient(self, grad: Array, step_size: Array, sigma: Array) -> Array:
+    def tamed_gradient(self, grad: Array, move: Array, sigma: Array) -> Array:
         """
         The gradient, no longer in any group than lets a step go as far as its scale and chance
         allow: steps that were chosen where they start may meet a wall (Brosse, Durmus, Moulines &
         Sabanis 2019, "The tamed unadjusted Langevin algorithm").
+
+        :param move: of a step along the gradient, shape `(d,)`.
         """
         longest = STEP_FRACTION * self.margin * self.radius(sigma)
-        return self._scaled(grad, longest / self.rms(step_size * grad))
+        return self._scaled(grad, longest / self.rms(move))
 
     def limited_momentum(self, momentum: Array) -> Array:
         """The momentum of each group within what chance can make of it."""
@@ -97,10 +100,14 @@ class SiteGroups(NamedTuple):
         return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * x
 
 
+def wanted_bursts(curvature: Array, sigma: Array) -> Array:
+    """Bursts of steps with a momentum at a noise level, were there no bound on them."""
+    return jnp.ceil(BURSTS_PER_ROOT * sigma * jnp.sqrt(curvature))
+
+
 def num_bursts(curvature: Array, sigma: Array) -> Array:
     """Bursts of steps with a momentum at a noise level."""
-    bursts = jnp.ceil(BURSTS_PER_ROOT * sigma * jnp.sqrt(curvature))
-    return jnp.clip(bursts, 1, MOST_BURSTS)
+    return jnp.clip(wanted_bursts(curvature, sigma), 1, MOST_BURSTS)
 
 
 def friction_at(curvature: Array, sigma: Array) -> Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 
 from numpyro_scores.curvature import (
@@ -21,8 +22,10 @@ from numpyro_scores.infer.diffusion.step_sizes import (
     SiteGroups,
     friction_at,
     num_bursts,
+    wanted_bursts,
 )
 from numpyro_scores.infer.langevin.stiffness import FRICTION
+from numpyro_scores.infer.low_rank import LowRankRoot
 from numpyro_scores.infer.trees import all_finite, select
 from numpyro_scores.integrators import (
     BAOAB,
@@ -77,6 +80,24 @@ class GroupedLangevin:
     is_bounded: bool = False
     max_bursts: int = MOST_BURSTS
 
+    @property
+    def _is_first(self) -> np.ndarray:
+        return np.arange(len(self.groups.transformed)) == 0
+
+    def _cost(self, num_iterations: int | Array) -> int | Array:
+        """Gradients of one burst with as many Hessian-vector products, each counted as 2."""
+        num_products = len(self.groups.transformed) * num_iterations
+        return self.num_steps * self.integrator.num_grad_evals + 1 + 2 * num_products
+
+    def is_spared(self, walk: Walk, sigma: Any, num_grad_evals: int) -> Array:
+        """
+        Whether a metric in which one burst is enough spares more gradients than these. Of a walk
+        that has not yet made a step it may.
+        """
+        curvature = walk.curvatures[0]
+        spared = self._cost(NUM_ITERATIONS) * (wanted_bursts(curvature, sigma) - 1)
+        return (curvature == 0) | (spared > num_grad_evals)
+
     def start(self, x: Array, key_noise: Array, key_directions: Array) -> Walk:
         """A walk that has not yet made a step."""
         noise = random.normal(key_noise, x.shape, x.dtype)
@@ -97,13 +118,45 @@ class GroupedLangevin:
         sigma: Any,
         num_iterations: int | Array = NUM_ITERATIONS,
         step_size: Any = None,
+        root: LowRankRoot | None = None,
     ) -> tuple[Walk, Array]:
-        """
+        r"""
         :param gradient: of the potential energy, of a vector.
         :param sigma: the scale of the first group, for example the noise level.
         :param num_iterations: Hessian-vector products of the first burst.
         :param step_size: of all entries, in place of one from the curvatures; for one burst.
+        :param root: `R` of an inverse metric :math:`R^\top R`, whose scale is `sigma` in the first
+            group and 1 in the others. The walk is then one of `v` in :math:`x + R^\top v`.
         :return: the walk, and the number of gradients, a Hessian-vector product counted as 2.
+        """
+        if root is not None:
+            return self._run_in_metric(key, walk, gradient, sigma, num_iterations, root)
+        return self._run(key, walk, gradient, sigma, num_iterations, step_size, lambda v: v)
+
+    def _run_in_metric(self, key, walk, gradient, sigma, num_iterations, root):
+        start = walk.x
+
+        def position(v):
+            return start + root.unwhiten(v)
+
+        # A walk keeps its curvatures without a metric, where that of the first group is as much
+        # larger as the metric is narrower.
+        unit = jnp.where(self._is_first, (sigma * jnp.min(root.stretch, initial=1)) ** 2, 1)
+        walk, num_grad_evals = self._run(
+            key,
+            walk._replace(x=jnp.zeros_like(start), curvatures=walk.curvatures * unit),
+            lambda v: root.whiten(gradient(position(v))),
+            1.0,
+            num_iterations,
+            None,
+            lambda v: root.unwhiten(v) / root.scale,
+        )
+        walk = walk._replace(x=position(walk.x), curvatures=walk.curvatures / unit)
+        return walk, num_grad_evals
+
+    def _run(self, key, walk, gradient, sigma, num_iterations, step_size, lengths):
+        """
+        :param lengths: of a move, in units of what each group may move.
         """
         underdamped = isinstance(self.integrator, UnderdampedIntegrator)
 
@@ -126,7 +179,9 @@ class GroupedLangevin:
                     jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
                 )
                 curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
-                steps = self.groups.step_size(curvatures, current.grad, sigma, self.num_steps)
+                steps = self.groups.step_size(
+                    curvatures, lengths(current.grad), sigma, self.num_steps
+                )
                 friction = self.friction or friction_at(curvatures[0], sigma)
                 if self.is_bounded:
                     critical = 2 * time_steps(steps) / sigma
@@ -136,7 +191,7 @@ class GroupedLangevin:
                 grad = gradient(x)
                 if step_size is not None:
                     return grad
-                return self.groups.tamed_gradient(grad, steps, sigma)
+                return self.groups.tamed_gradient(grad, lengths(steps * grad), sigma)
 
             def step(current, key):
                 return self._step(current, key, limited_gradient, steps, friction), None
@@ -156,10 +211,9 @@ class GroupedLangevin:
             bursts, walk = lax.while_loop(unfinished, one_burst, carry)
         else:
             bursts, walk = one_burst(carry)
-        num_grad_evals = bursts * (self.num_steps * self.integrator.num_grad_evals + 1)
-        if step_size is None:
-            num_products = num_iterations + NUM_ITERATIONS * (bursts - 1)
-            num_grad_evals += 2 * len(self.groups.transformed) * num_products
+        if step_size is not None:
+            return walk, jnp.asarray(bursts * self._cost(0))
+        num_grad_evals = self._cost(num_iterations) + (bursts - 1) * self._cost(NUM_ITERATIONS)
         return walk, jnp.asarray(num_grad_evals)
 
     def _step(self, current, key, gradient, step_size, friction):

@@ -37,6 +37,10 @@ class VariationalPair:
     energy: Callable[[Array], Array]
     sampler: Any
 
+    def __call__(self, x: Array) -> Array:
+        """The energy of one point."""
+        return energy_of(self.energy, x)(x)
+
 
 @dataclass(frozen=True)
 class VariationalEnergy:

@@ -19,7 +19,7 @@ from numpyro_scores._validation import as_event_shape, check_count, check_event
 class MADE(nnx.Module):
     r"""
     A multilayer perceptron with masked weights (Germain et al. 2015, "MADE: masked autoencoder for
-    distribution estimation", equations 8 and 9). Entry `i` of `d` has the degree `i`, hidden units
+    distribution estimation"). Entry `i` of `d` has the degree `i`, hidden units
     have the degrees 1 to `d - 1` in turn; a unit sees those of its own degree and of lower ones in
     the layer before it, and an output those of lower ones. For
     `numpyro_scores.distributions.AutoregressivePrior`.

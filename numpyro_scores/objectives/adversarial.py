@@ -124,14 +124,16 @@ class AdversarialLikelihood:
     the gradient of the energy is that of the likelihood, as of contrastive divergence with perfect
     chains. At the solution both are the density of the data.
 
-    Give the energy a tenth of the generator's rate (see :class:`AdversarialPair`): at one rate for
-    both it runs away from a generator that cannot follow. On the mixture of `benchmarks.objectives`
-    the loss then settles within 0.1 of the entropy of the data, where it diverges otherwise.
+    Give the energy a tenth of the generator's rate (see :class:`AdversarialPair`), and let both
+    fall to zero: at one rate for both it runs away from a generator that cannot follow, and at
+    constant rates it may do so late. On the mixture of `benchmarks.objectives` the loss then
+    settles within 0.1 of the entropy of the data, where it diverges otherwise.
 
     The latent points have the shape of the data and the Jacobian is exact, which costs `d`
     Jacobian-vector products and :math:`O(d^3)`: for tens to hundreds of dimensions. The formula is
-    the entropy where `G` is one-to-one, and too large by what it folds together otherwise. A
-    distribution with a bounded support, which the generator would leave, is refused.
+    the entropy where `G` is one-to-one, and too large by what it folds together otherwise;
+    :class:`VariationalEnergy` has a flow in its place, which cannot fold. A distribution with a
+    bounded support, which the generator would leave, is refused.
     """
 
     def __call__(self, module: Any, x: Array, *, key: Array) -> Array:

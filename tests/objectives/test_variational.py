@@ -6,6 +6,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import random
 from jax.tree_util import Partial
@@ -87,3 +88,19 @@ def test_words_for_a_module_without_a_sampler():
         VariationalEnergy()(Partial(quadratic, 1.0), X, key=KEY)
     with pytest.raises(ValueError, match="num_draws must be a positive integer"):
         VariationalEnergy(num_draws=0)
+
+
+def test_fit_finds_the_density_of_the_data():
+    pair = VariationalPair(
+        Partial(quadratic, jnp.array(1.0)), Normal(jnp.array(0.0), jnp.array(1.0))
+    )
+    x = 0.5 * random.normal(KEY, (2_000, 1))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 400))
+    fitted = ns.fit(
+        pair, VariationalEnergy(), x, key=KEY, optimizer=optimizer, num_steps=400,
+        progress_bar=False,
+    ).module  # fmt: skip
+    variance = jnp.mean(x**2)
+    np.testing.assert_allclose(fitted.sampler.scale**2, variance, rtol=0.1)
+    # The energy at a point, which is half of the precision.
+    np.testing.assert_allclose(2 * fitted(jnp.ones(1)), 1 / variance, rtol=0.1)

@@ -42,9 +42,9 @@ def evidence_bounds(
     r"""
     With weights :math:`w_k = p(y, z_k) / q(z_k | y)` of draws :math:`z_k \sim q`, the evidence
     lower bound :math:`E \log w` and the importance-weighted bound :math:`E \log \frac1K \sum_k
-    w_k` (Burda, Grosse & Salakhutdinov 2016, equation 8), from the same draws. The first falls
-    short of :math:`\log p(y)` by the divergence of `q` from the posterior; the second rises to it
-    with the number of draws.
+    w_k` (Burda, Grosse & Salakhutdinov 2016), from the same draws. The first falls short of
+    :math:`\log p(y)` by the divergence of `q` from the posterior; the second rises to it with the
+    number of draws.
 
     :param log_joint: :math:`\log p(y, z)`, `(z, y) -> ()`; of a decoder
         `GeneratorPrior(decoder, k).log_joint` with its noise.

@@ -44,8 +44,8 @@ def mutual_information_gap(
     codes: ArrayLike, factors: ArrayLike, *, num_bins: int = 20
 ) -> MutualInformationGap:
     r"""
-    How much more the best code knows of a factor than the second best (Chen et al. 2018, equation
-    6), with codes :math:`z_j` and factors :math:`v_k`,
+    How much more the best code knows of a factor than the second best (Chen et al. 2018, "Isolating
+    sources of disentanglement in VAEs"), with codes :math:`z_j` and factors :math:`v_k`,
 
     .. math:: \frac1K \sum_k \frac{1}{H(v_k)} \Bigl(I(z_{j^{(k)}}; v_k) - \max_{j \ne j^{(k)}}
         I(z_j; v_k)\Bigr), \qquad j^{(k)} = \arg\max_j I(z_j; v_k).

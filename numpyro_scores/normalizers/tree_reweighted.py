@@ -39,9 +39,10 @@ class TreeReweightedBound(OneSidedMethod):
 
     with :math:`\rho_{ij}` the share of trees that use an edge: the weights of the trees are those
     of the graph on average, whatever the messages `m` are. So the bound holds whether or not
-    these have converged; they are those of tree-reweighted belief propagation, which finds the least bound for these trees, each step half way. It is equal on a tree
-    and without interactions. Trees use each edge about equally often. Continuous visible units
-    are integrated out; forbidden states weigh :math:`e^{-100}`. The bound is differentiable, with
+    these have converged; they are those of tree-reweighted belief propagation, which finds the
+    least bound for these trees, each step half way. It is equal on a tree and without
+    interactions. Trees use each edge about equally often. Continuous visible units are integrated
+    out; forbidden states weigh :math:`e^{-100}`. The bound is differentiable, with
     the messages held as they are.
 
     :param num_trees: number of trees, or more if it takes more to use all edges.

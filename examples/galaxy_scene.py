@@ -9,7 +9,8 @@ of a constant log density.
 The same scene is asked twice: with a Gaussian prior, whose density is known, so that it is known
 what is right, and with the learned one. Printed are posterior standard deviations of each site: of
 the score with its value (`ScoreDistribution`, whose differences MALT integrates), of the score with
-a constant, and of the Gaussian itself under NUTS. `galaxy_prior.py` made the folder of the model.
+a constant, and of the Gaussian itself under NUTS. `galaxy_prior.py` made the folder of the model;
+`galaxy_mode.py` finds the start and the metric of all chains but those of the constant.
 """
 
 import argparse
@@ -24,8 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from galaxy_mode import Laplace, laplace
 from galaxy_prior import FOLDER, SIZE, make_galaxies
 from jax import Array, random
+from numpyro.diagnostics import split_gelman_rubin
 from numpyro.distributions import constraints
 from numpyro.infer import MCMC, NUTS, init_to_value
 
@@ -38,15 +41,15 @@ LEVEL = 0.05  # of the noise beneath which the prior is not asked
 MARGIN = 4  # pixels of sky around the galaxy
 NOISE, BLUR = 1.0, 1.2  # of a pixel; standard deviation of the point spread function in pixels
 FLUX, POSITION = 400.0, np.array([1.3, -0.8])
-SHAPE = (SIZE, SIZE, 1)
-SITES = ("morphology", "flux", "position")
+LOG_FLUX, SPREAD = np.log(300.0), 2.0  # of the prior: mean, with unit standard deviation; pixels
+SHAPE, SITES = (SIZE, SIZE, 1), ("morphology", "flux", "position")
 BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"  # of Okabe & Ito
 
 
 class Run(NamedTuple):
     """
     - **draws** - of each site, all chains after one another.
-    - **r_hat** - of flux and position, the largest.
+    - **r_hat** - of all sites and pixels, the largest.
     - **seconds** - compilation included.
     """
 
@@ -70,8 +73,8 @@ def scene(morphology: Callable[[], Any], y: np.ndarray | None = None) -> None:
     :param morphology: samples the site of this name.
     """
     x = morphology()
-    flux = numpyro.sample("flux", dist.LogNormal(np.log(300.0), 1.0))
-    position = numpyro.sample("position", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    flux = numpyro.sample("flux", dist.LogNormal(LOG_FLUX, 1.0))
+    position = numpyro.sample("position", dist.Normal(0.0, SPREAD).expand([2]).to_event(1))
     numpyro.sample("y", dist.Normal(render(x, flux, position), NOISE).to_event(2), obs=y)
 
 
@@ -96,22 +99,21 @@ def exactly(gaussian: dist.MultivariateNormal) -> Any:
     return numpyro.sample("morphology", flat)
 
 
-def draw(kernel: Any, y: np.ndarray, key: Array, num_warmup: int, num_chains: int) -> Run:
+def draw(
+    kernel: Any, y: np.ndarray, key: Array, num_warmup: int, num_chains: int, start: Any = None
+) -> Run:
     begin = time.perf_counter()
     mcmc = MCMC(
         kernel,
         num_warmup=num_warmup,
-        num_samples=300,
+        num_samples=250,
         num_chains=num_chains,
         chain_method="vectorized",
         progress_bar=False,
     )
-    mcmc.run(key, y=y)
+    mcmc.run(key, y=y, init_params=start)
     chains = {name: np.asarray(v) for name, v in mcmc.get_samples(group_by_chain=True).items()}
-    r_hat = max(
-        float(np.max(numpyro.diagnostics.split_gelman_rubin(chains[name])))
-        for name in ("flux", "position")
-    )
+    r_hat = max(float(np.max(split_gelman_rubin(chain))) for chain in chains.values())
     draws = {name: v.reshape(-1, *v.shape[2:]) for name, v in chains.items()}
     return Run(draws, r_hat, time.perf_counter() - begin)
 
@@ -127,39 +129,56 @@ def with_gaussian(galaxies: np.ndarray, y: np.ndarray, key: Array) -> dict[str, 
         return (precision @ (mean - x.ravel())).reshape(SHAPE)
 
     start = start_of(mean.reshape(SHAPE), y)
+    about = about_mode(score, start, y)
+    exact = NUTS(partial(scene, partial(exactly, gaussian)), **about.metric())
     key_exact, key = random.split(key)
-    exact = NUTS(
-        partial(scene, partial(exactly, gaussian)), init_strategy=init_to_value(values=start)
-    )
-    return {"exact": draw(exact, y, key_exact, 300, 4), **of_score(score, start, y, key, 600)}
+    key_start, key_exact = random.split(key_exact)
+    found = draw(exact, y, key_exact, 150, 4, about.draws(key_start, 4))
+    return {"exact": found, **of_score(score, start, about, y, key)}
 
 
 def with_network(mean: np.ndarray, y: np.ndarray, key: Array) -> dict[str, Run]:
     """The diffusion model of the folder, at one noise level."""
     model = ns.load_diffusers(FOLDER)
     score = ns.DiffusionPrior(model.denoiser, model.process, model.event_shape).at(LEVEL).score
-    return of_score(score, start_of(mean, y), y, key, 300)
+    start = start_of(mean, y)
+    return of_score(score, start, about_mode(score, start, y), y, key)
 
 
 def of_score(
-    score: Callable, start: dict[str, Any], y: np.ndarray, key: Array, num_warmup: int
+    score: Callable, start: dict[str, Any], about: Laplace, y: np.ndarray, key: Array
 ) -> dict[str, Run]:
     """The score with its value, and with a constant."""
-    key_value, key_constant = random.split(key)
-    init_strategy = init_to_value(values=start)
+    key_start, key_value, key_constant = random.split(key, 3)
     value = ns.MALT(
         partial(scene, partial(with_value, score, start["morphology"])),
         num_steps=6,
+        target_accept_prob=0.65,
+        **about.metric(),
         segment_integral=ns.SegmentIntegral(num_nodes=5),
-        init_strategy=init_strategy,
     )
-    constant = NUTS(
-        partial(scene, partial(with_constant, score)), init_strategy=init_strategy, max_tree_depth=6
-    )
+    constant = partial(scene, partial(with_constant, score))
+    constant = NUTS(constant, init_strategy=init_to_value(values=start), max_tree_depth=6)
     return {
-        "value": draw(value, y, key_value, num_warmup, 8),
-        "constant": draw(constant, y, key_constant, 300, 4),
+        "value": draw(value, y, key_value, 150, 8, about.draws(key_start, 8)),
+        "constant": draw(constant, y, key_constant, 200, 4),
     }
+
+
+def about_mode(score: Callable, start: dict[str, Any], y: np.ndarray) -> Laplace:
+    """The posterior as a Gaussian. The flux is unconstrained by its logarithm."""
+
+    def residuals(z):
+        return (render(z["morphology"], jnp.exp(z["flux"]), z["position"]) - y).ravel() / NOISE
+
+    def prior_score(z):
+        return {
+            "morphology": score(z["morphology"]),
+            "flux": LOG_FLUX - z["flux"],
+            "position": -z["position"] / SPREAD**2,
+        }
+
+    return laplace(residuals, prior_score, start | {"flux": jnp.log(start["flux"])})
 
 
 def start_of(mean: Any, y: np.ndarray) -> dict[str, Any]:

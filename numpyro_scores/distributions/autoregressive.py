@@ -48,7 +48,7 @@ class AutoregressivePrior(PointwiseDistribution):
         the shape of the entries: a function or a class of distributions, such as `BernoulliLogits`.
         By default `Normal(mean, exp(log_scale))`.
     :raises ValueError: if the output has another shape, or that of an entry depends on the entry
-        itself or on later ones.
+        itself or on later ones; if the support of an entry depends on its parameters.
     """
 
     pytree_data_fields = ("network",)
@@ -73,11 +73,17 @@ class AutoregressivePrior(PointwiseDistribution):
                 f"shape {(*shape, 'k')}, got shape {found}."
             )
         self._check_order(shape)
-        one = self._entries(jnp.zeros((found[-1],)))
+        one, other = (self._entries(jnp.full((found[-1],), value)) for value in (0.0, 1.0))
         if one.event_shape != () or one.batch_shape != ():
             raise ValueError(
                 "conditional must make a distribution of one number from numbers, got batch shape "
                 f"{one.batch_shape} and event shape {one.event_shape}."
+            )
+        bounds = jax.tree.leaves((one.support, other.support))
+        if all(map(is_concrete, bounds)) and one.support != other.support:
+            raise ValueError(
+                "The support of an entry must not depend on its parameters, or that of a point "
+                f"would not be known; conditional has {one.support} and {other.support}."
             )
         super().__init__(shape, one.support, validate_args=validate_args)
 
@@ -97,7 +103,7 @@ class AutoregressivePrior(PointwiseDistribution):
         whole = jnp.asarray(self.network(jnp.asarray(x, float).reshape(shape)))
         for i, output in zip(places, np.asarray(outputs), strict=True):
             found, expected = (np.reshape(y, (d, -1))[: i + 1] for y in (output, whole))
-            if not np.allclose(found, expected, rtol=1e-4, atol=1e-5):
+            if not np.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
                 raise ValueError(
                     f"network is not autoregressive: its output for one of the first {i + 1} "
                     f"entries depends on entry {i} or later ones, so that the product of the "

@@ -19,7 +19,8 @@ class FlowPrior(PointwiseDistribution):
     A density with draws of its own as a prior: any object with `log_prob(x) -> ()` of one point and
     `sample(key, sample_shape)`, such as a distribution of flowjax, a mixture or a NumPyro
     distribution without batch shape. Its `log_prob` is the density itself, **normalised** if that
-    is, and with its draws it is reparametrised: `sample` is differentiable in the weights.
+    is. It is reparametrised, and `sample` differentiable in the weights, as a flow is, unless the
+    object itself has a `has_rsample` that is False.
 
     It is a pytree of the arrays of the object, so that it goes through `jit`, `vmap`, `plate`,
     `expand` and `fit`, and comes back the same::
@@ -85,20 +86,18 @@ class FlowPrior(PointwiseDistribution):
 
     @property
     def has_rsample(self) -> bool:
-        return True
+        # A flow, which says nothing of it, maps noise; distributions of NumPyro know.
+        return bool(getattr(self.flow, "has_rsample", True))
 
     def _log_density(self, x: Array) -> Array:
         if self.condition is None:
             return self.flow.log_prob(x)
         return self.flow.log_prob(x, self.condition)
 
-    def rsample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws of the flow, independent and exact, shape `(*sample_shape, *event_shape)`."""
         if key is None:
             raise ValueError("FlowPrior.sample needs a random key, got None.")
         if self.condition is None:
             return self.flow.sample(key, sample_shape)
         return self.flow.sample(key, sample_shape, condition=self.condition)
-
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws of the flow, independent and exact, shape `(*sample_shape, *event_shape)`."""
-        return self.rsample(key, sample_shape)

@@ -114,6 +114,11 @@ def test_any_normalised_density_will_do():
     prior = FlowPrior(dist.Gamma(2.0, jnp.ones(2)).to_event(1))
     np.testing.assert_allclose(prior.log_prob(jnp.array([1.0, 2.0])), -3 + np.log(2), rtol=1e-5)
     assert prior.support(jnp.array([1.0, 2.0])) and not prior.support(jnp.array([1.0, -2.0]))
+    # Draws of the first are differentiable in its parameters, those of the second are not.
+    angle = FlowPrior(dist.VonMises(0.0, 1.0))
+    assert prior.has_rsample and not angle.has_rsample
+    with pytest.raises(NotImplementedError):
+        angle.rsample(KEY)
 
 
 def test_words_for_what_is_no_normalised_density():
@@ -125,6 +130,8 @@ def test_words_for_what_is_no_normalised_density():
         FlowPrior(flow(cond_dim=1))
     with pytest.raises(ValueError, match="is not autoregressive: its output for one of the first"):
         AutoregressivePrior(lambda x: jnp.stack([x, x], -1), 3)
+    with pytest.raises(ValueError, match="support of an entry must not depend on its parameters"):
+        AutoregressivePrior(lambda x: jnp.zeros((3, 1)), 3, lambda low: dist.Uniform(low, 9.0))
     with pytest.raises(ValueError, match=r"shape \(3, 'k'\), got shape \(3,\)"):
         AutoregressivePrior(lambda x: x, 3)
     with pytest.raises(ValueError, match="needs a random key, got None"):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from numpyro_scores._validation import check_count
 from numpyro_scores.diagnostics._estimates import Estimate
 from numpyro_scores.diagnostics._kernels import BLOCK_SIZE, dot
 from numpyro_scores.diagnostics.quality.features import Features, pair_of_features
@@ -34,8 +35,10 @@ def kernel_distance(
     :param degree: of the polynomial.
     :param block_size: rows of the kernel matrix, and points whose features are evaluated, at a
         time.
-    :raises ValueError: if samples or features are too few, not finite or of different shapes.
+    :raises ValueError: if samples or features are too few, not finite or of different shapes, or
+        `degree` is no positive integer.
     """
+    check_count("degree", degree)
     pair = pair_of_features(features, x, y, block_size, at_least=3)
     return _distance(*pair, degree, block_size)
 

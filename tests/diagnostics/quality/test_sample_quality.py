@@ -205,3 +205,5 @@ def test_pictures_and_features_that_do_not_fit_are_refused():
         ns.diagnostics.precision_recall(X[:3], Y)
     with pytest.raises(ValueError, match=r"points of shapes \(4,\) and \(3,\)"):
         ns.diagnostics.density_coverage(X, Y[:, 1:])
+    with pytest.raises(ValueError, match="degree must be a positive integer, got 2.5"):
+        ns.diagnostics.kernel_distance(X, Y, degree=2.5)

@@ -100,6 +100,19 @@ class SiteGroups(NamedTuple):
         return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * x
 
 
+def within_reach(curvature: Array) -> Array:
+    r"""
+    The curvature that steps in a metric meet, from the one :math:`\Lambda` at the distance of one
+    unit. Where the walk is, it is one; at a distance `r` along a ridge that bends, `1 + (\Lambda -
+    1) r^2`, since the stiff direction turns in proportion to `r`. A step goes as far as
+    :math:`r = \lambda^{-1/2}` for the curvature :math:`\lambda` that it is made for:
+
+    .. math:: \lambda = 1 + \frac{\Lambda - 1}{\lambda}.
+    """
+    beyond = jnp.maximum(curvature - 1, 0)
+    return jnp.where(curvature > 1, (1 + jnp.sqrt(1 + 4 * beyond)) / 2, curvature)
+
+
 def wanted_bursts(curvature: Array, sigma: Array) -> Array:
     """Bursts of steps with a momentum at a noise level, were there no bound on them."""
     return jnp.ceil(BURSTS_PER_ROOT * sigma * jnp.sqrt(curvature))

@@ -23,6 +23,7 @@ from numpyro_scores.infer.diffusion.step_sizes import (
     friction_at,
     num_bursts,
     wanted_bursts,
+    within_reach,
 )
 from numpyro_scores.infer.langevin.stiffness import FRICTION
 from numpyro_scores.infer.low_rank import LowRankRoot
@@ -126,7 +127,9 @@ class GroupedLangevin:
         :param num_iterations: Hessian-vector products of the first burst.
         :param step_size: of all entries, in place of one from the curvatures; for one burst.
         :param root: `R` of an inverse metric :math:`R^\top R`, whose scale is `sigma` in the first
-            group and 1 in the others. The walk is then one of `v` in :math:`x + R^\top v`.
+            group and 1 in the others. The walk is then one of `v` in :math:`x + R^\top v`. It is
+            right for where the walk is; curvatures are measured about one step away, see
+            :func:`~numpyro_scores.infer.diffusion.step_sizes.within_reach`.
         :return: the walk, and the number of gradients, a Hessian-vector product counted as 2.
         """
         if root is not None:
@@ -150,11 +153,12 @@ class GroupedLangevin:
             num_iterations,
             None,
             lambda v: root.unwhiten(v) / root.scale,
+            in_metric=True,
         )
         walk = walk._replace(x=position(walk.x), curvatures=walk.curvatures / unit)
         return walk, num_grad_evals
 
-    def _run(self, key, walk, gradient, sigma, num_iterations, step_size, lengths):
+    def _run(self, key, walk, gradient, sigma, num_iterations, step_size, lengths, in_metric=False):
         """
         :param lengths: of a move, in units of what each group may move.
         """
@@ -163,7 +167,7 @@ class GroupedLangevin:
         def one_burst(carry):
             i, walk = carry
             x, memory, directions, curvatures, diverging = walk
-            key_probe, key_steps = random.split(random.fold_in(key, i))
+            key_probe, key_steps, key_away = random.split(random.fold_in(key, i), 3)
             current = self.integrator.init(x, jnp.zeros_like(x), gradient)
             if step_size is not None:
                 steps = step_size
@@ -172,12 +176,15 @@ class GroupedLangevin:
                 if underdamped:
                     memory = self.groups.limited_momentum(memory)
                 fresh = random.normal(key_probe, x.shape, x.dtype)
+                away = random.normal(key_away, x.shape, x.dtype) * (self.groups.index == 0)
                 measured, directions = largest_curvature(
                     gradient,
-                    x,
+                    x + away if in_metric else x,
                     next_directions(directions, block_directions(fresh, self.groups.index)),
                     jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
                 )
+                if in_metric:
+                    measured = jnp.where(self._is_first, within_reach(measured), measured)
                 curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
                 steps = self.groups.step_size(
                     curvatures, lengths(current.grad), sigma, self.num_steps

@@ -11,6 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from infer.helpers import draw
 from jax import random
 from numpyro.handlers import mask, scale, trace
 
@@ -172,6 +173,29 @@ def test_a_stiff_gaussian_is_reached_in_a_few_steps():
     error = 32 * sd / start / np.sqrt(len(x))
     assert np.all(np.abs(offset - 1) < 0.15 + 4 * error)
     np.testing.assert_allclose(x.std(axis=0) / sd, 1, atol=0.05)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_ring_that_is_thin_is_found_whole():
+    """
+    |x|^2 of a standard normal in the plane, measured with noise 0.02 where a step goes far beyond:
+    on the ring all angles are alike.
+    """
+
+    def model():
+        prior = ns.DiffusionPrior(
+            lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.02, 20.0), 2
+        )
+        x = jnp.asarray(numpyro.sample("x", prior))
+        numpyro.sample("y", dist.Normal(jnp.sum(x**2), 0.02), obs=2.0)
+
+    state = draw(ns.AnnealedLangevin(model), random.key(0), 1_000, None)
+    x = np.asarray(state.z["x"], np.float64)
+    square = (x**2).sum(axis=1)
+    assert abs(square.mean() - 2.0) < 0.005
+    np.testing.assert_allclose(square.std(), 0.02, rtol=0.15)
+    assert np.abs(x.mean(axis=0)).max() < 4 / np.sqrt(1_000)
+    np.testing.assert_allclose((x**2).mean(axis=0), 1.0, atol=4 * np.sqrt(0.5 / 1_000))
 
 
 def test_a_bent_operator_leaves_its_posterior_as_it_is():

@@ -100,17 +100,18 @@ class SiteGroups(NamedTuple):
         return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * x
 
 
-def within_reach(curvature: Array) -> Array:
+def with_bend(curvature: Array, bend: Array) -> Array:
     r"""
-    The curvature that steps in a metric meet, from the one :math:`\Lambda` at the distance of one
-    unit. Where the walk is, it is one; at a distance `r` along a ridge that bends, `1 + (\Lambda -
-    1) r^2`, since the stiff direction turns in proportion to `r`. A step goes as far as
-    :math:`r = \lambda^{-1/2}` for the curvature :math:`\lambda` that it is made for:
+    The curvature that steps meet along a ridge that bends. In a metric in which the curvature is
+    :math:`\Lambda`, a move by `r` along the ridge leaves it by :math:`c r^2 / 2`, and the stiff
+    direction has turned, so that the curvature is :math:`\Lambda + c^2 r^2` there. A step for the
+    curvature :math:`\lambda` goes as far as :math:`r = \lambda^{-1/2}`:
 
-    .. math:: \lambda = 1 + \frac{\Lambda - 1}{\lambda}.
+    .. math:: \lambda = \Lambda + \frac{c^2}{\lambda}.
+
+    :param bend: `c`, the second difference of the gradients for `r = 1`.
     """
-    beyond = jnp.maximum(curvature - 1, 0)
-    return jnp.where(curvature > 1, (1 + jnp.sqrt(1 + 4 * beyond)) / 2, curvature)
+    return (curvature + jnp.sqrt(curvature**2 + 4 * bend**2)) / 2
 
 
 def wanted_bursts(curvature: Array, sigma: Array) -> Array:

@@ -23,7 +23,7 @@ from numpyro_scores.infer.diffusion.step_sizes import (
     friction_at,
     num_bursts,
     wanted_bursts,
-    within_reach,
+    with_bend,
 )
 from numpyro_scores.infer.langevin.stiffness import FRICTION
 from numpyro_scores.infer.low_rank import LowRankRoot
@@ -169,7 +169,7 @@ class GroupedLangevin:
             return walk, jnp.asarray(bursts * self._cost(0))
         num_grad_evals = self._cost(num_iterations) + (bursts - 1) * self._cost(NUM_ITERATIONS)
         if metric is not None:
-            num_grad_evals += bursts * metric.num_grad_evals
+            num_grad_evals += bursts * (metric.num_grad_evals + 2)
         return walk, jnp.asarray(num_grad_evals)
 
     def _burst_in_metric(self, key, walk, gradient, num_iterations, sigma):
@@ -189,7 +189,7 @@ class GroupedLangevin:
             num_iterations,
             1.0,
             lengths=lambda v: root.unwhiten(v) / root.scale,
-            in_metric=True,
+            looks_ahead=True,
         )
         return walk._replace(x=position(walk.x), curvatures=walk.curvatures / unit)
 
@@ -202,12 +202,11 @@ class GroupedLangevin:
         sigma,
         step_size=None,
         lengths=lambda v: v,
-        in_metric=False,
+        looks_ahead=False,
     ):
         """
         :param lengths: of a move, in units of what each group may move.
-        :param in_metric: whether the curvature is one where the walk is, and that of one unit away
-            is asked for.
+        :param looks_ahead: whether steps are to be as short as bends of the first group ask for.
         """
         x, memory, directions, curvatures, diverging, _ = walk
         key_probe, key_steps, key_away = random.split(key, 3)
@@ -219,15 +218,15 @@ class GroupedLangevin:
             if isinstance(self.integrator, UnderdampedIntegrator):
                 memory = self.groups.limited_momentum(memory)
             fresh = random.normal(key_probe, x.shape, x.dtype)
-            away = random.normal(key_away, x.shape, x.dtype) * (self.groups.index == 0)
             measured, directions = largest_curvature(
                 gradient,
-                x + away if in_metric else x,
+                x,
                 next_directions(directions, block_directions(fresh, self.groups.index)),
                 num_iterations,
             )
-            if in_metric:
-                measured = jnp.where(self._is_first, within_reach(measured), measured)
+            if looks_ahead:
+                bend = self._bend(key_away, x, gradient, current.grad)
+                measured = jnp.where(self._is_first, with_bend(measured, bend), measured)
             curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
             steps = self.groups.step_size(curvatures, lengths(current.grad), sigma, self.num_steps)
             friction = self.friction or friction_at(curvatures[0], sigma)
@@ -249,6 +248,13 @@ class GroupedLangevin:
         finite = all_finite(current)
         x, memory = select(finite, (current.x, current.memory), (x, memory))
         return Walk(x, memory, directions, curvatures, diverging | ~finite, walk.root)
+
+    def _bend(self, key, x, gradient, grad):
+        """By how much the gradients at the two ends of a move do not cancel; two gradients."""
+        is_first = self.groups.index == 0
+        away = random.normal(key, x.shape, x.dtype) * is_first
+        away = away * jnp.sqrt(np.sum(is_first) / jnp.vdot(away, away))
+        return jnp.linalg.norm((gradient(x + away) + gradient(x - away) - 2 * grad) * is_first)
 
     def _step(self, current, key, gradient, step_size, friction):
         integrator, x = self.integrator, current.x

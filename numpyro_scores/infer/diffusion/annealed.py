@@ -150,29 +150,25 @@ class AnnealedLangevin(NoiseLevelKernel):
         langevin = GroupedLangevin(groups, self._num_steps, self._integrator, self._friction)
         metric = self._level_metric(groups, x, levels[0], unravel, model_args, model_kwargs)
 
-        def level(carry, inputs):
-            walk, root = carry
+        def level(walk, inputs):
             sigma, num_iterations, key = inputs
             potential_fn = self.get_potential_fn(model_args, model_kwargs, sigma=sigma)
             gradient = jax.grad(lambda x: potential_fn(unravel(x)))
-            step_size, cost = None, 0
+            step_size, in_metric = None, None
             if self._step_size is not None:
                 step_size = self._step_size * (sigma / levels[-1]) ** 2
             if metric is not None:
                 is_wanted = langevin.is_spared(walk, sigma, metric.num_products)
-                root = metric.root(walk.x, sigma, root, is_wanted)
-                cost = jnp.where(is_wanted, metric.num_products, 0)
-            walk, num_grad_evals = langevin.run(
-                key, walk, gradient, sigma, num_iterations, step_size, root
-            )
-            return (walk, root), num_grad_evals + cost
+                in_metric = metric.at(sigma, is_wanted)
+            return langevin.run(key, walk, gradient, sigma, num_iterations, step_size, in_metric)
 
         num_iterations = np.full(len(levels), NUM_ITERATIONS)
         num_iterations[0] = NUM_FIRST_ITERATIONS
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
         walk = langevin.start(x, key_noise, key_directions)
-        root = None if metric is None else metric.plain(levels[0])
-        (walk, _), num_grad_evals = lax.scan(level, (walk, root), inputs)
+        if metric is not None:
+            walk = walk._replace(root=metric.plain(levels[0]))
+        walk, num_grad_evals = lax.scan(level, walk, inputs)
         draw = Draw(
             z=unravel(walk.x),
             diverging=walk.diverging,

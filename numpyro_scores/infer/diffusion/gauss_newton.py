@@ -37,6 +37,7 @@ from jax.scipy.linalg import solve_triangular
 from numpyro_scores._validation import check_count
 from numpyro_scores.distributions._wrapped import base_of, power_of
 from numpyro_scores.handlers import is_likelihood
+from numpyro_scores.infer.diffusion.walk import Metric
 from numpyro_scores.infer.low_rank import LowRankRoot
 
 
@@ -46,12 +47,13 @@ class GaussNewton:
     A metric that follows the data of the model, for :class:`~numpyro_scores.AnnealedLangevin`: see
     :mod:`numpyro_scores.infer.diffusion.gauss_newton`.
 
-    It is found at the start of a noise level, from where the chain is then, and stays as it is
-    until the next, whatever the chain and the other sites do meanwhile. That takes a product with
+    It is found at the start of each burst of steps, from where the chain is then, and stays as it
+    is for these steps, whatever the chain and the other sites do meanwhile; where the model is
+    linear and Gaussian it does not depend on where the chain is. That takes a product with
     the Jacobian of data and denoiser for each number that is measured, or for each unconstrained
     number of the priors if these are fewer; where both are more than `2 rank`, it is so many
     products, for the `rank` stiffest directions (one step of subspace iteration from those of the
-    level before), and all others are left to shorter steps. It is not found where it would cost
+    burst before), and all others are left to shorter steps. It is not found where it would cost
     more gradients than it saves.
 
     The locations are those of `Normal`, `MultivariateNormal`, `LogNormal`, `StudentT`, `Cauchy`,
@@ -103,12 +105,19 @@ class LevelMetric:
         directions = random.normal(random.key(0), shape, dtype) * self._is_prior[:, None]
         return self._root(sigma, directions, jnp.ones(self.num_directions, dtype))
 
+    def at(self, sigma: Array, wanted: Array) -> Metric:
+        """Of a noise level; without data where that is not `wanted`."""
+        return Metric(
+            root=lambda x, known: self.root(x, sigma, known, wanted),
+            num_grad_evals=jnp.where(wanted, self.num_products, 0),
+        )
+
     def root(self, x: Array, sigma: Array, known: LowRankRoot, wanted: Array) -> LowRankRoot:
         """
         The root of the inverse metric at a noise level; without data where that is not `wanted`.
 
         :param x: where the chain is, shape `(d,)`.
-        :param known: of the level before.
+        :param known: of the burst before.
         """
         plain = self._root(sigma, known.directions, jnp.ones_like(known.stretch))
         # A loop of one round is skipped where no chain of a batch wants it; a `cond` is not.

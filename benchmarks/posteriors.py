@@ -80,6 +80,17 @@ def replica_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int =
     return _of_chains(kernel, num_draws, num_chains, num_warmup, 5, evals_a_gradient)
 
 
+def path_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
+    """Every fourth draw of each of 40 chains, whose replicas swap along the probability flow."""
+    process, num_chains = prior.process, 40
+    rungs = np.geomspace(process.sigma_min, process.sigma_max, 8)
+    ladder = ns.NoiseLevels(tuple(rungs), num_path_steps=3)
+    rule = ns.SegmentIntegral(num_nodes=5)
+    kernel = ns.MALA(model, num_steps=2, dense_mass=True, segment_integral=rule)
+    kernel = ns.ReplicaExchange(kernel, ladder, adapt_ladder=True)
+    return _of_chains(kernel, num_draws, num_chains, num_warmup=200, thinning=4)
+
+
 def evals_of_log_prob(prior: ns.DiffusionPrior) -> int:
     """At each noise level a product with the denoiser's Jacobian for each dimension, or probe."""
     rule: Any = prior.log_density
@@ -138,4 +149,5 @@ SAMPLERS: dict[str, Callable[..., Draw]] = {
     # Slow: chains that must run in.
     "SplitGibbs": split_gibbs,
     "ReplicaExchange": replica_exchange,
+    "ReplicaExchange along paths": path_exchange,
 }

@@ -19,6 +19,7 @@ from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.level_moves import LevelMoves, Twisted, twisted
 from numpyro_scores.infer.smc.level_sampler import LevelSampler
+from numpyro_scores.infer.smc.linear_data import data_basis
 from numpyro_scores.infer.smc.moves import fisher_root
 from numpyro_scores.infer.smc.population import (
     Population,
@@ -171,7 +172,11 @@ class TwistedDiffusionSampler(LevelSampler):
         return resampled_population(key_resample, state, -points.energy, n, at=0, **figures)
 
     def _twist(self, model: FlatModel, added: Array | None = None) -> DiffusionTwist:
-        return DiffusionTwist(model, self._levels, added)
+        twist = DiffusionTwist(model, self._levels, added)
+        x = model.flat()
+        if twist.has_covariance(x):
+            return twist
+        return DiffusionTwist(model, self._levels, added, data_basis(twist, x))
 
     def _added_variances(self, key: Array, model: FlatModel) -> tuple[Array, int]:
         """
@@ -247,8 +252,8 @@ class TwistedDiffusionSampler(LevelSampler):
 
 def _num_scores(twist: DiffusionTwist, x: Array) -> int:
     """Evaluations of the denoiser, or products with its Jacobian, at a level."""
-    products = twist.num_products(x)
-    flow_and_twist = 5 + products
+    products, has_rest = twist.num_products(x), twist.data(x)[1] is not None
+    flow_and_twist = 5 + products + has_rest
     if not twist.has_covariance(x):
         return flow_and_twist
-    return flow_and_twist + 1 + products + (twist.data(x)[1] is not None)
+    return flow_and_twist + 1 + products + 2 * has_rest

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, random
 
 NUM_DIRECTIONS = 4
+MANY_DIRECTIONS = 12  # of many data, where few cost more: a mixture has one for each component
 
 Product = Callable[[Array], Array]
 
@@ -32,18 +33,22 @@ class Directions(NamedTuple):
     rest: Array
 
 
-def directions_of(product: Product, entries: np.ndarray, like: Array) -> Directions:
+def directions_of(
+    product: Product, entries: np.ndarray, like: Array, num: int = NUM_DIRECTIONS
+) -> Directions:
     """
     :param product: with a matrix of the whole vector.
     :param entries: which of them count.
     :param like: a vector, of which only shape and dtype matter.
+    :param num: how many directions, at most one for each entry.
     """
+    num = min(num, len(entries))
 
     def restricted(v):
         return product(jnp.zeros_like(like).at[entries].set(v))[entries]
 
     key_range, key_rest = random.split(random.key(0))
-    signs = random.rademacher(key_range, (NUM_DIRECTIONS, len(entries)), like.dtype)
+    signs = random.rademacher(key_range, (num, len(entries)), like.dtype)
     basis = jnp.linalg.qr(jax.vmap(restricted)(signs).T)[0]
     sign = random.rademacher(key_rest, (len(entries),), like.dtype)
     sign = sign - basis @ (basis.T @ sign)

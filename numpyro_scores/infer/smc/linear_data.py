@@ -147,8 +147,9 @@ def data_basis(twist: Any, x: Array) -> DataBasis | None:
     if "x" in eval_provenance(moved, x=x, v=x[noisy]):
         return None
     scale = twist.data(x)[0].scale
-    pull = jax.linear_transpose(lambda v: moved(x, v), x[noisy])
-    rows = jax.vmap(lambda unit: pull(unit)[0])(jnp.eye(size, dtype=x.dtype)) / scale[:, None]
+    pull = jax.vjp(loc, x)[1]
+    rows = jax.vmap(lambda unit: pull(unit)[0])(jnp.eye(size, dtype=x.dtype))[:, noisy]
+    rows = rows / scale[:, None]
     squares, vectors = jnp.linalg.eigh(rows @ rows.T)
     return DataBasis(scale, vectors, vectors.T @ rows, jnp.maximum(squares, 0))
 

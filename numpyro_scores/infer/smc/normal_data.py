@@ -1,16 +1,24 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""The observed Normal sites of a model, as one vector of numbers."""
+"""The observed Normal sites of a model, as one vector of numbers, and how others are averaged."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from jax.scipy.special import logsumexp
 from numpyro.distributions.distribution import ExpandedDistribution, Independent
 
 from numpyro_scores.handlers import is_likelihood
+
+# Of N(0, 1): equal steps are more exact than Gauss's for a likelihood that is narrow.
+LINE_NODES = np.linspace(-4.2, 4.2, 25)
+LINE_WEIGHTS = np.exp(-(LINE_NODES**2) / 2) / np.sum(np.exp(-(LINE_NODES**2) / 2))
 
 
 class GaussianData(NamedTuple):
@@ -51,3 +59,10 @@ def _without_events(fn: Any) -> Any:
     while isinstance(fn, ExpandedDistribution | Independent):
         fn = fn.base_dist
     return fn
+
+
+def log_mean_along(f: Callable[[Array], Array], mean: Array, line: Array) -> Array:
+    r""":math:`\log \int e^{f(m + t \delta)} N(t; 0, 1)\, dt`, zero for what is not a number."""
+    values = jax.vmap(lambda t: f(mean + t * line))(jnp.asarray(LINE_NODES, mean.dtype))
+    values = jnp.where(jnp.isnan(values), -jnp.inf, values)
+    return logsumexp(values, b=jnp.asarray(LINE_WEIGHTS, mean.dtype))

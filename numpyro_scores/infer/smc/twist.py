@@ -24,7 +24,7 @@ expectation is taken along one line, of the means of `v` given how far :math:`\e
           \delta = \Sigma \nabla \ell(m) / (\nabla \ell(m)^\top \Sigma \nabla \ell(m))^{1/2},
           \quad \Sigma = \mathrm{Cov}[v \mid x],
 
-by nine nodes: what a value in one dimension, or data of one function of it, have to say. At
+by 25 nodes: what a value in one dimension, or data of one function of it, have to say. At
 :math:`\sigma_0` the twist is the likelihood: had it been of :math:`x_0`, a noise `s` no larger than
 :math:`\sigma_0` would leave few particles in the end.
 
@@ -41,7 +41,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
-from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal, norm
 from numpyro.ops.provenance import eval_provenance
 
@@ -49,6 +48,7 @@ from numpyro_scores import handlers
 from numpyro_scores.handlers import noise_conditional_prior
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.directions import (
+    MANY_DIRECTIONS,
     NUM_DIRECTIONS,
     Product,
     by_directions,
@@ -56,14 +56,11 @@ from numpyro_scores.infer.smc.directions import (
 )
 from numpyro_scores.infer.smc.exponential_steps import exponential_step
 from numpyro_scores.infer.smc.linear_data import DataBasis, LinearSpread, spread_of
-from numpyro_scores.infer.smc.normal_data import GaussianData, parts_of, with_noise
+from numpyro_scores.infer.smc.normal_data import GaussianData, log_mean_along, parts_of, with_noise
 
 LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
 LARGEST_DENSE = 64  # numbers with a full covariance
 NUM_PROBES = 8  # for the lengths of the rows of J, of more numbers
-
-HERMITE, _HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)  # of N(0, 1)
-HERMITE_WEIGHTS = _HERMITE_WEIGHTS / _HERMITE_WEIGHTS.sum()
 
 
 class DiffusionTwist:
@@ -145,8 +142,10 @@ class DiffusionTwist:
 
     def num_products(self, x: Array) -> int:
         """How many products with the Jacobian of the denoiser a twist takes."""
+        if self.basis is not None:
+            return 2 * min(MANY_DIRECTIONS, self.basis.images.shape[1]) + 1
         size = self._size(x)
-        if size > LARGEST_DENSE and self.basis is None:
+        if size > LARGEST_DENSE:
             return 1
         return size if self._is_exact(size, x) else 2 * NUM_DIRECTIONS + 1
 
@@ -222,7 +221,7 @@ class DiffusionTwist:
         """
         if self.basis is not None:
             noisy = np.flatnonzero(self.is_noisy(mean))
-            found = directions_of(product, noisy, mean)
+            found = directions_of(product, noisy, mean, MANY_DIRECTIONS)
             variance = self.variance(mean, sigma)[noisy[0]]
             return lax.stop_gradient(spread_of(self.basis, found, variance, self.added(sigma)))
         if self._is_dense(mean):
@@ -253,9 +252,7 @@ class DiffusionTwist:
 
     def log_density_of_rest(self, mean: Array, line: Array) -> Array:
         """Of the data that are not Normal, on average along a line."""
-        values = jax.vmap(lambda t: self.data(mean + t * line)[1])(jnp.asarray(HERMITE, mean.dtype))
-        values = jnp.where(jnp.isnan(values), -jnp.inf, values)
-        return logsumexp(values, b=jnp.asarray(HERMITE_WEIGHTS, mean.dtype))
+        return log_mean_along(lambda v: self.data(v)[1], mean, line)
 
     def log_density(
         self, mean: Array, spread: Array | LinearSpread, line: Array | None = None

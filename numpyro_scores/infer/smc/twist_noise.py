@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.smc.directions import Directions, directions_of
+from numpyro_scores.infer.smc.directions import MANY_DIRECTIONS, Directions, directions_of
 from numpyro_scores.infer.smc.linear_data import (
     DataBasis,
     LinearSpread,
@@ -65,7 +65,7 @@ def informed_noise(
         b = s * slope
     if twist.basis is not None:
         noisy = np.flatnonzero(twist.is_noisy(x))
-        found = directions_of(product, noisy, mean)
+        found = directions_of(product, noisy, mean, MANY_DIRECTIONS)
         variance = twist.variance(mean, new_sigma)[noisy[0]]
         spread = spread_of(twist.basis, found, variance, twist.added(new_sigma))
         centred, log_ratio = _linear_noise(

@@ -13,9 +13,11 @@ from jax import random
 
 import numpyro_scores as ns
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc import twist_noise
 from numpyro_scores.infer.smc.directions import by_directions
 from numpyro_scores.infer.smc.linear_data import data_basis
-from numpyro_scores.infer.smc.twist import HERMITE, HERMITE_WEIGHTS, DiffusionTwist
+from numpyro_scores.infer.smc.normal_data import LINE_NODES, LINE_WEIGHTS
+from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_noise import informed_noise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -78,10 +80,10 @@ def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings
         mean = s * np.asarray(slope[1:])
     if settings.get("other"):
         sd = np.sqrt(2 * share * (sigma**2 - level**2))  # of the mean of the Student datum
-        student = dist.StudentT(3.0, sd * HERMITE, 0.4)
+        student = dist.StudentT(3.0, sd * LINE_NODES, 0.4)
 
         def log_mean(loc):
-            return jax.nn.logsumexp(student.log_prob(2.0 - loc), b=HERMITE_WEIGHTS)
+            return jax.nn.logsumexp(student.log_prob(2.0 - loc), b=LINE_WEIGHTS)
 
         pull = jax.grad(log_mean)(share * (x[0] - x[2]))
         mean = s * share * pull * np.array([1.0, 0.0, -1.0])
@@ -100,7 +102,7 @@ def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings
     np.testing.assert_allclose(log_ratio, -np.sum(z**2, axis=1) / 2 - log_q, atol=1e-4)
 
 
-def test_directions_of_their_own_enter_the_noise_and_its_weight(x64):
+def test_directions_of_their_own_enter_the_noise_and_its_weight(monkeypatch, x64):
     """
     Six dimensions, two of which are wide, in the basis of five numbers: the ratio of the densities
     at a draw is that of the law in closed form, with the matrix that four directions know.
@@ -115,6 +117,7 @@ def test_directions_of_their_own_enter_the_noise_and_its_weight(x64):
         x = numpyro.sample("x", ns.DiffusionPrior(wide, PROCESS, 6))
         numpyro.sample("y", dist.Normal(rows @ x, 0.7).to_event(1), obs=y)
 
+    monkeypatch.setattr(twist_noise, "MANY_DIRECTIONS", 4)
     plain = DiffusionTwist(FlatModel(model, (), {}))
     x, ends = jnp.linspace(-1.0, 2.0, 6), (0.8, 1.2, 0.6)
     twist = DiffusionTwist(plain.model, basis=data_basis(plain, x))
@@ -127,7 +130,7 @@ def test_directions_of_their_own_enter_the_noise_and_its_weight(x64):
     s = np.sqrt(churned**2 - sigma**2)
     known = by_directions(lambda v: slopes * v, np.arange(6), jnp.zeros(6))  # four of six
     matrix = np.asarray(jax.vmap(known)(jnp.eye(6)))
-    assert 0.1 < np.max(np.abs(matrix - np.diag(np.diag(matrix))))
+    assert 0.05 < np.max(np.abs(matrix - np.diag(np.diag(matrix))))
     moved = s * rows @ matrix
     spread = (new_sigma**2 - 0.1**2) * rows @ matrix @ rows.T + 0.7**2 * np.eye(5)
     precision = np.eye(6) + moved.T @ np.linalg.solve(spread, moved)

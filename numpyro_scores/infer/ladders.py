@@ -15,7 +15,7 @@ from jax import Array
 from numpyro.handlers import scale
 
 from numpyro_scores._validation import check_count, is_concrete
-from numpyro_scores.handlers import noise_conditional_prior, noise_level, transformed_prior
+from numpyro_scores.handlers import noise_level, transformed_prior
 from numpyro_scores.infer.noise_paths import expected_value
 from numpyro_scores.infer.parts import has_likelihood, likelihood_to_power, wrapped
 
@@ -175,7 +175,8 @@ class NoiseLevels(Ladder):
     :param num_path_steps: number of steps of the flow between two rungs; None swaps by values.
     :raises ValueError: unless the rungs are positive and increase, and the steps are a number
         above 0; at `init`, if a prior is at another noise level than the first, if its process ends
-        below the last, if the model has no such prior, or with steps one beneath a transform.
+        below the last, if the model has no such prior, or with steps one that is beneath a
+        transform, scaled, or inside of `scan` or `cond`.
     """
 
     num_path_steps: int | None = None
@@ -208,13 +209,6 @@ class NoiseLevels(Ladder):
             )
         first, last = self.rungs[0], self.rungs[-1]
         for name, prior in priors.items():
-            is_transformed = noise_conditional_prior(model_trace[name]["fn"]) is None
-            if self.num_path_steps is not None and is_transformed:
-                raise ValueError(
-                    f"NoiseLevels(num_path_steps=...) goes along the flow of a prior, but site "
-                    f"{name!r} is a transform of one: sample the prior itself and transform its "
-                    "value in the model, or leave num_path_steps out."
-                )
             start = prior.at(first).sigma  # clipped to the levels of its own process
             if is_concrete(prior.sigma) and not np.isclose(start, prior.sigma, rtol=1e-5):
                 raise ValueError(

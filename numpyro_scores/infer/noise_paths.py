@@ -39,10 +39,12 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
+from numpyro.handlers import seed
 from numpyro.primitives import Messenger
 
 from numpyro_scores.distributions._wrapped import base_of, with_base
 from numpyro_scores.handlers import at_noise_level, denoised, is_likelihood, latent_prior
+from numpyro_scores.infer.diffusion.priors import prior_coordinates
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import without_priors, wrapped
 from numpyro_scores.infer.smc.twist import DiffusionTwist
@@ -80,6 +82,27 @@ class LevelOnPath(NamedTuple):
 
     sigma: Array
     widths: Widths
+
+
+def level_on_path(sigma: Any, widths: Widths | None) -> Any:
+    """What a model hears of its rung: a number, unless its replicas swap along paths."""
+    return sigma if widths is None else LevelOnPath(sigma, widths)
+
+
+def check_priors(model: Callable, args: tuple, kwargs: dict) -> None:
+    """
+    Raise if a noise-conditional prior of a model has another flow than that of its denoiser, or
+    is where no handler reaches it: beneath a transform, to a power, inside of `scan`.
+    """
+    name = "ReplicaExchange over NoiseLevels(num_path_steps=...)"
+    seen = prior_coordinates(model, kernel=name, by_denoiser=True)
+    seed(seen, random.key(0))(*args, **kwargs)
+    for site in seen.transforms:
+        raise ValueError(
+            f"{name} goes along the flow of a prior, but site {site!r} is a transform of one: "
+            "sample the prior itself and transform its value in the model, or leave num_path_steps "
+            "out."
+        )
 
 
 class expected_value(Messenger):

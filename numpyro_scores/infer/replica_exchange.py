@@ -20,7 +20,7 @@ from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder, NoiseLevels, window_ends
 from numpyro_scores.infer.langevin.base import LangevinKernel
-from numpyro_scores.infer.noise_paths import LevelOnPath, NoisePaths
+from numpyro_scores.infer.noise_paths import NoisePaths, check_priors, level_on_path
 from numpyro_scores.infer.parts import diffusion_by_score, wrapped
 from numpyro_scores.infer.replica_state import ReplicaExchangeState
 from numpyro_scores.infer.swaps import (
@@ -103,10 +103,9 @@ class ReplicaExchange(ChainKernel):
         # What can integrate a score along a segment is not to ask for values of the log density.
         return lambda model: wrapped(diffusion_by_score, ladder.wrap(model))
 
-    def _paths(self, z: Any, model_args: tuple, model_kwargs: dict) -> NoisePaths | None:
-        if self._num_path_steps is None:
-            return None
-        return NoisePaths(self._model, self._num_path_steps, model_args, model_kwargs, z)
+    def _paths(self, z: Any, args: tuple, kwargs: dict) -> NoisePaths | None:
+        num_steps = self._num_path_steps
+        return None if num_steps is None else NoisePaths(self._model, num_steps, args, kwargs, z)
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         return self._kernel.postprocess_fn(model_args, self._on_target(model_kwargs))
@@ -129,6 +128,8 @@ class ReplicaExchange(ChainKernel):
         model_trace = started.get_trace(*model_args, **model_kwargs)
         check_observations(model_trace)  # of the kernel, which may be NumPyro's, nobody else asks
         self._ladder.check_model(model_trace)
+        if self._num_path_steps is not None:
+            check_priors(self._model, model_args, model_kwargs)
         self._num_warmup = num_warmup
         if isinstance(self._kernel, DiscreteKernel):  # whose init looks at values, here traced
             rung = jnp.asarray(self._ladder.rungs)[0]
@@ -154,7 +155,7 @@ class ReplicaExchange(ChainKernel):
             if paths is not None:
                 key, key_noise = random.split(key)
                 start = paths.noisy(key_noise, z, rung)
-            kwargs = {**model_kwargs, RUNG: _level(rung, widths)}
+            kwargs = {**model_kwargs, RUNG: level_on_path(rung, widths)}
             kernel_state = self._kernel.init(key, num_warmup, start, model_args, kwargs)
             potential_fn = self._kernel.get_potential_fn(model_args, kwargs)
             return kernel_state, potential_fn(getattr(kernel_state, self._kernel.sample_field))
@@ -199,7 +200,7 @@ class ReplicaExchange(ChainKernel):
             axes = _replica_axes(kernel_states)
 
             def on_rung(kernel_state, rung):
-                kwargs = {**model_kwargs, RUNG: _level(rung, state.widths)}
+                kwargs = {**model_kwargs, RUNG: level_on_path(rung, state.widths)}
                 return method(kernel_state, model_args, kwargs)
 
             return jax.vmap(on_rung, (axes, 0), axes)(kernel_states, rungs)
@@ -208,7 +209,7 @@ class ReplicaExchange(ChainKernel):
 
         def share_of_swap(z, z_partner, *rungs):
             if paths is not None:
-                levels = [_level(rung, state.widths) for rung in rungs]
+                levels = [level_on_path(rung, state.widths) for rung in rungs]
                 return *paths.swapped(z, z_partner, *levels), jnp.array(True)
             potentials = [
                 self._kernel.get_potential_fn(model_args, {**model_kwargs, RUNG: rung})
@@ -294,8 +295,3 @@ class ReplicaExchange(ChainKernel):
 def _replica_axes(kernel_states: Any) -> Any:
     # All replicas share a draw counter: a condition on it is then not vmapped into both branches.
     return type(kernel_states)(*(None if name == "i" else 0 for name in kernel_states._fields))
-
-
-def _level(rung: Any, widths: Any) -> Any:
-    """What a model hears of its rung."""
-    return rung if widths is None else LevelOnPath(rung, widths)

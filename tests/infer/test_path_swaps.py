@@ -245,13 +245,19 @@ def varying_model():
     numpyro.sample("x", ns.DiffusionPrior(denoiser, PROCESS, 2))
 
 
+def scaled_model():
+    with numpyro.handlers.scale(scale=2.0):
+        numpyro.sample("x", ns.DiffusionPrior(gaussian_denoiser, PROCESS, 2))
+
+
 @pytest.mark.parametrize(
     "model, message",
     [
+        (scaled_model, "takes from the prior of site 'x' its denoiser"),
         (transformed_model, "is a transform of one: sample the prior itself"),
         (varying_model, "normaliser varies with them"),
     ],
-    ids=["transform", "prior-of-another-site"],
+    ids=["scale", "transform", "prior-of-another-site"],
 )
 def test_models_whose_replicas_would_swap_wrongly(model, message):
     kernel = ns.ReplicaExchange(ns.MALA(model), ns.NoiseLevels([0.1, 5.0], num_path_steps=2))

@@ -30,7 +30,7 @@ of `m(x)`, on average over draws of the prior. Neither is to be right: any `E` w
 level of the priors themselves, :math:`m(x) = x`, it is the likelihood as it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,11 +42,12 @@ from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed
 from numpyro.primitives import Messenger
 
+from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.distributions._wrapped import base_of, with_base
 from numpyro_scores.handlers import at_noise_level, denoised, is_likelihood, latent_prior
 from numpyro_scores.infer.diffusion.priors import prior_coordinates
 from numpyro_scores.infer.model import FlatModel
-from numpyro_scores.infer.parts import without_priors, wrapped
+from numpyro_scores.infer.parts import diffusion_by_score, without_priors, wrapped
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 
 NUM_PILOTS = 32  # draws of the priors, for the widths
@@ -87,6 +88,15 @@ class LevelOnPath(NamedTuple):
 def level_on_path(sigma: Any, widths: Widths | None) -> Any:
     """What a model hears of its rung: a number, unless its replicas swap along paths."""
     return sigma if widths is None else LevelOnPath(sigma, widths)
+
+
+def wrapper_of(kernel: Any, wrap: Callable) -> Callable:
+    """What a kernel's model is wrapped in, by `wrap` and so that no log density is asked for."""
+    if not hasattr(kernel, "_segment_integral"):
+        return wrap
+    # What integrates scores along segments asks for a value only as a constant to count from.
+    rule = LineIntegral(num_nodes=1)
+    return lambda model: wrapped(diffusion_by_score, wrap(model), quadrature=rule)
 
 
 def check_priors(model: Callable, args: tuple, kwargs: dict) -> None:
@@ -163,8 +173,8 @@ class NoisePaths:
 
     @property
     def num_evals(self) -> int:
-        """Evaluations of the denoiser that the swap of a rung takes."""
-        return 3 * self._num_steps + 2
+        """Evaluations of the denoiser that a swap takes of a rung, and renewing its kernel."""
+        return 3 * self._num_steps + 4
 
     def energy(self, level: LevelOnPath, z: Any) -> Array:
         """All of the potential energy of a level but the priors: `E`."""
@@ -200,13 +210,13 @@ class NoisePaths:
     def _noise_scale(self, x: Array, sigma: Array) -> Array:
         return jnp.sqrt(jnp.maximum(self._twist.variance(x, sigma), 0))
 
-    def widths(self, key: Array, z: Any, ends: tuple[float, float]) -> Widths:
+    def widths(self, key: Array, z: Any, rungs: Sequence[float]) -> Widths:
         """
         The mean squares of how far the data of a value differ from those of its mean given the
         noisy value, over draws of the diffusion priors.
 
         :param z: values of all other sites, unconstrained.
-        :param ends: the smallest and the largest noise level.
+        :param rungs: noise levels, of which the first and the last count.
         """
         key_draws, key_noise = random.split(key)
         x = ravel_pytree(z)[0]
@@ -227,7 +237,7 @@ class NoisePaths:
                 lambda a, b: jnp.mean((a - b) ** 2, axis=0), loc, jax.vmap(self._locs)(mean)
             )
 
-        levels = jnp.asarray(np.geomspace(*ends, NUM_LEVELS), v.dtype)
+        levels = jnp.asarray(np.geomspace(rungs[0], rungs[-1], NUM_LEVELS), v.dtype)
         variances = jax.tree.map(lambda table: table.at[0].set(0), lax.map(at, levels))
         return Widths(jnp.log(levels), variances)
 

@@ -4,6 +4,7 @@
 """Replica exchange: copies of a kernel on a ladder of densities swap their positions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jax import Array, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import potential_energy
 
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.discrete.base import DiscreteKernel
@@ -20,8 +22,7 @@ from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder, NoiseLevels, window_ends
 from numpyro_scores.infer.langevin.base import LangevinKernel
-from numpyro_scores.infer.noise_paths import NoisePaths, check_priors, level_on_path
-from numpyro_scores.infer.parts import diffusion_by_score, wrapped
+from numpyro_scores.infer.noise_paths import NoisePaths, check_priors, level_on_path, wrapper_of
 from numpyro_scores.infer.replica_state import ReplicaExchangeState
 from numpyro_scores.infer.swaps import (
     UP,
@@ -89,23 +90,18 @@ class ReplicaExchange(ChainKernel):
                 f"NoiseLevels([...]), got {ladder!r}."
             )
         self._num_path_steps = ladder.num_path_steps if isinstance(ladder, NoiseLevels) else None
-        self._kernel: Any = kernel.wrap_model(self._on_ladder(ladder, kernel))
+        self._kernel: Any = kernel.wrap_model(
+            ladder.wrap if self._num_path_steps is None else wrapper_of(kernel, ladder.wrap)
+        )
         # NumPyro's own kernels move by the value of a score's density, from its reference point.
         self._rule = SWAP_INTEGRAL if isinstance(kernel, LangevinKernel) else None
         self._ladder = ladder
         self._adapt_ladder = adapt_ladder
         self._num_warmup = 0
 
-    def _on_ladder(self, ladder: Ladder, kernel: Any) -> Callable:
-        """The wrapper of a model with its rung as a keyword."""
-        if self._num_path_steps is None or not hasattr(kernel, "_segment_integral"):
-            return ladder.wrap
-        # What can integrate a score along a segment is not to ask for values of the log density.
-        return lambda model: wrapped(diffusion_by_score, ladder.wrap(model))
-
     def _paths(self, z: Any, args: tuple, kwargs: dict) -> NoisePaths | None:
         num_steps = self._num_path_steps
-        return None if num_steps is None else NoisePaths(self._model, num_steps, args, kwargs, z)
+        return num_steps and NoisePaths(self._model, num_steps, args, kwargs, z)
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         return self._kernel.postprocess_fn(model_args, self._on_target(model_kwargs))
@@ -115,6 +111,9 @@ class ReplicaExchange(ChainKernel):
 
     def get_potential_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
         """The potential energy of the target."""
+        if self._num_path_steps is not None:
+            model = seed(self._model, random.key(0))
+            return partial(potential_energy, model, model_args, model_kwargs or {})
         return self._kernel.get_potential_fn(model_args, self._on_target(model_kwargs))
 
     def _on_target(self, model_kwargs: dict | None) -> dict:
@@ -147,8 +146,7 @@ class ReplicaExchange(ChainKernel):
                 z = self._kernel.init(key_start, num_warmup, None, model_args, kwargs)
                 z = getattr(z, self._kernel.sample_field)
             paths = self._paths(z, model_args, model_kwargs)
-            ends = self._ladder.rungs[0], self._ladder.rungs[-1]
-            widths = paths.widths(key_widths, z, ends)
+            widths = paths.widths(key_widths, z, self._ladder.rungs)
 
         def init_replica(key, rung):
             start = z
@@ -246,7 +244,6 @@ class ReplicaExchange(ChainKernel):
             moved = jax.vmap(select)(source != jnp.arange(len(source)), proposals, z)
             kernel_states = kernel_states._replace(**{self._kernel.sample_field: moved})
         kernel_states = on_rungs(self._kernel.refresh, kernel_states, rungs)
-        of_paths = 0 if paths is None else len(rungs) * paths.num_evals
         return ReplicaExchangeState(
             i=state.i + 1,
             z=self._cold(kernel_states),
@@ -260,7 +257,7 @@ class ReplicaExchange(ChainKernel):
             num_round_trips=num_round_trips,
             round_trip_rate=num_round_trips / (num_draws + 1),
             diverging=diverging,
-            num_grad_evals=jnp.sum(num_grad_evals) + of_paths,
+            num_grad_evals=jnp.sum(num_grad_evals) + (paths.num_evals * len(rungs) if paths else 0),
             rng_key=rng_key,
             widths=state.widths,
         )

@@ -20,6 +20,7 @@ from numpyro_scores.infer.smc.linear_data import (
 )
 from numpyro_scores.infer.smc.normal_data import GaussianData, with_noise
 from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.trees import map_rows
 
 
 def informed_noise(
@@ -88,6 +89,37 @@ def informed_noise(
     log_ratio = (jnp.vdot(left, left) - jnp.vdot(white, white)) / 2 - log_det
     z = b + z
     return x + s * z, log_ratio + _log_ratio(z, b)
+
+
+def reversing_level(
+    x: Array, twist: DiffusionTwist, sigma: Array, new_sigma: Array, batch_size: int
+) -> Array:
+    r"""
+    The level :math:`\hat\sigma` to which the noise rises where the twist of a level is the mean of
+    that of the next, as along the reverse diffusion: for Normal values of variance `V`, seen with
+    the variances :math:`\tau^2` and :math:`\tau'^2` of noise, the flow leaves
+    :math:`x / (V + \tau^2)^{1/2}` as it is, and the correlations of a value with its noisy one,
+    :math:`(V / (V + \tau^2))^{1/2}`, multiply along a path if
+
+    .. math:: V + \hat\tau^2 = (V + \tau^2)^2 / (V + \tau'^2).
+
+    `V` is what the mean slope of the expected value says, :math:`\nabla m = V / (V + \tau^2)`.
+
+    :param x: particles, shape `(n, d)`, of one diffusion prior.
+    """
+    noisy = twist.is_noisy(x[0])
+    sign = random.rademacher(random.key(0), noisy.shape, x.dtype) * noisy
+
+    def share(x):
+        return jnp.vdot(sign, jax.jvp(partial(twist.mean, sigma=sigma), (x,), (sign,))[1])
+
+    first = np.flatnonzero(noisy)[0]
+    own = twist.levels(x[0])[first] ** 2
+    high, low = (twist.variance(x[0], level)[first] for level in (sigma, new_sigma))
+    c = jnp.clip(jnp.mean(map_rows(share, x, batch_size)) / np.sum(noisy), 1e-6, 1 - 1e-6)
+    value = high * c / (1 - c)
+    risen = (value + high) ** 2 / (value + low) - value
+    return jnp.clip(jnp.sqrt(risen + own), sigma, sigma**2 / new_sigma)
 
 
 def _linear_noise(

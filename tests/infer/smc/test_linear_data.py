@@ -3,6 +3,7 @@
 
 """The covariance of many Normal numbers that are linear in the value of a diffusion prior."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -17,6 +18,7 @@ from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.level_moves import twisted
 from numpyro_scores.infer.smc.linear_data import LowRankNormal, data_basis
 from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.smc.twist_noise import informed_noise, reversing_level
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -66,6 +68,29 @@ def test_a_twist_in_the_basis_of_the_data_is_exact_for_gaussians(x64, sigma, add
     slope = share * ROWS.T @ np.linalg.solve(covariance, Y - law.loc)
     np.testing.assert_allclose(-point.grad[2:], slope, rtol=1e-6)
     assert twist.num_products(at) == 7 and not twist.varies(at)
+
+
+def test_weights_of_normal_values_are_one_where_the_noise_rises_to_the_reversing_level(x64):
+    """Whatever the particle and its noise: what is left is the error of the flow."""
+    plain = DiffusionTwist(FlatModel(measured, (), {}))
+    x = random.normal(random.key(0), (50, 5))
+    twist = DiffusionTwist(plain.model, basis=data_basis(plain, x[0]))
+    sigma, new_sigma = jnp.array(0.8), jnp.array(0.6)
+    churned = reversing_level(x, twist, sigma, new_sigma, 50)
+    np.testing.assert_allclose(1 + churned**2, (1 + sigma**2) ** 2 / (1 + new_sigma**2), rtol=1e-9)
+
+    @jax.jit
+    @jax.vmap
+    def log_weight(x, key):
+        def log_twist(x, sigma):
+            return -twisted(key, x, twist, sigma, jnp.zeros(5), num_moves=0).point.energy
+
+        risen, log_ratio = informed_noise(key, x, 0 * x, twist, sigma, churned, new_sigma)
+        moved = twist.flow(risen, churned, new_sigma)
+        return log_ratio + log_twist(moved, new_sigma) - log_twist(x, sigma)
+
+    found = log_weight(x, random.split(random.key(1), 50))
+    np.testing.assert_allclose(found, 0, atol=0.05)
 
 
 def bent():

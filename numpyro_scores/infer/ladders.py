@@ -14,9 +14,10 @@ import numpy as np
 from jax import Array
 from numpyro.handlers import scale
 
-from numpyro_scores._validation import is_concrete
+from numpyro_scores._validation import check_count, is_concrete
 from numpyro_scores.handlers import noise_level, transformed_prior
-from numpyro_scores.infer.parts import has_likelihood, likelihood_to_power
+from numpyro_scores.infer.noise_paths import expected_value
+from numpyro_scores.infer.parts import has_likelihood, likelihood_to_power, wrapped
 
 RUNG = "_rung"  # reserved model keyword through which the rung travels
 
@@ -156,12 +157,29 @@ class NoiseLevels(Ladder):
     run together. The likelihood sees the value itself, not the denoised one: the first rung must
     be the model, and on the others that would only cost more.
 
+    A swap compares values of the log densities of the priors, which cost hundreds of evaluations of
+    a denoiser. With `num_path_steps` no value is needed: each replica goes to the level of the
+    other along the probability flow of the priors, which carries :math:`p_{\sigma_i}` to
+    :math:`p_{\sigma_j}`, and what is left of the ratio is that of the likelihoods, see
+    :mod:`~numpyro_scores.infer.noise_paths`. On the way up the likelihood then sees the mean of the
+    value given the noisy one, and `Normal` data are wider by what that leaves open. Kernels with a
+    `segment_integral` (:class:`~numpyro_scores.MALA` and others) move by integrals of the score.
+
+    The flow takes `num_path_steps` steps of third order in the logarithm of the noise level, 3
+    evaluations each, on the way from rung to rung: **exact as they grow**. The error of the
+    logarithm of the ratio falls with their third power; 10 to 24 in all between 0.05 and 100 are
+    within 1% in the spread of a component. Twice as many show whether they matter.
+
     :param rungs: noise levels, from that of the priors in the model, by default the `sigma_min` of
         their process, up to at most its `sigma_max`.
-    :raises ValueError: unless the rungs are positive and increase; at `init`, if a prior is at
-        another noise level than the first, if its process ends below the last, or if the model has
-        no such prior.
+    :param num_path_steps: number of steps of the flow between two rungs; None swaps by values.
+    :raises ValueError: unless the rungs are positive and increase, and the steps are a number
+        above 0; at `init`, if a prior is at another noise level than the first, if its process ends
+        below the last, if the model has no such prior, or with steps one that is beneath a
+        transform, scaled, or inside of `scan` or `cond`.
     """
+
+    num_path_steps: int | None = None
 
     def _check_rungs(self, rungs: np.ndarray) -> None:
         if not (np.all(np.isfinite(rungs)) and np.all(np.diff(rungs) > 0) and rungs[0] > 0):
@@ -169,8 +187,12 @@ class NoiseLevels(Ladder):
                 "NoiseLevels must be finite, positive and strictly increasing (from the noise "
                 f"level of the model's priors up), got {rungs}."
             )
+        if self.num_path_steps is not None:
+            check_count("num_path_steps", self.num_path_steps)
 
     def tempered(self, model: Callable, rung: Any) -> Callable:
+        if self.num_path_steps is not None:
+            return wrapped(expected_value, model, level=rung)
         return noise_level(model, sigma=rung)
 
     def check_model(self, model_trace: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.primitives import Messenger
 
 from numpyro_scores._validation import is_concrete
+from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.distributions import DiffusionPrior, ScoreDistribution
 from numpyro_scores.distributions._wrapped import with_base
 from numpyro_scores.handlers import is_jacobian, is_likelihood, latent_prior, raise_to_power
@@ -106,16 +107,23 @@ class diffusion_by_score(Messenger):
     A :class:`~numpyro_scores.ScoreDistribution` in place of each latent `DiffusionPrior` that is
     not of an energy: its differences are then integrals of the score along a segment, of a few
     evaluations, and not those of its `log_prob`, of hundreds.
+
+    :param fn: a model.
+    :param quadrature: of the value that the `ScoreDistribution` has by itself.
     """
+
+    def __init__(self, fn: Callable | None = None, quadrature: LineIntegral = LineIntegral()):
+        self.quadrature = quadrature
+        super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
         prior = latent_prior(msg)
         if isinstance(prior, DiffusionPrior) and not prior.has_energy:
-            msg["fn"] = with_base(msg["fn"], _by_score)
+            msg["fn"] = with_base(msg["fn"], self._by_score)
 
-
-def _by_score(prior: DiffusionPrior) -> ScoreDistribution:
-    return ScoreDistribution(jax.tree_util.Partial(_score, prior), prior.event_shape)
+    def _by_score(self, prior: DiffusionPrior) -> ScoreDistribution:
+        score = jax.tree_util.Partial(_score, prior)
+        return ScoreDistribution(score, prior.event_shape, quadrature=self.quadrature)
 
 
 def _score(prior: DiffusionPrior, x: Array) -> Array:

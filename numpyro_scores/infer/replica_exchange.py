@@ -4,7 +4,8 @@
 """Replica exchange: copies of a kernel on a ladder of densities swap their positions."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,17 @@ import numpy as np
 from jax import Array, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import potential_energy
 
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.discrete.model_trace import init_to_states
 from numpyro_scores.infer.guards import check_observations
-from numpyro_scores.infer.kernel import ChainKernel, by_position
-from numpyro_scores.infer.ladders import RUNG, Ladder, window_ends
+from numpyro_scores.infer.kernel import ChainKernel
+from numpyro_scores.infer.ladders import RUNG, Ladder, NoiseLevels, window_ends
 from numpyro_scores.infer.langevin.base import LangevinKernel
+from numpyro_scores.infer.noise_paths import NoisePaths, check_priors, level_on_path, wrapper_of
+from numpyro_scores.infer.replica_state import ReplicaExchangeState
 from numpyro_scores.infer.swaps import (
     UP,
     even_odd_partners,
@@ -28,56 +32,11 @@ from numpyro_scores.infer.swaps import (
     swap,
     turn_round,
 )
-from numpyro_scores.infer.trees import take
+from numpyro_scores.infer.trees import select, take
 from numpyro_scores.infer.wrapping import model_to_wrap
 
 # Of a score between two replicas, which are further apart than a point and its proposal.
 SWAP_INTEGRAL = SegmentIntegral(num_nodes=13)
-
-
-class ReplicaExchangeState(NamedTuple):
-    """
-    With `R` rungs, the target's first:
-
-    - **i** - number of draws so far, warmup included.
-    - **z** - unconstrained values of the cold replica, the one on the target's rung.
-    - **kernel_states** - states of the wrapped kernel, each with a leading axis `R`, except for a
-      draw counter `i`, which they share.
-    - **rungs** - the ladder, shape `(R,)`.
-    - **walkers** - which of the replicas of the start is on each rung, shape `(R,)`.
-    - **directions** - of the walker on each rung: 1 if it was last on the first rung, -1 if it went
-      from there to the last rung and is on its way back, 0 if it has not been on the first.
-    - **swap_accept_prob** - mean probability that a swap of rungs `k` and `k + 1` is accepted,
-      shape `(R - 1,)`.
-    - **num_swaps** - how often each of these swaps was tried, shape `(R - 1,)`.
-    - **mean_unresolved** - share of the swaps that were refused because the integral of a score
-      between the two positions is not known to one nat.
-    - **num_round_trips** - number of times that a walker came back to the first rung from the last.
-    - **round_trip_rate** - the same a draw.
-    - **diverging** - whether the transition of the cold replica was divergent.
-    - **num_grad_evals** - number of gradients of this draw's transitions, of all replicas; 0 if the
-      kernel doesn't count them.
-    - **rng_key** - key of the next draw.
-
-    The statistics are of the current phase, warmup or sampling, or of the current ladder.
-    """
-
-    i: Array
-    z: Any
-    kernel_states: Any
-    rungs: Array
-    walkers: Array
-    directions: Array
-    swap_accept_prob: Array
-    num_swaps: Array
-    mean_unresolved: Array
-    num_round_trips: Array
-    round_trip_rate: Array
-    diverging: Array
-    num_grad_evals: Array
-    rng_key: Array
-
-    __getitem__ = by_position
 
 
 class ReplicaExchange(ChainKernel):
@@ -130,12 +89,19 @@ class ReplicaExchange(ChainKernel):
                 "ladder must be InverseTemperatures([...]), LikelihoodPowers([...]) or "
                 f"NoiseLevels([...]), got {ladder!r}."
             )
-        self._kernel: Any = kernel.wrap_model(ladder.wrap)
+        self._num_path_steps = ladder.num_path_steps if isinstance(ladder, NoiseLevels) else None
+        self._kernel: Any = kernel.wrap_model(
+            ladder.wrap if self._num_path_steps is None else wrapper_of(kernel, ladder.wrap)
+        )
         # NumPyro's own kernels move by the value of a score's density, from its reference point.
         self._rule = SWAP_INTEGRAL if isinstance(kernel, LangevinKernel) else None
         self._ladder = ladder
         self._adapt_ladder = adapt_ladder
         self._num_warmup = 0
+
+    def _paths(self, z: Any, args: tuple, kwargs: dict) -> NoisePaths | None:
+        num_steps = self._num_path_steps
+        return num_steps and NoisePaths(self._model, num_steps, args, kwargs, z)
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         return self._kernel.postprocess_fn(model_args, self._on_target(model_kwargs))
@@ -145,6 +111,9 @@ class ReplicaExchange(ChainKernel):
 
     def get_potential_fn(self, model_args: tuple = (), model_kwargs: dict | None = None):
         """The potential energy of the target."""
+        if self._num_path_steps is not None:
+            model = seed(self._model, random.key(0))
+            return partial(potential_energy, model, model_args, model_kwargs or {})
         return self._kernel.get_potential_fn(model_args, self._on_target(model_kwargs))
 
     def _on_target(self, model_kwargs: dict | None) -> dict:
@@ -158,6 +127,8 @@ class ReplicaExchange(ChainKernel):
         model_trace = started.get_trace(*model_args, **model_kwargs)
         check_observations(model_trace)  # of the kernel, which may be NumPyro's, nobody else asks
         self._ladder.check_model(model_trace)
+        if self._num_path_steps is not None:
+            check_priors(self._model, model_args, model_kwargs)
         self._num_warmup = num_warmup
         if isinstance(self._kernel, DiscreteKernel):  # whose init looks at values, here traced
             rung = jnp.asarray(self._ladder.rungs)[0]
@@ -167,10 +138,23 @@ class ReplicaExchange(ChainKernel):
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         rungs = jnp.asarray(self._ladder.rungs)
         rng_key, key_replicas = random.split(rng_key)
+        paths = widths = None
+        if self._num_path_steps is not None:
+            key_start, key_widths = random.split(random.fold_in(key_replicas, 0))
+            if z is None:
+                kwargs = self._on_target(model_kwargs)
+                z = self._kernel.init(key_start, num_warmup, None, model_args, kwargs)
+                z = getattr(z, self._kernel.sample_field)
+            paths = self._paths(z, model_args, model_kwargs)
+            widths = paths.widths(key_widths, z, self._ladder.rungs)
 
         def init_replica(key, rung):
-            kwargs = {**model_kwargs, RUNG: rung}
-            kernel_state = self._kernel.init(key, num_warmup, z, model_args, kwargs)
+            start = z
+            if paths is not None:
+                key, key_noise = random.split(key)
+                start = paths.noisy(key_noise, z, rung)
+            kwargs = {**model_kwargs, RUNG: level_on_path(rung, widths)}
+            kernel_state = self._kernel.init(key, num_warmup, start, model_args, kwargs)
             potential_fn = self._kernel.get_potential_fn(model_args, kwargs)
             return kernel_state, potential_fn(getattr(kernel_state, self._kernel.sample_field))
 
@@ -193,6 +177,7 @@ class ReplicaExchange(ChainKernel):
             diverging=jnp.array(False),
             num_grad_evals=jnp.zeros((), int),
             rng_key=rng_key,
+            widths=widths,
         )
         gradients = getattr(kernel_states, "z_grad", ())
         return state, tuple(jax.tree.leaves([potential_energy, gradients]))
@@ -213,16 +198,22 @@ class ReplicaExchange(ChainKernel):
             axes = _replica_axes(kernel_states)
 
             def on_rung(kernel_state, rung):
-                return method(kernel_state, model_args, {**model_kwargs, RUNG: rung})
+                kwargs = {**model_kwargs, RUNG: level_on_path(rung, state.widths)}
+                return method(kernel_state, model_args, kwargs)
 
             return jax.vmap(on_rung, (axes, 0), axes)(kernel_states, rungs)
 
+        paths = self._paths(state.z, model_args, model_kwargs)
+
         def share_of_swap(z, z_partner, *rungs):
+            if paths is not None:
+                levels = [level_on_path(rung, state.widths) for rung in rungs]
+                return *paths.swapped(z, z_partner, *levels), jnp.array(True)
             potentials = [
                 self._kernel.get_potential_fn(model_args, {**model_kwargs, RUNG: rung})
                 for rung in rungs
             ]
-            return share_of_log_ratio(z, z_partner, *potentials, self._rule)
+            return z_partner, *share_of_log_ratio(z, z_partner, *potentials, self._rule)
 
         kernel_states = on_rungs(self._kernel.sample, started, state.rungs)
         diverging = getattr(kernel_states, "diverging", jnp.zeros(len(state.rungs), bool))[0]
@@ -230,7 +221,7 @@ class ReplicaExchange(ChainKernel):
         num_grad_evals = getattr(kernel_states, "num_grad_evals", num_leapfrogs)
         z = getattr(kernel_states, self._kernel.sample_field)
         partner = even_odd_partners(state.i, len(state.rungs))
-        shares, known = jax.vmap(share_of_swap)(
+        proposals, shares, known = jax.vmap(share_of_swap)(
             z, take(z, partner), state.rungs, state.rungs[partner]
         )
         source, accept_prob = swap(key_swap, shares + shares[partner], partner)
@@ -249,6 +240,9 @@ class ReplicaExchange(ChainKernel):
             tuned = self._ladder.tuned(rungs, 1 - swap_accept_prob)
             rungs = jnp.where(jnp.any(state.i + 1 == window_ends(self._num_warmup)), tuned, rungs)
         kernel_states = self._permuted(kernel_states, source)
+        if paths is not None:
+            moved = jax.vmap(select)(source != jnp.arange(len(source)), proposals, z)
+            kernel_states = kernel_states._replace(**{self._kernel.sample_field: moved})
         kernel_states = on_rungs(self._kernel.refresh, kernel_states, rungs)
         return ReplicaExchangeState(
             i=state.i + 1,
@@ -263,8 +257,9 @@ class ReplicaExchange(ChainKernel):
             num_round_trips=num_round_trips,
             round_trip_rate=num_round_trips / (num_draws + 1),
             diverging=diverging,
-            num_grad_evals=jnp.sum(num_grad_evals),
+            num_grad_evals=jnp.sum(num_grad_evals) + (paths.num_evals * len(rungs) if paths else 0),
             rng_key=rng_key,
+            widths=state.widths,
         )
 
     def _cold(self, kernel_states: Any) -> Any:

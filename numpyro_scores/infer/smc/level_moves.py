@@ -59,7 +59,9 @@ def twisted(
     prior = twist.model.potential(others_alone(twist.model.model))
 
     def log_twist(mean):
-        return twist.log_density(mean, twist.spread(mean, products, sigma) if varies else spread)
+        line = twist.line(mean, products, sigma)
+        here = twist.spread(mean, products, sigma) if varies else spread
+        return twist.log_density(mean, here, line)
 
     def step(current, key):
         key_proposal, key_accept = random.split(key)
@@ -81,6 +83,8 @@ def twisted(
         start = mean, prior(mean) - before
         (mean, _), statistics = lax.scan(step, start, random.split(key, num_moves))
     after, slope = jax.value_and_grad(log_twist)(mean)
+    # Beyond the support of data that are not Normal a slope need not be a number; any will do.
+    slope = jnp.where(jnp.isfinite(slope), slope, 0)
     (grad,) = jax.linear_transpose(product, x)(slope)
     grad = grad.at[others].add(-jax.grad(prior)(mean)[others])
     point = Point(

@@ -17,51 +17,50 @@ Where an observed site is Normal with mean :math:`f(v)` and standard deviation `
           \qquad J = \nabla f(m(x)),
 
 (Boys et al. 2024, "Tweedie moment projected diffusions", equation 8, where :math:`\sigma_0 = 0`),
-perfect if all is linear and Gaussian. Other sites see the mean itself (Chung et al. 2023). At
+perfect if all is linear and Gaussian. Of all other data, of log density :math:`\ell`, the
+expectation is taken along one line, of the means of `v` given how far :math:`\ell` rises with it:
+
+.. math:: \int e^{\ell(m + t\, \delta)}\, N(t; 0, 1)\, dt, \qquad
+          \delta = \Sigma \nabla \ell(m) / (\nabla \ell(m)^\top \Sigma \nabla \ell(m))^{1/2},
+          \quad \Sigma = \mathrm{Cov}[v \mid x],
+
+by 25 nodes: what a value in one dimension, or data of one function of it, have to say. At
 :math:`\sigma_0` the twist is the likelihood: had it been of :math:`x_0`, a noise `s` no larger than
 :math:`\sigma_0` would leave few particles in the end.
 
 Up to 16 numbers take a product with :math:`\nabla m` for each. More take a few in all, for
-:math:`\nabla m \approx c\, (I - Q Q^\top) + Q\, (Q^\top \nabla m\, Q)\, Q^\top`, with four
-directions `Q` where :math:`\nabla m` is large (Halko, Martinsson & Tropp 2011, algorithm 4.1), and
-`c` the mean over all others.
+:math:`\nabla m` by four :mod:`~numpyro_scores.infer.smc.directions`. Of more than 64 that are
+linear in the value the covariance is that of :mod:`~numpyro_scores.infer.smc.linear_data`; of
+others its diagonal alone.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import multivariate_normal, norm
-from numpyro.distributions.distribution import ExpandedDistribution, Independent
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores.handlers import is_likelihood, noise_conditional_prior
+from numpyro_scores import handlers
+from numpyro_scores.handlers import noise_conditional_prior
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.directions import (
+    MANY_DIRECTIONS,
+    NUM_DIRECTIONS,
+    Product,
+    by_directions,
+    directions_of,
+)
+from numpyro_scores.infer.smc.exponential_steps import exponential_step
+from numpyro_scores.infer.smc.linear_data import DataBasis, LinearSpread, spread_of
+from numpyro_scores.infer.smc.normal_data import GaussianData, log_mean_along, parts_of, with_noise
 
 LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
 LARGEST_DENSE = 64  # numbers with a full covariance
-NUM_DIRECTIONS = 4  # in which the covariance of the value is known
 NUM_PROBES = 8  # for the lengths of the rows of J, of more numbers
-
-NODES, _WEIGHTS = (np.polynomial.legendre.leggauss(5) + np.array([[1.0], [0.0]])) / 2  # of [0, 1]
-# Weights there of parabolas that are one at 0, 1/2 or 1 and zero at the other two.
-_PARABOLAS = [2 * (NODES - 0.5) * (NODES - 1), 4 * NODES * (1 - NODES), 2 * NODES * (NODES - 0.5)]
-PARABOLAS = (_WEIGHTS * np.array(_PARABOLAS)).T
-
-Product = Callable[[Array], Array]
-
-
-class GaussianData(NamedTuple):
-    """Means, standard deviations and values of the Normal sites, each of shape `(dim_y,)`."""
-
-    loc: Array
-    scale: Array
-    value: Array
 
 
 class DiffusionTwist:
@@ -70,10 +69,18 @@ class DiffusionTwist:
     :param levels: noise levels.
     :param added: what is added to the variances of the Normal sites at each, shape `(len(levels),
         dim_y)`, see `twist_widths`; by default nothing.
+    :param basis: of more than 64 Normal numbers, if they have one, see `linear_data`.
     """
 
-    def __init__(self, model: FlatModel, levels: Any = None, added: Array | None = None):
+    def __init__(
+        self,
+        model: FlatModel,
+        levels: Any = None,
+        added: Array | None = None,
+        basis: DataBasis | None = None,
+    ):
         self.model, self._levels, self.added_by_level = model, levels, added
+        self.basis = basis
 
     def levels(self, x: Array, sigma: Any = None) -> Array:
         """
@@ -98,7 +105,10 @@ class DiffusionTwist:
                 level = _level(prior, sigma)
                 if below is not None:
                     level = jnp.sqrt(level * _level(prior, below))
-                z[name] = prior.denoise(z[name], level)
+                # What is masked has no density to be denoised by, and stays.
+                z[name] = handlers.denoised(
+                    handlers.at_noise_level(sites[name]["fn"], level), z[name]
+                )
         return ravel_pytree(z)[0]
 
     def mean(self, x: Array, sigma: Any) -> Array:
@@ -116,17 +126,24 @@ class DiffusionTwist:
         return np.concatenate(parts)
 
     def varies(self, x: Array) -> bool:
-        """Whether the means of the Normal sites depend on sites without noise."""
+        """Whether the covariance of the Normal sites depends on sites without noise."""
+        if self.basis is not None:  # their means are linear, whatever these are
+            return False
         z, sites = self.model.unravel(x), self.model.sites(x)
-        means = eval_provenance(lambda **z: _parts(self.model.trace_of(z), x.dtype)[0].loc, **z)
+        means = eval_provenance(lambda **z: parts_of(self.model.trace_of(z), x.dtype)[0].loc, **z)
         return any(noise_conditional_prior(sites[name]["fn"]) is None for name in means)
 
     def has_covariance(self, x: Array) -> bool:
-        """Whether the Normal sites are few enough for a covariance, not variances alone."""
+        """Whether the Normal sites have a covariance, not variances alone."""
+        return self.basis is not None or self._is_dense(x)
+
+    def _is_dense(self, x: Array) -> bool:
         return 0 < self._size(x) <= LARGEST_DENSE
 
     def num_products(self, x: Array) -> int:
         """How many products with the Jacobian of the denoiser a twist takes."""
+        if self.basis is not None:
+            return 2 * min(MANY_DIRECTIONS, self.basis.images.shape[1]) + 1
         size = self._size(x)
         if size > LARGEST_DENSE:
             return 1
@@ -153,12 +170,7 @@ class DiffusionTwist:
         second = self.denoised(half * x + (1 - half) * first, sigma, new_sigma)
         whole = jnp.exp(-fall)
         third = self.denoised(whole * x + (1 - whole) * (2 * second - first), new_sigma)
-        # The integral of exp(t - fall) times the parabola through the three, by quadrature: the
-        # closed forms lose their digits where levels are close.
-        nodes, parabolas = jnp.asarray(NODES, x.dtype), jnp.asarray(PARABOLAS, x.dtype)
-        kernel = fall[:, None] * jnp.exp(-fall[:, None] * (1 - nodes))
-        a, b, c = (kernel @ parabolas).T
-        return whole * x + a * first + b * second + c * third
+        return exponential_step(x, fall, (first, second, third))
 
     def products(self, mean: Array, product: Product) -> Product:
         r"""
@@ -170,7 +182,7 @@ class DiffusionTwist:
         size = self.data(mean)[0].loc.size
         if size > LARGEST_DENSE or self._is_exact(size, mean):
             return product
-        return _by_directions(product, np.flatnonzero(self.is_noisy(mean)), mean)
+        return by_directions(product, np.flatnonzero(self.is_noisy(mean)), mean)
 
     def informed(self, mean: Array, product: Product) -> tuple[Array, Array]:
         r""":math:`J` and :math:`J\, \nabla m`, each of shape `(dim_y, d)`."""
@@ -201,12 +213,18 @@ class DiffusionTwist:
         r""":math:`\tau^2` of each entry."""
         return self.levels(x, sigma) ** 2 - self.levels(x) ** 2
 
-    def spread(self, mean: Array, product: Product, sigma: Array) -> Array:
+    def spread(self, mean: Array, product: Product, sigma: Array) -> Array | LinearSpread:
         r"""
         The covariance :math:`\tau^2 J\, \nabla m\, J^\top` of the Normal sites, shape `(dim_y,
-        dim_y)`; its diagonal alone for many, where :math:`\nabla m = c I`, with fixed random signs.
+        dim_y)`, or what it is made of in their basis; its diagonal alone for many without one,
+        where :math:`\nabla m = c I`, with fixed random signs.
         """
-        if self.has_covariance(mean):
+        if self.basis is not None:
+            noisy = np.flatnonzero(self.is_noisy(mean))
+            found = directions_of(product, noisy, mean, MANY_DIRECTIONS)
+            variance = self.variance(mean, sigma)[noisy[0]]
+            return lax.stop_gradient(spread_of(self.basis, found, variance, self.added(sigma)))
+        if self._is_dense(mean):
             return lax.stop_gradient(self.covariance(*self.informed(mean, product), sigma))
         mask = self.is_noisy(mean)
         signs = random.rademacher(random.key(0), (NUM_PROBES, mean.size), mean.dtype) * mask
@@ -215,27 +233,59 @@ class DiffusionTwist:
         pushed = jax.vmap(push)(jnp.sqrt(self.variance(mean, sigma)) * signs)
         return lax.stop_gradient(share * jnp.mean(pushed**2, axis=0) + self.added(sigma))
 
-    def log_density(self, mean: Array, spread: Array) -> Array:
+    def line(self, mean: Array, product: Product, sigma: Array) -> Array | None:
+        r"""
+        :math:`\delta`, along which data that are not Normal are averaged, shape `(d,)`; None
+        without any.
+
+        :param mean: `m(x)`.
+        :param product: products with its Jacobian at `x`.
+        """
+        if self.data(mean)[1] is None:
+            return None
+        slope = jax.grad(lambda v: self.data(v)[1])(mean)
+        slope = jnp.where(self.is_noisy(mean) & jnp.isfinite(slope), slope, 0)
+        pulled = self.variance(mean, sigma) * product(slope)
+        square = jnp.vdot(slope, pulled)
+        length = jnp.sqrt(jnp.where(square > 0, square, 1))
+        return lax.stop_gradient(jnp.where(square > 0, pulled / length, 0))
+
+    def log_density_of_rest(self, mean: Array, line: Array) -> Array:
+        """Of the data that are not Normal, on average along a line."""
+        return log_mean_along(lambda v: self.data(v)[1], mean, line)
+
+    def log_density(
+        self, mean: Array, spread: Array | LinearSpread, line: Array | None = None
+    ) -> Array:
         """Of the data at a mean with this covariance, -inf where it is not a number."""
-        data, rest = self.data(mean)
-        value = jnp.zeros((), mean.dtype) if rest is None else rest
-        if spread.ndim == 2:
-            covariance = with_noise(spread, data.scale)
-            value += multivariate_normal.logpdf(data.value, data.loc, covariance)
-        else:
-            value += jnp.sum(norm.logpdf(data.value, data.loc, jnp.sqrt(spread + data.scale**2)))
+        value = self.log_density_of_normal(self.data(mean)[0], spread)
+        if line is not None:
+            value += self.log_density_of_rest(mean, line)
         return jnp.where(value < jnp.inf, value, -jnp.inf)
+
+    def log_density_of_normal(
+        self, data: GaussianData, spread: Array | LinearSpread, more: Array | float = 0.0
+    ) -> Array:
+        """
+        Of the Normal sites.
+
+        :param more: what is added to the variances, shape `(dim_y,)`.
+        """
+        if isinstance(spread, LinearSpread):
+            assert self.basis is not None
+            law = spread._replace(added=spread.added + more).with_noise(self.basis, data.scale)
+            rotated = self.basis.rotated(data.value - data.loc, data.scale)
+            return law.log_density(rotated) - jnp.sum(jnp.log(data.scale))
+        if spread.ndim == 2:
+            spread = spread + jnp.diag(jnp.broadcast_to(more, data.scale.shape))
+            covariance = with_noise(spread, data.scale)
+            return multivariate_normal.logpdf(data.value, data.loc, covariance)
+        scale = jnp.sqrt(spread + more + data.scale**2)
+        return jnp.sum(norm.logpdf(data.value, data.loc, scale))
 
     def data(self, mean: Array) -> tuple[GaussianData, Array | None]:
         """The Normal sites at a point, and the log density of all other data, None without any."""
-        return _parts(self.model.sites(mean), mean.dtype)
-
-
-def with_noise(spread: Array, scale: Array) -> Array:
-    """The covariance of the Normal sites, that of their noise included."""
-    # Any twist will do, but not one that rounding keeps from having a Cholesky factor.
-    rounding = 4 * jnp.finfo(spread.dtype).eps * jnp.trace(spread)
-    return spread + jnp.diag(scale**2 + rounding)
+        return parts_of(self.model.sites(mean), mean.dtype)
 
 
 def _level(prior: Any, sigma: Any) -> Any:
@@ -245,54 +295,3 @@ def _level(prior: Any, sigma: Any) -> Any:
 def _positive(levels: Array) -> Array:
     """Something to divide by where there is no noise."""
     return jnp.where(levels > 0, levels, 1)
-
-
-def _parts(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array | None]:
-    normal, rest = [], []
-    for site in sites.values():
-        if not is_likelihood(site):
-            continue
-        base = _without_events(site["fn"])
-        if type(base) is dist.Normal and site["scale"] is None:
-            entries = (base.loc, base.scale, site["value"])
-            shape = jnp.broadcast_shapes(jnp.shape(site["value"]), site["fn"].shape())
-            normal.append([jnp.broadcast_to(entry, shape).ravel() for entry in entries])
-        else:
-            log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
-            rest.append(log_prob if site["scale"] is None else site["scale"] * log_prob)
-    data = map(jnp.concatenate, zip(*normal, strict=True)) if normal else [jnp.zeros(0, dtype)] * 3
-    return GaussianData(*data), jnp.sum(jnp.stack(rest)) if rest else None
-
-
-def _by_directions(product: Product, noisy: np.ndarray, like: Array) -> Product:
-    """The product with a matrix that is known in a few directions, and by its mean in the rest."""
-
-    def restricted(v):
-        return product(jnp.zeros_like(like).at[noisy].set(v))[noisy]
-
-    key_range, key_rest = random.split(random.key(0))
-    signs = random.rademacher(key_range, (NUM_DIRECTIONS, len(noisy)), like.dtype)
-    basis = jnp.linalg.qr(jax.vmap(restricted)(signs).T)[0]
-    sign = random.rademacher(key_rest, (len(noisy),), like.dtype)
-    sign = sign - basis @ (basis.T @ sign)
-    images = jax.vmap(restricted)(jnp.vstack([basis.T, sign]))
-    core = images[:-1] @ basis
-    values, vectors = jnp.linalg.eigh((core + core.T) / 2)
-    # A covariance is positive, the Jacobian of a network need not be.
-    values, directions = jnp.maximum(values, 0), basis @ vectors
-    tiny = jnp.finfo(like.dtype).tiny
-    rest = jnp.clip(jnp.vdot(sign, images[-1]) / jnp.maximum(jnp.vdot(sign, sign), tiny), 0, 1)
-
-    def approximate(v):
-        u = v[noisy]
-        image = rest * u + directions @ ((values - rest) * (directions.T @ u))
-        return jnp.zeros_like(v).at[noisy].set(image)
-
-    return approximate
-
-
-def _without_events(fn: Any) -> Any:
-    """Beneath `to_event`, `expand` and `plate`, not beneath a mask."""
-    while isinstance(fn, ExpandedDistribution | Independent):
-        fn = fn.base_dist
-    return fn

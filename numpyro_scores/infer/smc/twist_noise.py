@@ -7,10 +7,20 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.smc.twist import DiffusionTwist, with_noise
+from numpyro_scores.infer.smc.directions import MANY_DIRECTIONS, Directions, directions_of
+from numpyro_scores.infer.smc.linear_data import (
+    DataBasis,
+    LinearSpread,
+    LowRankNormal,
+    spread_of,
+)
+from numpyro_scores.infer.smc.normal_data import GaussianData, with_noise
+from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.trees import map_rows
 
 
 def informed_noise(
@@ -50,8 +60,20 @@ def informed_noise(
     data, rest = twist.data(mean)
     b = jnp.zeros_like(x)
     if rest is not None:
-        (slope,) = jax.linear_transpose(product, x)(jax.grad(lambda m: twist.data(m)[1])(mean))
+        line = twist.line(mean, product, sigma)
+        slope = jax.grad(lambda m: twist.log_density_of_rest(m, line))(mean)
+        (slope,) = jax.linear_transpose(product, x)(jnp.where(jnp.isfinite(slope), slope, 0))
         b = s * slope
+    if twist.basis is not None:
+        noisy = np.flatnonzero(twist.is_noisy(x))
+        found = directions_of(product, noisy, mean, MANY_DIRECTIONS)
+        variance = twist.variance(mean, new_sigma)[noisy[0]]
+        spread = spread_of(twist.basis, found, variance, twist.added(new_sigma))
+        centred, log_ratio = _linear_noise(
+            (key_data, noise[noisy]), data, b[noisy], s[noisy[0]], twist.basis, found, spread
+        )
+        z = (b + noise).at[noisy].set(b[noisy] + centred)
+        return x + s * z, log_ratio + _log_ratio(z, b)
     rows, images = twist.informed(mean, twist.products(mean, product))
     covariance = with_noise(twist.covariance(rows, images, new_sigma), data.scale)
     images = images * s
@@ -67,6 +89,84 @@ def informed_noise(
     log_ratio = (jnp.vdot(left, left) - jnp.vdot(white, white)) / 2 - log_det
     z = b + z
     return x + s * z, log_ratio + _log_ratio(z, b)
+
+
+def reversing_level(
+    x: Array, twist: DiffusionTwist, sigma: Array, new_sigma: Array, batch_size: int
+) -> Array:
+    r"""
+    The level :math:`\hat\sigma` to which the noise rises where the twist of a level is the mean of
+    that of the next, as along the reverse diffusion: for Normal values of variance `V`, seen with
+    the variances :math:`\tau^2` and :math:`\tau'^2` of noise, the flow leaves
+    :math:`x / (V + \tau^2)^{1/2}` as it is, and the correlations of a value with its noisy one,
+    :math:`(V / (V + \tau^2))^{1/2}`, multiply along a path if
+
+    .. math:: V + \hat\tau^2 = (V + \tau^2)^2 / (V + \tau'^2).
+
+    `V` is what the mean slope of the expected value says, :math:`\nabla m = V / (V + \tau^2)`.
+
+    :param x: particles, shape `(n, d)`, of one diffusion prior.
+    """
+    noisy = twist.is_noisy(x[0])
+    sign = random.rademacher(random.key(0), noisy.shape, x.dtype) * noisy
+
+    def share(x):
+        return jnp.vdot(sign, jax.jvp(partial(twist.mean, sigma=sigma), (x,), (sign,))[1])
+
+    first = np.flatnonzero(noisy)[0]
+    own = twist.levels(x[0])[first] ** 2
+    high, low = (twist.variance(x[0], level)[first] for level in (sigma, new_sigma))
+    c = jnp.clip(jnp.mean(map_rows(share, x, batch_size)) / np.sum(noisy), 1e-6, 1 - 1e-6)
+    value = high * c / (1 - c)
+    risen = (value + high) ** 2 / (value + low) - value
+    return jnp.clip(jnp.sqrt(risen + own), sigma, sigma**2 / new_sigma)
+
+
+def _linear_noise(
+    numbers: tuple[Array, Array],
+    data: GaussianData,
+    b: Array,
+    s: Array,
+    basis: DataBasis,
+    found: Directions,
+    spread: LinearSpread,
+) -> tuple[Array, Array]:
+    r"""
+    The same of many numbers that are linear: :math:`z - b`, and :math:`\log N(z; b, I) - \log
+    q(z)`. In the basis of the data the mean moves by :math:`\rho^{-1} s\, (c \Lambda V^\top + P\,
+    \mathrm{diag}(k - c)\, Q^\top)\, z`.
+
+    :param numbers: a key, and a standard normal draw of the shape of `b`.
+    """
+    key, noise = numbers
+    key_value, key_own = random.split(key)
+    ratio = basis.ratio(data.scale)
+    c, k, q = found.rest, found.values, found.basis
+    step = s / jnp.sqrt(ratio)
+
+    def forward(z):
+        return step * (c * (basis.images @ z) + spread.factor @ ((k - c) * (q.T @ z)))
+
+    def back(u):
+        return step * (c * (u @ basis.images) + q @ ((k - c) * (u @ spread.factor)))
+
+    law = spread.with_noise(basis, data.scale)
+    both = LowRankNormal(
+        law.diagonal + step**2 * c**2 * basis.squares,
+        spread.factor,
+        law.weights + step**2 * (k**2 - c**2),
+    )
+    # A draw of the law of the data: their noise, and what a draw of the value moves them by.
+    tau_k, tau_c = (
+        jnp.sqrt(jnp.maximum(v, 0)) for v in (spread.excess + spread.shared, spread.shared)
+    )
+    value = random.normal(key_value, b.shape, b.dtype)
+    moved = tau_c * (basis.images @ value) + spread.factor @ ((tau_k - tau_c) * (q.T @ value))
+    own = jnp.sqrt(law.diagonal - spread.shared * basis.squares / ratio)
+    drawn = own * random.normal(key_own, law.diagonal.shape, b.dtype) + moved / jnp.sqrt(ratio)
+    residual = basis.rotated(data.value - data.loc, data.scale) - forward(b)
+    z = noise + back(both.solve(residual - forward(noise) - drawn))
+    return z, both.log_density(residual) - law.log_density(residual - forward(z))
 
 
 def _log_ratio(z: Array, b: Array) -> Array:

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
-from jax.scipy.stats import multivariate_normal, norm
 
-from numpyro_scores.infer.smc.twist import DiffusionTwist, with_noise
+from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.trees import map_rows
 
 NUM_PILOTS = 100
@@ -56,11 +55,7 @@ def added_variances(
         y = given.loc + given.scale * random.normal(key_data, given.loc.shape, v.dtype)
 
         def at(share):
-            if spread.ndim == 2:
-                covariance = with_noise(spread + share * jnp.diag(variance), seen.scale)
-                return multivariate_normal.logpdf(y, seen.loc, covariance)
-            scale = jnp.sqrt(spread + share * variance + seen.scale**2)
-            return jnp.sum(norm.logpdf(y, seen.loc, scale))
+            return twist.log_density_of_normal(seen._replace(value=y), spread, share * variance)
 
         values = lax.map(at, shares)
         return jnp.where(jnp.isnan(values), -jnp.inf, values)

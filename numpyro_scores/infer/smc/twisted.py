@@ -19,6 +19,7 @@ from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.level_moves import LevelMoves, Twisted, twisted
 from numpyro_scores.infer.smc.level_sampler import LevelSampler
+from numpyro_scores.infer.smc.linear_data import data_basis
 from numpyro_scores.infer.smc.moves import fisher_root
 from numpyro_scores.infer.smc.population import (
     Population,
@@ -26,11 +27,12 @@ from numpyro_scores.infer.smc.population import (
     resampled_population,
 )
 from numpyro_scores.infer.smc.twist import DiffusionTwist
-from numpyro_scores.infer.smc.twist_noise import informed_noise
+from numpyro_scores.infer.smc.twist_noise import informed_noise, reversing_level
 from numpyro_scores.infer.smc.twist_widths import NUM_PILOTS, added_variances
 from numpyro_scores.infer.trees import map_rows
 
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
+CHURN = 0.5
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
 
 
@@ -71,7 +73,11 @@ class TwistedDiffusionSampler(LevelSampler):
     :param num_levels: number of geometric noise levels, from the largest of the priors' processes
         to the smallest that a prior has in the model. Each prior keeps within its own.
     :param churn: :math:`c`, how far the noise rises at each level, over how far it falls in all.
-        At 1 the path is that of the reverse diffusion; with few levels less noise is better.
+        At 1 the path is that of the reverse diffusion; with few levels less noise is better: 0.5 by
+        default. Where the covariance of more than 64 numbers is known, the default is the noise
+        with which a value is as correlated with what it becomes as in the reverse diffusion, were
+        it Normal of the variance that the denoiser has: between 0.5 and 1, and the weights of many
+        data vary much less.
     :param num_steps: number of steps of MALA at the end.
     :param num_level_steps: the same at each level, where the priors are made of energies; or 0.
     :param dense_mass: as of :class:`~numpyro_scores.TemperedSMC`, and so all that follow.
@@ -92,7 +98,7 @@ class TwistedDiffusionSampler(LevelSampler):
         num_particles: int = 2_000,
         *,
         num_levels: int = 24,
-        churn: float = 0.5,
+        churn: float | None = None,
         num_steps: int = 10,
         num_level_steps: int = 2,
         dense_mass: bool | None = None,
@@ -113,7 +119,8 @@ class TwistedDiffusionSampler(LevelSampler):
             progress_bar=progress_bar,
         )
         self._set_num_levels(num_levels)
-        check_positive("churn", churn)
+        if churn is not None:
+            check_positive("churn", churn)
         if num_level_steps != 0:
             check_count("num_level_steps", num_level_steps)
         self._move_at_level = LevelMoves(num_level_steps, target_accept_prob, self._batch_size)
@@ -171,7 +178,17 @@ class TwistedDiffusionSampler(LevelSampler):
         return resampled_population(key_resample, state, -points.energy, n, at=0, **figures)
 
     def _twist(self, model: FlatModel, added: Array | None = None) -> DiffusionTwist:
-        return DiffusionTwist(model, self._levels, added)
+        twist = DiffusionTwist(model, self._levels, added)
+        x = model.flat()
+        if twist.has_covariance(x):
+            return twist
+        return DiffusionTwist(model, self._levels, added, data_basis(twist, x))
+
+    def _churned(self, x: Array, twist: DiffusionTwist, sigma: Array, new_sigma: Array) -> Array:
+        """Where the noise rises to."""
+        if self._churn is None and twist.basis is not None:
+            return reversing_level(x, twist, sigma, new_sigma, self._batch_size)
+        return sigma * (sigma / new_sigma) ** (self._churn or CHURN)
 
     def _added_variances(self, key: Array, model: FlatModel) -> tuple[Array, int]:
         """
@@ -216,7 +233,7 @@ class TwistedDiffusionSampler(LevelSampler):
         twist, x = self._twist(model, state.added_variances), state.points.x
         levels = jnp.asarray(self._levels, x.dtype)
         sigma, new_sigma = state.rung, levels[state.i]
-        churned = sigma * (sigma / new_sigma) ** self._churn  # within the levels of each prior
+        churned = self._churned(x, twist, sigma, new_sigma)  # within the levels of each prior
         risen, log_ratio = map_rows(
             lambda particle: informed_noise(*particle, twist, sigma, churned, new_sigma),
             (random.split(key_noise, len(x)), x, -state.points.grad),
@@ -247,8 +264,8 @@ class TwistedDiffusionSampler(LevelSampler):
 
 def _num_scores(twist: DiffusionTwist, x: Array) -> int:
     """Evaluations of the denoiser, or products with its Jacobian, at a level."""
-    products = twist.num_products(x)
-    flow_and_twist = 5 + products
+    products, has_rest = twist.num_products(x), twist.data(x)[1] is not None
+    flow_and_twist = 5 + products + has_rest
     if not twist.has_covariance(x):
         return flow_and_twist
-    return flow_and_twist + 1 + products + (twist.data(x)[1] is not None)
+    return flow_and_twist + 1 + products + 2 * has_rest

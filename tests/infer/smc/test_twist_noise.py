@@ -13,6 +13,10 @@ from jax import random
 
 import numpyro_scores as ns
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc import twist_noise
+from numpyro_scores.infer.smc.directions import by_directions
+from numpyro_scores.infer.smc.linear_data import data_basis
+from numpyro_scores.infer.smc.normal_data import LINE_NODES, LINE_WEIGHTS
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.smc.twist_noise import informed_noise
 
@@ -39,11 +43,26 @@ def measured(num=2, other=False):
         numpyro.sample("z", dist.StudentT(3.0, x[0] - x[2], scale), obs=2.0)
 
 
-@pytest.mark.parametrize("settings", [{}, {"other": True}, {"num": 70}])
-def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings):
+@pytest.mark.parametrize(
+    "settings, has_basis",
+    [
+        ({}, False),
+        ({"other": True}, False),
+        ({"num": 70}, False),
+        ({"num": 70, "other": True}, True),
+    ],
+)
+def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings, has_basis):
     n, sigma, churned, new_sigma, level = 10_000, 0.8, 1.2, 0.6, PROCESS.sigma_min
-    twist = DiffusionTwist(FlatModel(measured, (), settings))
+    model, rows = (
+        FlatModel(measured, (), settings),
+        np.resize(OPERATOR, (settings.get("num", 2), 3)),
+    )
+    twist = DiffusionTwist(model)
+    is_free = len(rows) > 2 and not has_basis
     at, slope = jnp.array([np.log(0.4), 0.3, -1.0, 2.0]), jnp.array([5.0, 1.0, -2.0, 1.0])
+    if has_basis:
+        twist = DiffusionTwist(model, basis=data_basis(twist, at))
 
     @jax.jit
     @jax.vmap
@@ -57,16 +76,21 @@ def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings
     # Of N(0, 1) with noise: what is expected of the value at the smallest level.
     share = (1 + level**2) / (1 + sigma**2)
     mean, precision = np.zeros(3), np.eye(3)
-    if settings.get("num"):
+    if is_free:
         mean = s * np.asarray(slope[1:])
     if settings.get("other"):
-        student = dist.StudentT(3.0, 0.0, 0.4)
-        pull = jax.grad(student.log_prob)(2.0 - share * (x[0] - x[2]))
-        mean = s * share * pull * np.array([-1.0, 0.0, 1.0])
-    if not settings.get("num"):
-        moved = share * s * OPERATOR
-        spread = OPERATOR @ OPERATOR.T * share * (new_sigma**2 - level**2) + np.eye(2)
-        residual = 2 - share * OPERATOR @ x - moved @ mean
+        sd = np.sqrt(2 * share * (sigma**2 - level**2))  # of the mean of the Student datum
+        student = dist.StudentT(3.0, sd * LINE_NODES, 0.4)
+
+        def log_mean(loc):
+            return jax.nn.logsumexp(student.log_prob(2.0 - loc), b=LINE_WEIGHTS)
+
+        pull = jax.grad(log_mean)(share * (x[0] - x[2]))
+        mean = s * share * pull * np.array([1.0, 0.0, -1.0])
+    if not is_free:
+        moved = share * s * rows
+        spread = rows @ rows.T * share * (new_sigma**2 - level**2) + np.eye(len(rows))
+        residual = 2 - share * rows @ x - moved @ mean
         precision = np.eye(3) + moved.T @ np.linalg.solve(spread, moved)
         mean = mean + np.linalg.solve(precision, moved.T @ np.linalg.solve(spread, residual))
     root = np.linalg.cholesky(precision)
@@ -76,6 +100,48 @@ def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings
     assert_within(white.T @ white / n, np.eye(3), off)
     log_q = -np.sum(white**2, axis=1) / 2 + np.log(np.diag(root)).sum()
     np.testing.assert_allclose(log_ratio, -np.sum(z**2, axis=1) / 2 - log_q, atol=1e-4)
+
+
+def test_directions_of_their_own_enter_the_noise_and_its_weight(monkeypatch, x64):
+    """
+    Six dimensions, two of which are wide, in the basis of five numbers: the ratio of the densities
+    at a draw is that of the law in closed form, with the matrix that four directions know.
+    """
+    variance, rows = np.array([9.0, 4.0, 1.0, 1.0, 1.0, 1.0]), np.random.default_rng(0)
+    rows, y = rows.normal(size=(5, 6)), rows.normal(size=5)
+
+    def model():
+        def wide(x, sigma):
+            return x * variance / (variance + sigma**2)
+
+        x = numpyro.sample("x", ns.DiffusionPrior(wide, PROCESS, 6))
+        numpyro.sample("y", dist.Normal(rows @ x, 0.7).to_event(1), obs=y)
+
+    monkeypatch.setattr(twist_noise, "MANY_DIRECTIONS", 4)
+    plain = DiffusionTwist(FlatModel(model, (), {}))
+    x, ends = jnp.linspace(-1.0, 2.0, 6), (0.8, 1.2, 0.6)
+    twist = DiffusionTwist(plain.model, basis=data_basis(plain, x))
+    keys = random.split(random.key(0), 4_000)
+    risen, log_ratio = jax.jit(
+        jax.vmap(lambda key: informed_noise(key, x, jnp.zeros(6), twist, *map(jnp.asarray, ends)))
+    )(keys)
+    sigma, churned, new_sigma = ends
+    slopes = (variance + 0.1**2) / (variance + sigma**2)
+    s = np.sqrt(churned**2 - sigma**2)
+    known = by_directions(lambda v: slopes * v, np.arange(6), jnp.zeros(6))  # four of six
+    matrix = np.asarray(jax.vmap(known)(jnp.eye(6)))
+    assert 0.05 < np.max(np.abs(matrix - np.diag(np.diag(matrix))))
+    moved = s * rows @ matrix
+    spread = (new_sigma**2 - 0.1**2) * rows @ matrix @ rows.T + 0.7**2 * np.eye(5)
+    precision = np.eye(6) + moved.T @ np.linalg.solve(spread, moved)
+    mean = np.linalg.solve(precision, moved.T @ np.linalg.solve(spread, y - rows @ (slopes * x)))
+    z = np.asarray((risen - x) / s)
+    white = (z - mean) @ np.linalg.cholesky(precision)
+    assert_within(white.mean(axis=0), 0, 1 / np.sqrt(4_000))
+    off = np.where(np.eye(6), np.sqrt(2 / 4_000), np.sqrt(1 / 4_000))
+    assert_within(white.T @ white / 4_000, np.eye(6), off)
+    log_q = -np.sum(white**2, axis=1) / 2 + np.linalg.slogdet(precision)[1] / 2
+    np.testing.assert_allclose(log_ratio, -np.sum(z**2, axis=1) / 2 - log_q, atol=1e-6)
 
 
 @pytest.mark.slow

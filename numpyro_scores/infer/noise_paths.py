@@ -1,0 +1,250 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+r"""
+Paths between the noise levels of diffusion priors, for replicas that swap without a density.
+
+Two replicas at the noise levels :math:`\sigma_i` and :math:`\sigma_j` have the densities
+
+.. math:: \pi_k(x, \theta) \propto p_{\sigma_k}(x)\, e^{-E_k(x, \theta)},
+
+where `E` is all but the priors: the likelihood, other sites :math:`\theta`. The probability flow
+:math:`\Phi_{ij}` carries :math:`p_{\sigma_i}` to :math:`p_{\sigma_j}`, so that
+
+.. math:: p_{\sigma_j}(\Phi_{ij}(x))\, |\det \nabla \Phi_{ij}(x)| = p_{\sigma_i}(x):
+
+where each replica goes to the level of the other along it, and takes :math:`\theta` with it, the
+densities of the priors and of the two paths cancel, and the swap is accepted by
+
+.. math:: \log \frac{\pi_i(x')\, \pi_j(y')}{\pi_i(x)\, \pi_j(y)}
+          \Big|\frac{\partial(x', y')}{\partial(x, y)}\Big|
+          = E_i(x) + E_j(y) - E_i(x') - E_j(y'), \qquad x' = \Phi_{ji}(y),\; y' = \Phi_{ij}(x).
+
+This is replica exchange by the weights of a forward and a backward path (accelerated parallel
+tempering, Zhang et al. 2025, arXiv 2502.10328; CREPE, He et al. 2025, arXiv 2509.23265), with the
+flow of no noise in place of their stochastic paths: its weights are those of the data alone.
+
+The likelihood of a level is that of the mean :math:`m(x) = E[v | x]` of the value `v` that the
+model sees, and the variances of Normal data are as much larger as the data of `v` differ from those
+of `m(x)`, on average over draws of the prior. Neither is to be right: any `E` will do, and at the
+level of the priors themselves, :math:`m(x) = x`, it is the likelihood as it is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
+from numpyro.handlers import seed
+from numpyro.primitives import Messenger
+
+from numpyro_scores.densities.line_integral import LineIntegral
+from numpyro_scores.distributions._wrapped import base_of, with_base
+from numpyro_scores.handlers import at_noise_level, denoised, is_likelihood, latent_prior
+from numpyro_scores.infer.diffusion.priors import prior_coordinates
+from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.parts import diffusion_by_score, without_priors, wrapped
+from numpyro_scores.infer.smc.twist import DiffusionTwist
+
+NUM_PILOTS = 32  # draws of the priors, for the widths
+NUM_LEVELS = 12  # at which the widths are measured
+
+
+class Widths(NamedTuple):
+    """
+    - **log_levels** - logarithms of noise levels, increasing, shape `(L,)`.
+    - **variances** - what is added to the variances of Normal data at these, by site, each of shape
+      `(L, *batch_shape)`; zero at the first.
+    """
+
+    log_levels: Array
+    variances: Mapping[str, Array]
+
+    def at(self, name: str, sigma: Array) -> Array:
+        """The variances of a site at a noise level, linear in its logarithm."""
+        table = self.variances[name]
+        position = jnp.interp(jnp.log(sigma), self.log_levels, jnp.arange(len(table), dtype=float))
+        below = jnp.clip(jnp.floor(position).astype(int), 0, len(table) - 2)
+        share = position - below
+        return (1 - share) * table[below] + share * table[below + 1]
+
+
+class LevelOnPath(NamedTuple):
+    """
+    A rung of a ladder whose replicas swap along paths.
+
+    - **sigma** - its noise level.
+    - **widths** - of the Normal data.
+    """
+
+    sigma: Array
+    widths: Widths
+
+
+def level_on_path(sigma: Any, widths: Widths | None) -> Any:
+    """What a model hears of its rung: a number, unless its replicas swap along paths."""
+    return sigma if widths is None else LevelOnPath(sigma, widths)
+
+
+def wrapper_of(kernel: Any, wrap: Callable) -> Callable:
+    """What a kernel's model is wrapped in, by `wrap` and so that no log density is asked for."""
+    if not hasattr(kernel, "_segment_integral"):
+        return wrap
+    # What integrates scores along segments asks for a value only as a constant to count from.
+    rule = LineIntegral(num_nodes=1)
+    return lambda model: wrapped(diffusion_by_score, wrap(model), quadrature=rule)
+
+
+def check_priors(model: Callable, args: tuple, kwargs: dict) -> None:
+    """
+    Raise if a noise-conditional prior of a model has another flow than that of its denoiser, or
+    is where no handler reaches it: beneath a transform, to a power, inside of `scan`.
+    """
+    name = "ReplicaExchange over NoiseLevels(num_path_steps=...)"
+    seen = prior_coordinates(model, kernel=name, by_denoiser=True)
+    seed(seen, random.key(0))(*args, **kwargs)
+    for site in seen.transforms:
+        raise ValueError(
+            f"{name} goes along the flow of a prior, but site {site!r} is a transform of one: "
+            "sample the prior itself and transform its value in the model, or leave num_path_steps "
+            "out."
+        )
+
+
+class expected_value(Messenger):
+    r"""
+    Run a model with each latent noise-conditional prior at a noise level, while the rest of it sees
+    the mean
+
+    .. math:: m(x) = E[v \mid x] = x + (1 - \sigma_0^2 / \sigma^2)\, (D(x, \sigma) - x)
+
+    of its value `v` at the prior's own level :math:`\sigma_0`, and Normal data are wider.
+
+    :param fn: a model.
+    :param level: a noise level, or one with widths.
+    """
+
+    def __init__(self, fn: Callable | None = None, level: Any = None):
+        is_plain = not isinstance(level, LevelOnPath)
+        self.sigma, self.widths = (level, None) if is_plain else level
+        self._own: dict[str, Any] = {}
+        super().__init__(fn)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if latent_prior(msg) is not None:
+            self._own[msg["name"]] = msg["fn"]
+            msg["fn"] = at_noise_level(msg["fn"], self.sigma)
+        elif self.widths is not None and msg["type"] == "sample":
+            if msg["name"] in self.widths.variances:
+                added = self.widths.at(msg["name"], self.sigma)
+                msg["fn"] = with_base(msg["fn"], lambda base: _widened(base, added))
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        # The trace, outside, has recorded the noisy value by now.
+        if msg["type"] == "sample" and msg["name"] in self._own:
+            own = self._own.pop(msg["name"])
+            noisy = at_noise_level(own, self.sigma)
+            kept = (base_of(own).sigma / base_of(noisy).sigma) ** 2
+            msg["value"] = kept * msg["value"] + (1 - kept) * denoised(noisy, msg["value"])
+
+
+def _widened(base: dist.Normal, added: Array) -> dist.Normal:
+    return dist.Normal(base.loc, jnp.sqrt(base.scale**2 + added))
+
+
+class NoisePaths:
+    """
+    :param model: a NumPyro model.
+    :param num_steps: how many steps of the flow lie between two rungs.
+    :param args: the arguments of the model.
+    :param kwargs: its keyword arguments.
+    :param like: unconstrained values by site, of which only the shapes matter.
+    """
+
+    def __init__(self, model: Callable, num_steps: int, args: tuple, kwargs: dict, like: Any):
+        self._model, self._num_steps = model, num_steps
+        self._args, self._kwargs, self._like = args, kwargs, like
+        self._flat = FlatModel(model, args, kwargs, like)
+        self._twist = DiffusionTwist(self._flat)
+
+    @property
+    def num_evals(self) -> int:
+        """Evaluations of the denoiser that a swap takes of a rung, and renewing its kernel."""
+        return 3 * self._num_steps + 4
+
+    def energy(self, level: LevelOnPath, z: Any) -> Array:
+        """All of the potential energy of a level but the priors: `E`."""
+        model = without_priors(wrapped(expected_value, self._model, level=level))
+        flat = FlatModel(model, self._args, self._kwargs, self._like)
+        return flat.potential(model)(ravel_pytree(z)[0])
+
+    def carried(self, z: Any, sigma: Array, new_sigma: Array) -> Any:
+        """Values carried from one noise level to another."""
+        x, unravel = ravel_pytree(z)
+        ratio = (new_sigma / sigma) ** (1 / self._num_steps)
+
+        def step(k, x):
+            return self._twist.flow(x, sigma * ratio**k, sigma * ratio ** (k + 1))
+
+        return unravel(lax.fori_loop(0, self._num_steps, step, x))
+
+    def swapped(
+        self, z: Any, z_partner: Any, level: LevelOnPath, level_of_partner: LevelOnPath
+    ) -> tuple[Any, Array]:
+        """
+        What a rung would have after the swap, and its share in the logarithm of the ratio by which
+        the swap is accepted; the other one is that of its partner.
+        """
+        proposal = self.carried(z_partner, level_of_partner.sigma, level.sigma)
+        return proposal, self.energy(level, z) - self.energy(level, proposal)
+
+    def noisy(self, key: Array, z: Any, sigma: Array) -> Any:
+        """Values of the priors' own levels with the noise of another: where a replica starts."""
+        x, unravel = ravel_pytree(z)
+        return unravel(x + self._noise_scale(x, sigma) * random.normal(key, x.shape, x.dtype))
+
+    def _noise_scale(self, x: Array, sigma: Array) -> Array:
+        return jnp.sqrt(jnp.maximum(self._twist.variance(x, sigma), 0))
+
+    def widths(self, key: Array, z: Any, rungs: Sequence[float]) -> Widths:
+        """
+        The mean squares of how far the data of a value differ from those of its mean given the
+        noisy value, over draws of the diffusion priors.
+
+        :param z: values of all other sites, unconstrained.
+        :param rungs: noise levels, of which the first and the last count.
+        """
+        key_draws, key_noise = random.split(key)
+        x = ravel_pytree(z)[0]
+        latent = self._flat.sites(x).items()
+        given = {
+            name: site["value"]
+            for name, site in latent
+            if site["type"] == "sample" and not site["is_observed"] and latent_prior(site) is None
+        }
+        v = jax.vmap(lambda key: self._flat.draw(key, given))(random.split(key_draws, NUM_PILOTS))
+        noise = random.normal(key_noise, v.shape, v.dtype)
+        loc = jax.vmap(self._locs)(v)
+
+        def at(sigma):
+            noisy = v + self._noise_scale(v[0], sigma) * noise
+            mean = jax.vmap(lambda x: self._twist.mean(x, sigma))(noisy)
+            return jax.tree.map(
+                lambda a, b: jnp.mean((a - b) ** 2, axis=0), loc, jax.vmap(self._locs)(mean)
+            )
+
+        levels = jnp.asarray(np.geomspace(rungs[0], rungs[-1], NUM_LEVELS), v.dtype)
+        variances = jax.tree.map(lambda table: table.at[0].set(0), lax.map(at, levels))
+        return Widths(jnp.log(levels), variances)
+
+    def _locs(self, x: Array) -> dict[str, Array]:
+        """The means of the Normal data, by site."""
+        return {
+            name: base_of(site["fn"]).loc
+            for name, site in self._flat.sites(x).items()
+            if is_likelihood(site) and type(base_of(site["fn"])) is dist.Normal
+        }

@@ -13,6 +13,7 @@ import argparse
 import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import blackjax
@@ -41,6 +42,7 @@ from numpyro_scores.integrators import (
 
 STEP_SIZE, LENGTH = 0.2, 1.0
 MEAN_STEPS = 5
+NUM_FIRST = 100
 
 
 def bare_mclmc(energy: Callable) -> Callable:
@@ -159,46 +161,52 @@ KERNELS: dict[str, tuple[Callable[[Callable], Any], Callable, Callable]] = {
 }
 
 
-def compare(problem: Problem, num_draws: int, repeats: int) -> None:
+def compare(problem: Problem, name: str, seconds_a_run: float, repeats: int) -> None:
     start = random.normal(random.key(1), (problem.num_chains, problem.dim))
     keys = random.split(random.key(2), problem.num_chains)
-    for name, (make, *loops) in KERNELS.items():
-        programs = [
-            jax.jit(jax.vmap(loop(problem.energy), in_axes=(0, 0, None)), static_argnums=2)
-            for loop in loops
-        ]
-        starts = (start, jnp.ones_like(start)), start
-        for program, of_chains in zip(programs, starts, strict=True):
-            timed(program, of_chains, keys, num_draws)
-        seconds: list[list[float]] = [[], [], []]
-        for _ in range(repeats):
-            kernel = make(problem.energy)
-            seconds[0].append(seconds_a_draw(kernel, start, num_draws // 10, num_draws))
-            for k, (program, of_chains) in enumerate(zip(programs, starts, strict=True)):
-                seconds[k + 1].append(timed(program, of_chains, keys, num_draws)[0] / num_draws)
-        ratios = [
-            statistics.median(a / b for a, b in zip(seconds[0], other, strict=True))
-            for other in seconds[1:]
-        ]
-        micro = 1e6 * statistics.median(seconds[0]) / problem.num_chains
-        print(
-            f"| {problem.name} | `{name}` | {micro:.3g} us a draw and chain | {ratios[0]:.2f} | "
-            f"{ratios[1]:.2f} |",
-            flush=True,
-        )
+    make, *loops = KERNELS[name]
+    programs = [
+        jax.jit(jax.vmap(loop(problem.energy), in_axes=(0, 0, None)), static_argnums=2)
+        for loop in loops
+    ]
+    starts = (start, jnp.ones_like(start)), start
+    first = partial(timed, programs[0], starts[0], keys, NUM_FIRST)
+    first()
+    # So many that what `MCMC.run` takes beside its draws, which varies, is little.
+    num_draws = max(int(NUM_FIRST * seconds_a_run / first()[0]), NUM_FIRST)
+    for program, of_chains in zip(programs, starts, strict=True):
+        timed(program, of_chains, keys, num_draws)
+    seconds: list[list[float]] = [[], [], []]
+    for _ in range(repeats):
+        kernel = make(problem.energy)
+        seconds[0].append(seconds_a_draw(kernel, start, num_draws // 10, num_draws))
+        for k, (program, of_chains) in enumerate(zip(programs, starts, strict=True)):
+            seconds[k + 1].append(timed(program, of_chains, keys, num_draws)[0] / num_draws)
+    ratios = [
+        statistics.median(a / b for a, b in zip(seconds[0], other, strict=True))
+        for other in seconds[1:]
+    ]
+    micro = 1e6 * statistics.median(seconds[0]) / problem.num_chains
+    print(
+        f"| {problem.name} | `{name}` | {micro:.3g} us a draw and chain | {ratios[0]:.2f} | "
+        f"{ratios[1]:.2f} |",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--num-draws", type=int, default=1_000)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of the draws of one run")
     args = parser.parse_args()
     print("| target | kernel | `MCMC` | over a bare scan | over BlackJAX |\n|---|---|---|---|---|")
     with compiled_once():
         for problem in PROBLEMS:
-            compare(problem, args.num_draws, args.repeats)
+            for name in args.kernels:
+                compare(problem, name, args.seconds, args.repeats)
 
 
 if __name__ == "__main__":

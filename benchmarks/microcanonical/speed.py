@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Wall time of `MCLMC` and `MAMS` through NumPyro's `MCMC`, over the same maths in a bare jitted
-`lax.scan`, and a gradient over BlackJAX's with the same step size, length and number of gradients;
-medians of runs in turn, see `benchmarks.overhead`.
+Wall time of `MCLMC` and `MAMS` through NumPyro's `MCMC`, over the same maths, a diagonal metric
+included, in a bare jitted `lax.scan`, and over BlackJAX's with the same step size, length and
+number of gradients; medians of runs in turn, see `benchmarks.overhead`.
 
 `python -m benchmarks.microcanonical.speed`
 """
@@ -13,10 +13,12 @@ import argparse
 import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import blackjax
 import jax
+import jax.numpy as jnp
 from blackjax.mcmc.integrators import isokinetic_velocity_verlet
 from jax import lax, random
 
@@ -40,26 +42,28 @@ from numpyro_scores.integrators import (
 
 STEP_SIZE, LENGTH = 0.2, 1.0
 MEAN_STEPS = 5
+NUM_FIRST = 100
 
 
 def bare_mclmc(energy: Callable) -> Callable:
     value_and_grad = jax.value_and_grad(energy)
 
     def step(carry, noise):
-        x, u, before, grad, _ = carry
+        x, u, before, grad, _, root = carry
         time = STEP_SIZE * math.sqrt(x.size)
-        u, kinetic = turned(u, grad, time * MINIMAL_NORM.turns[0])
+        u, kinetic = turned(u, root * grad, time * MINIMAL_NORM.turns[0])
         value = before
         for share, turn in zip(MINIMAL_NORM.moves, MINIMAL_NORM.turns[1:], strict=True):
-            x = x + time * share * u
+            x = x + root * (time * share * u)
             value, grad = value_and_grad(x)
-            u, more = turned(u, grad, time * turn)
+            u, more = turned(u, root * grad, time * turn)
             kinetic = kinetic + more
         u = partly_refreshed(u, noise, STEP_SIZE / LENGTH)
-        return (x, u, value, grad, value - before + kinetic), None
+        return (x, u, value, grad, value - before + kinetic, root), None
 
-    def start(x, key):
-        return x, random_direction(key, x.shape, x.dtype), *value_and_grad(x), 0.0
+    def start(x_and_root, key):
+        x, root = x_and_root
+        return x, random_direction(key, x.shape, x.dtype), *value_and_grad(x), 0.0, root
 
     return scanned(start, repeated(step, lambda key, x: random.normal(key, (NUM_STEPS, *x.shape))))
 
@@ -67,27 +71,33 @@ def bare_mclmc(energy: Callable) -> Callable:
 def bare_mams(energy: Callable) -> Callable:
     gradient = jax.grad(energy)
 
-    def move(_, carry):
-        x, u, grad, kinetic = carry
-        time = STEP_SIZE * math.sqrt(x.size)
-        u, first = turned(u, grad, time / 2)
-        x = x + time * u
-        grad = gradient(x)
-        u, second = turned(u, grad, time / 2)
-        return x, u, grad, kinetic + first + second
-
     def draw(carry, key):
-        x, value, grad = carry
+        x, value, grad, root = carry
+
+        def move(_, carry):
+            x, u, grad, kinetic = carry
+            time = STEP_SIZE * math.sqrt(x.size)
+            u, first = turned(u, root * grad, time / 2)
+            x = x + root * (time * u)
+            grad = gradient(x)
+            u, second = turned(u, root * grad, time / 2)
+            return x, u, grad, kinetic + first + second
+
         key_length, key_direction, key_accept = random.split(key, 3)
         u = random_direction(key_direction, x.shape, x.dtype)
         num_steps = random.randint(key_length, (), 1, 2 * MEAN_STEPS)
         y, _, new_grad, kinetic = lax.fori_loop(0, num_steps, move, (x, u, grad, 0.0))
         new = energy(y)
         log_ratio = value - new - kinetic
-        carry = accepted(random.uniform(key_accept), log_ratio, (y, new, new_grad), carry)
-        return carry, carry[0]
+        uniform = random.uniform(key_accept)
+        x, value, grad = accepted(uniform, log_ratio, (y, new, new_grad), (x, value, grad))
+        return (x, value, grad, root), x
 
-    return scanned(lambda x, key: (x, energy(x), gradient(x)), draw)
+    def start(x_and_root, key):
+        x, root = x_and_root
+        return x, energy(x), gradient(x), root
+
+    return scanned(start, draw)
 
 
 def blackjax_mclmc(energy: Callable) -> Callable:
@@ -151,45 +161,52 @@ KERNELS: dict[str, tuple[Callable[[Callable], Any], Callable, Callable]] = {
 }
 
 
-def compare(problem: Problem, num_draws: int, repeats: int) -> None:
+def compare(problem: Problem, name: str, seconds_a_run: float, repeats: int) -> None:
     start = random.normal(random.key(1), (problem.num_chains, problem.dim))
     keys = random.split(random.key(2), problem.num_chains)
-    for name, (make, *loops) in KERNELS.items():
-        programs = [
-            jax.jit(jax.vmap(loop(problem.energy), in_axes=(0, 0, None)), static_argnums=2)
-            for loop in loops
-        ]
-        for program in programs:
-            timed(program, start, keys, num_draws)
-        seconds: list[list[float]] = [[], [], []]
-        for _ in range(repeats):
-            kernel = make(problem.energy)
-            seconds[0].append(seconds_a_draw(kernel, start, num_draws // 10, num_draws))
-            for k, program in enumerate(programs):
-                seconds[k + 1].append(timed(program, start, keys, num_draws)[0] / num_draws)
-        ratios = [
-            statistics.median(a / b for a, b in zip(seconds[0], other, strict=True))
-            for other in seconds[1:]
-        ]
-        micro = 1e6 * statistics.median(seconds[0]) / problem.num_chains
-        print(
-            f"| {problem.name} | `{name}` | {micro:.3g} us a draw and chain | {ratios[0]:.2f} | "
-            f"{ratios[1]:.2f} |",
-            flush=True,
-        )
+    make, *loops = KERNELS[name]
+    programs = [
+        jax.jit(jax.vmap(loop(problem.energy), in_axes=(0, 0, None)), static_argnums=2)
+        for loop in loops
+    ]
+    starts = (start, jnp.ones_like(start)), start
+    first = partial(timed, programs[0], starts[0], keys, NUM_FIRST)
+    first()
+    # So many that what `MCMC.run` takes beside its draws, which varies, is little.
+    num_draws = max(int(NUM_FIRST * seconds_a_run / first()[0]), NUM_FIRST)
+    for program, of_chains in zip(programs, starts, strict=True):
+        timed(program, of_chains, keys, num_draws)
+    seconds: list[list[float]] = [[], [], []]
+    for _ in range(repeats):
+        kernel = make(problem.energy)
+        seconds[0].append(seconds_a_draw(kernel, start, num_draws // 10, num_draws))
+        for k, (program, of_chains) in enumerate(zip(programs, starts, strict=True)):
+            seconds[k + 1].append(timed(program, of_chains, keys, num_draws)[0] / num_draws)
+    ratios = [
+        statistics.median(a / b for a, b in zip(seconds[0], other, strict=True))
+        for other in seconds[1:]
+    ]
+    micro = 1e6 * statistics.median(seconds[0]) / problem.num_chains
+    print(
+        f"| {problem.name} | `{name}` | {micro:.3g} us a draw and chain | {ratios[0]:.2f} | "
+        f"{ratios[1]:.2f} |",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--num-draws", type=int, default=1_000)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of the draws of one run")
     args = parser.parse_args()
     print("| target | kernel | `MCMC` | over a bare scan | over BlackJAX |\n|---|---|---|---|---|")
     with compiled_once():
         for problem in PROBLEMS:
-            compare(problem, args.num_draws, args.repeats)
+            for name in args.kernels:
+                compare(problem, name, args.seconds, args.repeats)
 
 
 if __name__ == "__main__":

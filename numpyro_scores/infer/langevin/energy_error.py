@@ -67,6 +67,18 @@ def gaussian_errors(splitting: Splitting) -> GaussianErrors:
     )
 
 
+@lru_cache
+def bias_table(splitting: Splitting) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Logarithms of the energy variance, in equal steps, so that no draw has to search them; and the
+    bias that goes with each.
+    """
+    known = gaussian_errors(splitting)
+    logs = np.log(known.energy_variance)
+    grid = np.linspace(logs[0], logs[-1], 2_000)
+    return grid, np.interp(grid, logs, known.bias)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """
@@ -109,9 +121,13 @@ class Calibration:
         Of a Gaussian whose steps make this error: the largest of steps up to that one, with the
         sign of the last.
         """
-        known = gaussian_errors(self.splitting)
-        logs = jnp.log(jnp.maximum(energy_variance, known.energy_variance[0]))
-        return jnp.interp(logs, np.log(known.energy_variance), known.bias)
+        logs, biases = bias_table(self.splitting)
+        smallest = gaussian_errors(self.splitting).energy_variance[0]
+        seen = jnp.log(jnp.maximum(energy_variance, smallest))
+        place = jnp.clip((seen - logs[0]) / (logs[1] - logs[0]), 0, len(logs) - 1)
+        below = jnp.clip(jnp.floor(place), 0, len(logs) - 2)
+        low, high = (jnp.asarray(biases, place.dtype)[below.astype(int) + k] for k in (0, 1))
+        return low + (place - below) * (high - low)
 
 
 class Tuning(NamedTuple):

@@ -11,8 +11,8 @@ of Langevin dynamics follow, at the smallest noise level, to where the score has
 moves of `TemperedSMC` do. Of an exact denoiser both are draws of one density; of a learned one they
 are not.
 
-- `--prior digits`: the prior, the blur and the missing quarter of `examples/digits_deblurring.py`,
-  with noise of 0.1.
+- `--prior digits`: a denoiser of the digits, the blur and the missing quarter of
+  `examples/digits_deblurring.py`, with noise of 0.1.
 - `--prior mnist`: the U-Net of `examples/mnist_unet.py`, and of `examples/mnist_posteriors.py` the
   digits without their lower part, with much more noise: so many draws of the prior as there is
   time for must do, and not too few of them be ancestors of the posterior's.
@@ -37,8 +37,9 @@ import numpyro.distributions as dist
 from jax import Array, lax, random
 
 import numpyro_scores as ns
+from benchmarks._digit_denoiser import train_denoiser
 from examples import mnist_unet
-from examples.digits_deblurring import NOISE, blur, load_pictures, train_prior
+from examples.digits_deblurring import NOISE, blur, load_pictures
 from numpyro_scores.integrators import euler_maruyama
 
 BATCH_SIZE = 50  # as many pictures as fit into the caches
@@ -69,7 +70,7 @@ def model_of(prior: ns.DiffusionPrior, operator: Callable, noise: float) -> Call
 
 def digits(args: argparse.Namespace) -> Problem:
     pictures, held_out = load_pictures(0)
-    prior = train_prior(pictures, args.num_steps, 0)
+    prior = train_denoiser(pictures, args.num_steps, 0)
     rng = np.random.default_rng(0)
     lost = [rng.permutation(64).reshape(8, 8) < 16 for _ in held_out]
     return Problem(prior, model_of(prior, blur, NOISE), held_out, ~np.asarray(lost))

@@ -5,7 +5,7 @@
 The Python code of `README.md` and of the pages in `docs/` runs as it stands: all blocks of a page
 one after the other, in one namespace and an empty folder. The pages' own `assert`s are tests too.
 
-Only the README trains on pictures and draws many anneals. Its program runs as it is printed, but
+Only the README trains on pictures and draws many chains. Its program runs as it is printed, but
 `fit` makes 100 steps and `MCMC` 2 chains of 4 draws, whatever they are asked for. What takes time
 then is compilation, so XLA is asked for little optimisation.
 """
@@ -44,9 +44,10 @@ def short_runs(monkeypatch):
     def short_fit(*args, num_steps, **kwargs):
         return fit(*args, num_steps=min(num_steps, 100), **kwargs)
 
-    def short_init(self, *args, num_samples, num_chains=1, **kwargs):
-        num_samples, num_chains = min(num_samples, 4), min(num_chains, 2)
-        init(self, *args, num_samples=num_samples, num_chains=num_chains, **kwargs)
+    def short_init(self, *args, num_warmup, num_samples, num_chains=1, **kwargs):
+        num_warmup, num_samples = min(num_warmup, 4), min(num_samples, 4)
+        lengths = {"num_warmup": num_warmup, "num_samples": num_samples}
+        init(self, *args, **lengths, num_chains=min(num_chains, 2), **kwargs)
 
     monkeypatch.setattr(ns, "fit", short_fit)
     monkeypatch.setattr(numpyro.infer.MCMC, "__init__", short_init)

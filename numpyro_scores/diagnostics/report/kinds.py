@@ -10,6 +10,10 @@ from numpyro_scores.infer.diffusion.base import NoiseLevelKernel
 from numpyro_scores.infer.diffusion.split_gibbs import SplitGibbs
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.replica_exchange import ReplicaExchange
+from numpyro_scores.infer.smc.noise_level_smc import NoiseLevelSMC
+
+# Samplers of particles that come down the noise levels by values.
+BY_VALUES = (NoiseLevelSMC.__name__,)
 
 
 def has_independent_draws(run: Run) -> bool:
@@ -43,7 +47,7 @@ def follows_scores(run: Run) -> bool:
     Whether draws come down the noise levels by the score of each; particles of `NoiseLevelSMC` do
     by the values, whose last alone is the target.
     """
-    by_particles = run.particles is not None and not run.title.startswith("NoiseLevelSMC")
+    by_particles = run.particles is not None and run.sampler not in BY_VALUES
     return by_particles or any(issubclass(part.kind, NoiseLevelKernel) for part in run.parts)
 
 

@@ -25,6 +25,7 @@ class Run(NamedTuple):
     - **parts** - the kernel and those within it; none for ArviZ data that do not tell.
     - **model**, **args**, **kwargs** - the model and what it was called with; None if unknown.
     - **particles** - what a sampler of particles knows of its run; None for chains.
+    - **sampler** - name of the kernel, or of the sampler of particles.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     args: tuple
     kwargs: Mapping[str, Any]
     particles: Mapping[str, Any] | None = None
+    sampler: str = ""
 
     @property
     def num_chains(self) -> int:
@@ -82,7 +84,16 @@ def run_of(
         f"{record.sampler}: {draws}, {_count(len(posterior), 'site')} of {_count(size, 'number')}"
     )
     return Run(
-        title, posterior, fields, samples, record.parts, model, args, kwargs, record.particles
+        title,
+        posterior,
+        fields,
+        samples,
+        record.parts,
+        model,
+        args,
+        kwargs,
+        record.particles,
+        record.sampler,
     )
 
 

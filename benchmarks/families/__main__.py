@@ -23,23 +23,30 @@ from jax import random
 
 from benchmarks.families import energies, latent, normalised, scores
 from benchmarks.families.data import Data, load
+from benchmarks.families.files import NAMES, file_of, held_out_of
 from benchmarks.families.learned import Learned
 from benchmarks.families.posterior import NUM_PARTICLES, posteriors
 from numpyro_scores import diagnostics
 
-FAMILIES: dict[str, Callable[[Data], Learned]] = {
-    "normal density": normalised.normal,
-    "autoregressive": normalised.autoregressive,
-    "flow": normalised.flow,
-    "variational autoencoder": latent.vae,
-    "adversarial network": latent.gan,
-    "energy, contrastive divergence": energies.contrastive,
-    "energy, noise contrast": energies.noise_contrast,
-    "energy, variational": energies.variational,
-    "score": scores.score,
-    "diffusion": scores.diffusion,
-    "energy of noise levels": scores.energy_of_noise,
-}
+FAMILIES: dict[str, Callable[[Data], Learned]] = dict(
+    zip(
+        NAMES,
+        (
+            normalised.normal,
+            normalised.autoregressive,
+            normalised.flow,
+            latent.vae,
+            latent.gan,
+            energies.contrastive,
+            energies.noise_contrast,
+            energies.variational,
+            scores.score,
+            scores.diffusion,
+            scores.energy_of_noise,
+        ),
+        strict=True,
+    )
+)
 NUM_PROBLEMS = {"moons": 50, "digits": 20}
 
 
@@ -60,11 +67,6 @@ def quality(data: Data, drawn: np.ndarray, key) -> dict[str, float]:
         "precision": float(near.precision),
         "recall": float(near.recall),
     }
-
-
-def file_of(folder: Path, data: str, family: str) -> Path:
-    name = family.replace(", ", "-").replace(" ", "_")
-    return folder / f"{data}-{name}.json"
 
 
 def measure(family: str, data: Data) -> tuple[dict, np.ndarray]:
@@ -101,6 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for data in map(load, options.data):
+        np.save(held_out_of(options.output, data.name), data.held_out)
         for family in options.families:
             path = file_of(options.output, data.name, family)
             if path.exists():

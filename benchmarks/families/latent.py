@@ -86,8 +86,12 @@ def vae(data: Data) -> Learned:
             num_draws=256,
         )  # fmt: skip
         return [
-            likelihood(bounds.importance_weighted, "importance-weighted bound, 256 draws"),
-            likelihood(bounds.elbo, "evidence lower bound"),
+            likelihood(bounds.importance_weighted, "importance-weighted bound"),
+            likelihood(bounds.elbo[:NUM_POINTS], f"evidence lower bound, {NUM_POINTS} points"),
+            likelihood(
+                bounds.importance_weighted[:NUM_POINTS],
+                f"importance-weighted bound, {NUM_POINTS} points",
+            ),
             annealed(prior, noise, proposal, data, key_annealed),
         ]
 

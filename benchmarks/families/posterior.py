@@ -17,6 +17,7 @@ from benchmarks.families.data import Data
 from benchmarks.families.learned import Learned
 
 NUM_PARTICLES = 128
+MAX_SECONDS = 40  # of CPU, after which no other problem is begun
 
 
 class Posteriors(NamedTuple):
@@ -25,12 +26,14 @@ class Posteriors(NamedTuple):
     - **coverage** - share of these entries in their 90% intervals.
     - **coverage_error** - its standard error, by the differences between problems.
     - **seconds_a_draw** - of CPU, without compilation and without the draws of the prior.
+    - **number** - of problems.
     """
 
     error: float
     coverage: float
     coverage_error: float
     seconds_a_draw: float
+    number: int
 
 
 def posteriors(learned: Learned, data: Data, pool: Array, key: Array, number: int) -> Posteriors:
@@ -38,6 +41,7 @@ def posteriors(learned: Learned, data: Data, pool: Array, key: Array, number: in
     By sequential Monte Carlo from draws of the prior, the same for all families.
 
     :param pool: twice `NUM_PARTICLES` draws of the prior.
+    :param number: of problems, fewer where they take long.
     """
     seen, hidden = np.flatnonzero(data.problem.seen), np.flatnonzero(~data.problem.seen)
     is_latent = isinstance(learned.prior, ns.GeneratorPrior)
@@ -51,6 +55,8 @@ def posteriors(learned: Learned, data: Data, pool: Array, key: Array, number: in
     start = time.process_time()
     errors, inside = [], []
     for truth, eps, key in zip(truths, noise, keys, strict=True):
+        if time.process_time() - start > MAX_SECONDS:
+            break
         y = truth[seen] + data.problem.noise * eps
         smc.run(key, y, prior_draws=given)
         draws = np.asarray(smc.get_samples()["x"])[:, hidden]
@@ -65,8 +71,9 @@ def posteriors(learned: Learned, data: Data, pool: Array, key: Array, number: in
     return Posteriors(
         float(np.sqrt(np.mean(errors))),
         float(np.mean(inside)),
-        float(np.std(inside) / np.sqrt(number)),
-        elapsed / (number * NUM_PARTICLES),
+        float(np.std(inside) / np.sqrt(len(inside))),
+        elapsed / (len(inside) * NUM_PARTICLES),
+        len(inside),
     )
 
 

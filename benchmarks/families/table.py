@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.families.files import NAMES, file_of, held_out_of
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -33,9 +35,7 @@ BLUE, NUM_COLUMNS = "#0072B2", 6
 
 def load(folder: Path, data: str) -> list[dict]:
     """The rows of a data set, in the order of the families."""
-    from benchmarks.families.__main__ import FAMILIES, file_of
-
-    paths = [file_of(folder, data, family) for family in FAMILIES]
+    paths = [file_of(folder, data, family) for family in NAMES]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
@@ -87,17 +87,13 @@ def tiles(pictures: np.ndarray, side: int) -> np.ndarray:
 def draw(folder: Path) -> "Figure":
     from matplotlib.figure import Figure
 
-    from benchmarks.families.__main__ import file_of
-    from benchmarks.families.data import load as load_data
-
     sets = {}
     for name in ("moons", "digits"):
-        data = load_data(name)
         families = {
             row["family"]: file_of(folder, name, row["family"]) for row in load(folder, name)
         }
         drawn = {family: np.load(path.with_suffix(".npy")) for family, path in families.items()}
-        sets[name] = {"held out": data.held_out, **drawn}
+        sets[name] = {"held out": np.load(held_out_of(folder, name)), **drawn}
     num_rows = -(-max(map(len, sets.values())) // NUM_COLUMNS)
     size = (1.9 * NUM_COLUMNS, 4.2 * num_rows)
     figure = Figure(figsize=size, layout="constrained")
@@ -110,7 +106,7 @@ def draw(folder: Path) -> "Figure":
             axis.set_axis_on()
             axis.set(xticks=[], yticks=[], aspect="equal")
             if name == "moons":
-                axis.plot(*drawn[:1_000].T, ",", color=BLUE)
+                axis.plot(*drawn[:1_000].T, ".", markersize=1.5, color=BLUE)
                 axis.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3))
                 axis.set_title(family.replace(", ", ",\n"), fontsize=9)
             else:

@@ -18,7 +18,7 @@ RUN := XDG_CACHE_HOME="$(CURDIR)/.cache" $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench bench-inverse bench-exact bench-microcanonical docs gallery site site-check mutants clean
+.PHONY: help setup demo test test-slow lint bench bench-inverse bench-exact bench-families bench-microcanonical docs gallery site site-check mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,10 @@ bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, 
 	$(RUN) -m benchmarks.digits
 	$(RUN) -m benchmarks.diagnostics
 	$(RUN) -m benchmarks.likelihood
+
+bench-families: $(READY) ## every family of models on two moons and digits, from which the page on families is made
+	$(RUN) -m benchmarks.families --output demo/families
+	$(RUN) -m benchmarks.families.table demo/families
 
 bench-inverse: $(READY) ## posterior samplers on solved inverse problems, coverage with a learned prior
 	$(RUN) -m benchmarks.inverse

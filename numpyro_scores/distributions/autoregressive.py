@@ -33,7 +33,7 @@ class AutoregressivePrior(PointwiseDistribution):
     :math:`p(x) = \prod_i p(x_i \mid x_1, \dots, x_{i - 1})`, **normalised**: the parameters of all
     conditional distributions are the output of one network, whose output for entry `i` sees the
     entries before it only, such as `numpyro_scores.nn.MADE` (Germain et al. 2015, "MADE: masked
-    autoencoder for distribution estimation", section 3)::
+    autoencoder for distribution estimation") or, for pictures, `numpyro_scores.nn.PixelCNN`::
 
         real = AutoregressivePrior(nn.MADE(6, rngs=rngs, num_outputs=2), 6)
         binary = AutoregressivePrior(nn.MADE(6, rngs=rngs), 6, conditional=dist.BernoulliLogits)
@@ -107,7 +107,7 @@ class AutoregressivePrior(PointwiseDistribution):
                 raise ValueError(
                     f"network is not autoregressive: its output for one of the first {i + 1} "
                     f"entries depends on entry {i} or later ones, so that the product of the "
-                    "conditional densities is none. Mask it, as numpyro_scores.nn.MADE is."
+                    "conditional densities is none. Mask it, as nn.MADE and nn.PixelCNN do."
                 )
 
     def _entries(self, parameters: Array) -> dist.Distribution:

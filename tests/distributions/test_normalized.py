@@ -5,6 +5,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,13 @@ def made(d, num_outputs, factor=1.5):
     return jax.tree.map(lambda x: factor * x + 0.1, network)
 
 
+def pixel_cnn(shape, num_outputs):
+    network = ns.nn.PixelCNN(
+        shape, rngs=nnx.Rngs(0), num_outputs=num_outputs, hidden_features=4, num_layers=2
+    )
+    return jax.tree.map(lambda x: 1.5 * x + 0.1, network)
+
+
 @pytest.mark.parametrize("make", [flow_prior, real, binary])
 def test_it_is_a_distribution_of_numpyro(make):
     ns.testing.check_distribution(make, key=KEY, pickled=False)
@@ -79,11 +87,24 @@ def test_the_probabilities_of_all_states_of_twelve_entries(x64):
 
 
 def test_an_output_sees_the_entries_before_it_and_no_others(x64):
-    network = made((2, 3), 2)
-    x = np.random.default_rng(0).normal(size=(2, 3))
-    jacobian = jax.jacfwd(network)(x).reshape(6, 2, 6)
-    seen = np.any(np.abs(np.asarray(jacobian)) > 1e-9, axis=1)
-    np.testing.assert_array_equal(seen, np.tri(6, k=-1, dtype=bool))
+    for network in (made((2, 3), 2), pixel_cnn((3, 3), 2), pixel_cnn((2, 2, 2), 1)):
+        size = math.prod(network.event_shape)
+        x = np.random.default_rng(0).normal(size=network.event_shape)
+        jacobian = jax.jit(jax.jacfwd(network))(x).reshape(size, -1, size)
+        seen = np.any(np.abs(np.asarray(jacobian)) > 1e-9, axis=1)
+        np.testing.assert_array_equal(seen, np.tri(size, k=-1, dtype=bool))
+
+
+def test_the_probabilities_of_all_pictures_of_three_by_three(x64):
+    prior = AutoregressivePrior(pixel_cnn((3, 3), 1), (3, 3), dist.BernoulliLogits)
+    states = np.array(list(itertools.product([0, 1], repeat=9)), float).reshape(-1, 3, 3)
+    probs = np.exp(jax.jit(lambda d, x: d.log_prob(x))(prior, states))
+    np.testing.assert_allclose(probs.sum(), 1, atol=1e-6)
+    draws = np.asarray(prior.sample(KEY, (1_000,)))
+    for statistic in (lambda x: x[:, 1, 2] * x[:, 2, 0], lambda x: x[:, 0, 2] * x[:, 1, 0]):
+        mean = probs @ statistic(states)
+        error = np.mean(statistic(draws)) - mean
+        assert abs(error) < 4 * np.sqrt(mean * (1 - mean) / 1_000)
 
 
 def test_draws_of_a_flow_are_those_of_its_density(x64):

@@ -72,7 +72,8 @@ bench: $(READY) ## overhead, efficiency, discrete models, objectives, training, 
 	$(RUN) -m benchmarks.likelihood
 
 bench-families: $(READY) ## every family of models on two moons and digits, from which the page on families is made
-	$(RUN) -m benchmarks.families --output demo/families
+	$(RUN) -m benchmarks.families --output demo/families --data moons & \
+		$(RUN) -m benchmarks.families --output demo/families --data digits; wait
 	$(RUN) -m benchmarks.families.table demo/families
 
 bench-inverse: $(READY) ## posterior samplers on solved inverse problems, coverage with a learned prior

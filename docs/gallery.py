@@ -22,6 +22,8 @@ PICTURES = {
     "digits_deblurring.py": "posterior.png",
     "galaxy_scene.py": "galaxy_scene.png",
     "integrator_bias.py": "integrator_bias.png",
+    "likelihood_and_samples.py": "likelihood_and_samples.png",
+    "mode_collapse.py": "mode_collapse.png",
     "sample_quality.py": "sample_quality.png",
     "rbm_digits.py": "rbm.png",
     "two_moons.py": "two_moons.png",

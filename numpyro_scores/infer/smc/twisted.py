@@ -56,8 +56,9 @@ class TwistedDiffusionSampler(LevelSampler):
     to 64 Normal numbers give it, or 1,024 that are linear in the value, or with the mean
     :math:`s^2 \nabla \log g_k`, for its variance :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the
     weight makes up for it, as in the twisted diffusion sampler (Wu et al. 2023, "Practical and
-    asymptotically exact conditional sampling in diffusion models"). How much wider `g` must be than a learned denoiser says is measured first,
-    by data made of a hundred draws of the prior. Then all other sites :math:`\theta`, a noise scale
+    asymptotically exact conditional sampling in diffusion models"). How much
+    wider `g` must be than a learned denoiser says is measured first, by data made of a hundred
+    draws of the prior. Then all other sites :math:`\theta`, a noise scale
     for example, make three Metropolis steps of a random walk, which leave :math:`p(\theta)\,
     g_{k+1}(x, \theta)` as it is and share one evaluation of the denoiser. Where every
     noise-conditional prior is made of an energy, :math:`p_{\sigma_k}` is known, and MALA steps of

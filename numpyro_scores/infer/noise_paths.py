@@ -99,7 +99,7 @@ def wrapper_of(kernel: Any, wrap: Callable) -> Callable:
     return lambda model: wrapped(diffusion_by_score, wrap(model), quadrature=rule)
 
 
-def check_priors(model: Callable, args: tuple, kwargs: dict) -> None:
+def check_priors(model: Any, args: tuple, kwargs: dict) -> None:
     """
     Raise if a noise-conditional prior of a model has another flow than that of its denoiser, or
     is where no handler reaches it: beneath a transform, to a power, inside of `scan`.
@@ -165,7 +165,7 @@ class NoisePaths:
     :param like: unconstrained values by site, of which only the shapes matter.
     """
 
-    def __init__(self, model: Callable, num_steps: int, args: tuple, kwargs: dict, like: Any):
+    def __init__(self, model: Any, num_steps: int, args: tuple, kwargs: dict, like: Any):
         self._model, self._num_steps = model, num_steps
         self._args, self._kwargs, self._like = args, kwargs, like
         self._flat = FlatModel(model, args, kwargs, like)

@@ -100,8 +100,9 @@ class ReplicaExchange(ChainKernel):
         self._num_warmup = 0
 
     def _paths(self, z: Any, args: tuple, kwargs: dict) -> NoisePaths | None:
-        num_steps = self._num_path_steps
-        return num_steps and NoisePaths(self._model, num_steps, args, kwargs, z)
+        if self._num_path_steps is None:
+            return None
+        return NoisePaths(self._model, self._num_path_steps, args, kwargs, z)
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         return self._kernel.postprocess_fn(model_args, self._on_target(model_kwargs))
@@ -145,7 +146,7 @@ class ReplicaExchange(ChainKernel):
                 kwargs = self._on_target(model_kwargs)
                 z = self._kernel.init(key_start, num_warmup, None, model_args, kwargs)
                 z = getattr(z, self._kernel.sample_field)
-            paths = self._paths(z, model_args, model_kwargs)
+            paths = NoisePaths(self._model, self._num_path_steps, model_args, model_kwargs, z)
             widths = paths.widths(key_widths, z, self._ladder.rungs)
 
         def init_replica(key, rung):

@@ -235,15 +235,13 @@ class DiffusionTwist:
 
     def line(self, mean: Array, product: Product, sigma: Array) -> Array | None:
         r"""
-        :math:`\delta`, along which data that are not Normal are averaged, shape `(d,)`; None
-        without any.
+        :math:`\delta`, along which data that are not Normal are averaged; None without any.
 
-        :param mean: `m(x)`.
-        :param product: products with its Jacobian at `x`.
+        :param product: products with the Jacobian of the mean.
         """
         if self.data(mean)[1] is None:
             return None
-        slope = jax.grad(lambda v: self.data(v)[1])(mean)
+        slope = jax.grad(self._rest)(mean)
         slope = jnp.where(self.is_noisy(mean) & jnp.isfinite(slope), slope, 0)
         pulled = self.variance(mean, sigma) * product(slope)
         square = jnp.vdot(slope, pulled)
@@ -252,7 +250,12 @@ class DiffusionTwist:
 
     def log_density_of_rest(self, mean: Array, line: Array) -> Array:
         """Of the data that are not Normal, on average along a line."""
-        return log_mean_along(lambda v: self.data(v)[1], mean, line)
+        return log_mean_along(self._rest, mean, line)
+
+    def _rest(self, v: Array) -> Array:
+        rest = self.data(v)[1]
+        assert rest is not None
+        return rest
 
     def log_density(
         self, mean: Array, spread: Array | LinearSpread, line: Array | None = None
@@ -279,7 +282,7 @@ class DiffusionTwist:
         if spread.ndim == 2:
             spread = spread + jnp.diag(jnp.broadcast_to(more, data.scale.shape))
             covariance = with_noise(spread, data.scale)
-            return multivariate_normal.logpdf(data.value, data.loc, covariance)
+            return jnp.asarray(multivariate_normal.logpdf(data.value, data.loc, covariance))
         scale = jnp.sqrt(spread + more + data.scale**2)
         return jnp.sum(norm.logpdf(data.value, data.loc, scale))
 

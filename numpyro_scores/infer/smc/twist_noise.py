@@ -57,10 +57,10 @@ def informed_noise(
         z = b + noise
         return x + s * z, _log_ratio(z, b)
     mean, product = jax.linearize(partial(twist.mean, sigma=sigma), x)
-    data, rest = twist.data(mean)
+    data = twist.data(mean)[0]
     b = jnp.zeros_like(x)
-    if rest is not None:
-        line = twist.line(mean, product, sigma)
+    line = twist.line(mean, product, sigma)
+    if line is not None:
         slope = jax.grad(lambda m: twist.log_density_of_rest(m, line))(mean)
         (slope,) = jax.linear_transpose(product, x)(jnp.where(jnp.isfinite(slope), slope, 0))
         b = s * slope

@@ -53,11 +53,12 @@ class TwistedDiffusionSampler(LevelSampler):
     :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
     `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
     make no error but that of the flow. The noise is drawn with the mean and the covariance that up
-    to 64 Normal numbers give it, or with the mean :math:`s^2 \nabla \log g_k`, for its variance
-    :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the weight makes up for it, as in the twisted
-    diffusion sampler (Wu et al. 2023, "Practical and asymptotically exact conditional sampling in
-    diffusion models"). How much wider `g` must be than a learned denoiser says is measured first,
-    by data made of a hundred draws of the prior. Then all other sites :math:`\theta`, a noise scale
+    to 64 Normal numbers give it, or 1,024 that are linear in the value, or with the mean
+    :math:`s^2 \nabla \log g_k`, for its variance :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the
+    weight makes up for it, as in the twisted diffusion sampler (Wu et al. 2023, "Practical and
+    asymptotically exact conditional sampling in diffusion models"). How much
+    wider `g` must be than a learned denoiser says is measured first, by data made of a hundred
+    draws of the prior. Then all other sites :math:`\theta`, a noise scale
     for example, make three Metropolis steps of a random walk, which leave :math:`p(\theta)\,
     g_{k+1}(x, \theta)` as it is and share one evaluation of the denoiser. Where every
     noise-conditional prior is made of an energy, :math:`p_{\sigma_k}` is known, and MALA steps of
@@ -85,9 +86,10 @@ class TwistedDiffusionSampler(LevelSampler):
         noise-conditional prior, or one that depends on another latent site or another on it.
 
     A level costs three evaluations of the denoiser for the flow, two for the twist with its
-    gradient, one more for the noise of up to 64 numbers that are Normal, and products with its
-    Jacobian: two for each of up to 16 such numbers, 18 for up to 64, or where their means depend on
-    other sites, and one for more.
+    gradient, one more for the noise of Normal numbers with a covariance, two or three for data that
+    are not Normal, and products with its Jacobian: two for each of up to 16 such numbers, 18 for up
+    to 64, or where their means depend on other sites, 50 for up to 1,024 that are linear in the
+    value, and one for more.
     """
 
     _advice = "Take more particles, or use TemperedSMC."
@@ -268,4 +270,5 @@ def _num_scores(twist: DiffusionTwist, x: Array) -> int:
     flow_and_twist = 5 + products + has_rest
     if not twist.has_covariance(x):
         return flow_and_twist
-    return flow_and_twist + 1 + products + 2 * has_rest
+    of_the_level = 0 if twist.basis is None else 2
+    return flow_and_twist + 1 + products + 2 * has_rest + of_the_level

@@ -11,7 +11,8 @@ factor changes the width, and both its weight, by :math:`e^{-(c_p - 1) / 2} c_x^
 direction: in `d` directions a small error to the power `d`, of which the widths say nothing.
 
 What is printed of the bimodal target of the table are the relative errors of the variances within
-each mode, the share of the narrow one, which is 1/4, and the share by these factors. Chains start
+each mode, the share of the narrow one, which is 1/4, and the share by these factors: NaN if a step
+is unstable along the line between the modes, where the metric is that of the distance. Chains start
 from exact draws: there is no transient.
 
 `python -m benchmarks.microcanonical.modes`
@@ -53,7 +54,8 @@ def log_weight(frequency: float) -> float:
     for turn, move in zip(MINIMAL_NORM.turns[1:], MINIMAL_NORM.moves, strict=True):
         drift = np.array([[1.0, move], [0.0, 1.0]])
         step = np.array([[1.0, 0.0], [-turn * frequency**2, 1.0]]) @ drift @ step
-    angle = np.arccos(np.trace(step) / 2)
+    half = np.trace(step) / 2
+    angle = np.arccos(half) if abs(half) < 1 else np.nan
     c_x = -step[1, 0] * angle / np.sin(angle) / frequency**2
     c_p = step[0, 1] * angle / np.sin(angle)
     return -(c_p - 1) / 2 - np.log(c_x) / 2

@@ -88,6 +88,7 @@ SAMPLERS = {
     "MAMS-autocorrelation": ours(ns.MAMS, trajectory_length=ns.AutocorrelationLength()),
     "BlackJAX-MAMS": theirs(BlackJAXMAMS, NUM_WARMUP),
     "MCLMC": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1),
+    "MCLMC-0.25%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.0025),
     "MCLMC-2%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.02),
     "MCLMC-4%": ours(ns.MCLMC, NUM_STEPS, 500, num_steps=1, desired_bias=0.04),
     "BlackJAX-MCLMC": theirs(BlackJAXMCLMC, NUM_STEPS, 500),

@@ -4,11 +4,16 @@
 r"""
 Why the bias of MCLMC is larger than asked for where modes differ in width: their weights.
 
-A step leaves another density as it is, of which a direction of a mode has the variance
-:math:`\sigma^2 (1 + b)`, so that of `d` directions its weight is :math:`(1 + b)^{d / 2}` times too
-large. What is printed of the bimodal target of the table are the relative errors `b` of the
-variances within each mode, the share of the narrow one, which is 1/4, and the share that follows
-from these errors. Chains start from exact draws: there is no transient.
+A step of time `h` keeps, of a direction of frequency :math:`\omega`, the energy
+:math:`(\omega^2 c_x x^2 + c_p p^2) / 2` in the place of :math:`(\omega^2 x^2 + p^2) / 2`, with
+:math:`c = 1 + O(h^2 \omega^2)`, while the momentum is refreshed from N(0, 1). Of a mode the first
+factor changes the width, and both its weight, by :math:`e^{-(c_p - 1) / 2} c_x^{-1 / 2}` a
+direction: in `d` directions a small error to the power `d`, of which the widths say nothing.
+
+What is printed of the bimodal target of the table are the relative errors of the variances within
+each mode, the share of the narrow one, which is 1/4, and the share by these factors: NaN if a step
+is unstable along the line between the modes, where the metric is that of the distance. Chains start
+from exact draws: there is no transient.
 
 `python -m benchmarks.microcanonical.modes`
 """
@@ -22,6 +27,7 @@ from jax import Array, lax, random
 
 import numpyro_scores as ns
 from benchmarks.microcanonical.closed_form import bimodal
+from numpyro_scores.integrators import MINIMAL_NORM
 
 D, SHARE, SHIFT, SD = 50, 0.25, 4.0, 0.6
 NUM_CHAINS, NUM_WARMUP, NUM_STEPS = 64, 1_000, 10
@@ -40,6 +46,26 @@ def figures(x: Array) -> Array:
     is_narrow = jnp.sum(x.at[0].add(-SHIFT) ** 2) < 36
     square = jnp.mean(x[1:] ** 2)
     return jnp.array([is_narrow, is_narrow * square / SD**2, ~is_narrow * square])
+
+
+def log_weight(frequency: float) -> float:
+    """What a step of time 1 of the minimal norm adds to the log weight of a direction."""
+    step = np.array([[1.0, 0.0], [-MINIMAL_NORM.turns[0] * frequency**2, 1.0]])
+    for turn, move in zip(MINIMAL_NORM.turns[1:], MINIMAL_NORM.moves, strict=True):
+        drift = np.array([[1.0, move], [0.0, 1.0]])
+        step = np.array([[1.0, 0.0], [-turn * frequency**2, 1.0]]) @ drift @ step
+    half = np.trace(step) / 2
+    angle = np.arccos(half) if abs(half) < 1 else np.nan
+    c_x = -step[1, 0] * angle / np.sin(angle) / frequency**2
+    c_p = step[0, 1] * angle / np.sin(angle)
+    return -(c_p - 1) / 2 - np.log(c_x) / 2
+
+
+def share_by_steps(steps: np.ndarray) -> float:
+    """Of the narrow mode, with these steps of each chain in each direction."""
+    shifts = np.vectorize(log_weight)(steps / SD) - np.vectorize(log_weight)(steps)
+    odds = SHARE / (1 - SHARE) * np.exp(shifts.sum(axis=1))
+    return float(np.mean(odds / (1 + odds)))
 
 
 def run(desired_bias: float, num_draws: int) -> None:
@@ -69,11 +95,11 @@ def run(desired_bias: float, num_draws: int) -> None:
     narrow = of_chains[:, 0]
     share, error = narrow.mean(), narrow.std(ddof=1) / NUM_CHAINS**0.5
     errors = of_chains[:, 1:].mean(axis=0) / [share, 1 - share] - 1
-    odds = SHARE / (1 - SHARE) * ((1 + errors[0]) / (1 + errors[1])) ** (D / 2)
+    steps = state.step_size[:, None] * state.adapt_state.mass_matrix_sqrt_inv
     print(
         f"| {desired_bias:.2%} | {float(jnp.median(state.variance_error)):+.2%} | "
         f"{errors[0]:+.2%} | {errors[1]:+.2%} | {share:.3f} ± {error:.3f} | "
-        f"{odds / (1 + odds):.3f} |",
+        f"{share_by_steps(np.asarray(steps, float)):.3f} |",
         flush=True,
     )
 

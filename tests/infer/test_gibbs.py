@@ -59,8 +59,15 @@ KERNELS = {
     "SKROCK": partial(ns.SKROCK, MODEL, step_size=0.01, num_stages=2, num_steps=20),
     "MALA": partial(ns.MALA, MODEL, step_size=0.1, num_steps=5),
     "MALT": partial(ns.MALT, MODEL, step_size=0.3, num_steps=10),
-    "MAMS": partial(ns.MAMS, MODEL, trajectory_length=0.6),
-    "MCLMC": partial(ns.MCLMC, MODEL, step_size=0.1, decoherence_length=0.5, num_steps=5),
+    "MAMS": partial(ns.MAMS, MODEL, trajectory_length=0.7, adapt_mass_matrix=False),
+    "MCLMC": partial(
+        ns.MCLMC,
+        MODEL,
+        step_size=0.1,
+        decoherence_length=0.7,
+        num_steps=10,
+        adapt_mass_matrix=False,
+    ),
     "AnnealedLangevin": partial(ns.AnnealedLangevin, DIFFUSION_MODEL, num_levels=20, num_steps=5),
 }
 BESIDE_NUTS = ("MALA",)

@@ -96,7 +96,8 @@ class MCLMC(LangevinKernel):
     :param potential_fn: a potential energy, in place of a model.
     :param desired_bias: relative error of the second moments. It is measured by the mean over all
         directions, for a Gaussian: one direction of `d` that is narrower than all others in the
-        metric may be off by up to the cube root of `d` times as much.
+        metric may be off by up to the cube root of `d` times as much. The weights of modes that
+        differ in width are off by more, by a factor that grows exponentially in `d`.
     :param num_steps: number of steps of a draw.
     :param step_size: the way of a step is :math:`\sqrt d` times as long, so that it compares with
         the step size of NumPyro's `HMC`; in the metric. Given, it is not adapted, and the state's

@@ -25,7 +25,7 @@ operator in this place; for noisy values the denoiser belongs to the operator.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,6 @@ from jax.scipy.linalg import solve_triangular
 from numpyro_scores._validation import check_count
 from numpyro_scores.distributions._wrapped import base_of, power_of
 from numpyro_scores.handlers import is_likelihood
-from numpyro_scores.infer.diffusion.walk import Metric
 from numpyro_scores.infer.low_rank import LowRankRoot
 
 
@@ -47,14 +46,18 @@ class GaussNewton:
     A metric that follows the data of the model, for :class:`~numpyro_scores.AnnealedLangevin`: see
     :mod:`numpyro_scores.infer.diffusion.gauss_newton`.
 
-    It is found at the start of each burst of steps, from where the chain is then, and stays as it
-    is for these steps, whatever the chain and the other sites do meanwhile; where the model is
-    linear and Gaussian it does not depend on where the chain is. That takes a product with
-    the Jacobian of data and denoiser for each number that is measured, or for each unconstrained
-    number of the priors if these are fewer; where both are more than `2 rank`, it is so many
-    products, for the `rank` stiffest directions (one step of subspace iteration from those of the
-    burst before), and all others are left to shorter steps. It is not found where it would cost
-    more gradients than it saves.
+    It is found at the start of each noise level at a *scout*, a point that comes down the levels
+    beside the chain with a noise of its own, by one step in each metric; so it does not depend on
+    where the chain is (but for the other sites, a noise scale, which are those of the chain then),
+    and stays for the level. A metric that followed the chain would change the law of its draws
+    wherever the Jacobian of the data varies. If the stiffest direction of the chain is another one
+    than the scout's, as for data that are far from linear, it does without a metric from then on,
+    and so it does where a metric would cost more gradients than it saves.
+
+    A metric takes a product with the Jacobian of data and denoiser for each number that is
+    measured, or for each unconstrained number of the priors if these are fewer; where both are more
+    than `2 rank`, it is so many products, for the `rank` stiffest directions (one step of subspace
+    iteration from those of the level before), and all others are left to shorter steps.
 
     The locations are those of `Normal`, `MultivariateNormal`, `LogNormal`, `StudentT`, `Cauchy`,
     `Laplace`, `Logistic` and `Gumbel` data, the rates of `Poisson` and `Exponential` and the
@@ -68,6 +71,30 @@ class GaussNewton:
 
     def __post_init__(self) -> None:
         check_count("rank", self.rank)
+
+
+# How far the scout may move in a step, in noise levels; and the curvature in a metric, one by its
+# formula, from which on it is that of another place.
+LONGEST, LARGEST_CURVATURE = 5.0, 4.0
+
+
+class Scout(NamedTuple):
+    """
+    - **x** - a point that comes down the noise levels beside a chain, shape `(d,)`.
+    - **root** - of the inverse metric there.
+    - **is_apart** - whether the chain is in a place with another metric.
+    """
+
+    x: Array
+    root: LowRankRoot
+    is_apart: Array
+
+
+def computed_if(wanted: Array, compute: Callable[[], Any], otherwise: Any) -> Any:
+    """As `lax.cond`, but nothing is computed where no element of a batch wants it."""
+    return lax.while_loop(
+        lambda carry: carry[0], lambda carry: (jnp.array(False), compute()), (wanted, otherwise)
+    )[1]
 
 
 class LevelMetric:
@@ -90,42 +117,62 @@ class LevelMetric:
         like: Array,
     ):
         self._locations, self._is_prior = locations, is_prior
-        self._entries, self._like = np.flatnonzero(is_prior), like
+        self._entries = np.flatnonzero(is_prior)
         size = jax.eval_shape(locations, sigma, like).size
         smallest = min(size, len(self._entries))
         self._is_exact = smallest <= 2 * metric.rank
         self._transposed = self._is_exact and len(self._entries) < size
         self.num_directions = smallest if self._is_exact else metric.rank
-        #: Products with the Jacobian, for each metric.
-        self.num_products = min(smallest, 2 * metric.rank)
+        #: Products with the Jacobian for each metric, and the step of the scout.
+        self.num_grad_evals = min(smallest, 2 * metric.rank) + 1
 
-    def plain(self, sigma: Array) -> LowRankRoot:
-        """A root without data, with directions from which those of the data are found."""
-        shape, dtype = (self._like.size, self.num_directions), self._like.dtype
-        directions = random.normal(random.key(0), shape, dtype) * self._is_prior[:, None]
-        return self._root(sigma, directions, jnp.ones(self.num_directions, dtype))
+    def start(self, x: Array, sigma: Array) -> Scout:
+        """A scout, with directions from which those of the data are found."""
+        shape = x.size, self.num_directions
+        directions = random.normal(random.key(0), shape, x.dtype) * self._is_prior[:, None]
+        root = self._root(sigma, directions, jnp.ones(self.num_directions, x.dtype))
+        return Scout(x, root, jnp.array(False))
 
-    def at(self, sigma: Array, wanted: Array) -> Metric:
-        """Of a noise level; without data where that is not `wanted`."""
-        return Metric(
-            root=lambda x, known: self.root(x, sigma, known, wanted),
-            num_grad_evals=jnp.where(wanted, self.num_products, 0),
-        )
-
-    def root(self, x: Array, sigma: Array, known: LowRankRoot, wanted: Array) -> LowRankRoot:
+    def moved(
+        self,
+        key: Array,
+        scout: Scout,
+        x: Array,
+        gradient: Callable[[Array], Array],
+        sigma: Array,
+        curvature: Array,
+        wanted: Array,
+    ) -> Scout:
         """
-        The root of the inverse metric at a noise level; without data where that is not `wanted`.
+        The scout at a noise level, with its metric; without data where that is not `wanted`. It
+        makes a step of one, which brings a Gaussian of this metric at once where it belongs.
 
-        :param x: where the chain is, shape `(d,)`.
-        :param known: of the burst before.
+        :param x: the chain, of which the scout takes the sites that have no metric.
+        :param gradient: of the potential energy at this level.
+        :param curvature: that the chain met last, without a metric: it shortens a step in none.
         """
-        plain = self._root(sigma, known.directions, jnp.ones_like(known.stretch))
-        # A loop of one round is skipped where no chain of a batch wants it; a `cond` is not.
-        return lax.while_loop(
-            lambda carry: carry[0],
-            lambda carry: (jnp.array(False), self._found(x, sigma, carry[1])),
-            (wanted, plain),
-        )[1]
+        here = jnp.where(self._is_prior, scout.x, x)
+        plain = self._root(sigma, scout.root.directions, jnp.ones_like(scout.root.stretch))
+        root = computed_if(wanted, lambda: self._found(here, sigma, plain), plain)
+        step = jnp.where(wanted, 1, 1 / jnp.maximum(1, sigma**2 * curvature))
+        move = step * root.unwhiten(root.whiten(gradient(here))) * self._is_prior
+        # No further than a few noise levels: the prior may be far from what it was expected to be.
+        longest = LONGEST * sigma * np.sqrt(len(self._entries))
+        move *= jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(move), longest))
+        noise = root.unwhiten(random.normal(key, x.shape, x.dtype)) * self._is_prior
+        new = here - move + jnp.sqrt(step) * noise
+        new = jnp.where(jnp.all(jnp.isfinite(new)), new, here)
+        return scout._replace(x=new, root=root)
+
+    def compared(self, scout: Scout, curvature: Array, wanted: Array) -> Scout:
+        """
+        The scout, after the chain has met this curvature in its metric: where the stiffest
+        direction of the chain is another one, it is of no more use.
+        """
+        largest = LARGEST_CURVATURE
+        if not self._is_exact:
+            largest = jnp.maximum(largest, jnp.min(scout.root.stretch) ** -2 / 4)
+        return scout._replace(is_apart=scout.is_apart | (wanted & ~(curvature <= largest)))
 
     def _found(self, x: Array, sigma: Array, plain: LowRankRoot) -> LowRankRoot:
         rows = self._rows(x, sigma, plain.directions[self._entries])

@@ -100,20 +100,6 @@ class SiteGroups(NamedTuple):
         return jnp.where(jnp.isnan(scale), 1.0, scale)[self.index] * x
 
 
-def with_bend(curvature: Array, bend: Array) -> Array:
-    r"""
-    The curvature that steps meet along a ridge that bends. In a metric in which the curvature is
-    :math:`\Lambda`, a move by `r` along the ridge leaves it by :math:`c r^2 / 2`, and the stiff
-    direction has turned, so that the curvature is :math:`\Lambda + c^2 r^2` there. A step for the
-    curvature :math:`\lambda` goes as far as :math:`r = \lambda^{-1/2}`:
-
-    .. math:: \lambda = \Lambda + \frac{c^2}{\lambda}.
-
-    :param bend: `c`, the second difference of the gradients for `r = 1`.
-    """
-    return (curvature + jnp.sqrt(curvature**2 + 4 * bend**2)) / 2
-
-
 def wanted_bursts(curvature: Array, sigma: Array) -> Array:
     """Bursts of steps with a momentum at a noise level, were there no bound on them."""
     return jnp.ceil(BURSTS_PER_ROOT * sigma * jnp.sqrt(curvature))

@@ -23,7 +23,6 @@ from numpyro_scores.infer.diffusion.step_sizes import (
     friction_at,
     num_bursts,
     wanted_bursts,
-    with_bend,
 )
 from numpyro_scores.infer.langevin.stiffness import FRICTION
 from numpyro_scores.infer.low_rank import LowRankRoot
@@ -47,7 +46,7 @@ class Walk(NamedTuple):
     - **directions** - of the largest curvatures, shape `(num_groups, d)`.
     - **curvatures** - the largest of each group, shape `(num_groups,)`.
     - **diverging** - whether steps left the finite numbers, and so were not made.
-    - **root** - of the metric of the last burst, or None.
+    - **in_metric** - the curvature of the first group in the last metric, shape `()`.
     """
 
     x: Array
@@ -55,18 +54,7 @@ class Walk(NamedTuple):
     directions: Array
     curvatures: Array
     diverging: Array
-    root: LowRankRoot | None = None
-
-
-class Metric(NamedTuple):
-    r"""
-    - **root** - `root(x, known)`, the root `R` of an inverse metric :math:`R^\top R` that is right
-      for `x`, from one of somewhere near; its scale is `sigma` in the first group, 1 in the others.
-    - **num_grad_evals** - what each costs.
-    """
-
-    root: Callable[[Array, LowRankRoot], LowRankRoot]
-    num_grad_evals: Array | int
+    in_metric: Array | float = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +110,7 @@ class GroupedLangevin:
             directions=block_directions(directions, self.groups.index),
             curvatures=jnp.zeros(len(self.groups.transformed), x.dtype),
             diverging=jnp.array(False),
+            in_metric=jnp.ones((), x.dtype),
         )
 
     def run(
@@ -132,33 +121,106 @@ class GroupedLangevin:
         sigma: Any,
         num_iterations: int | Array = NUM_ITERATIONS,
         step_size: Any = None,
-        metric: Metric | None = None,
+        root: LowRankRoot | None = None,
     ) -> tuple[Walk, Array]:
         r"""
         :param gradient: of the potential energy, of a vector.
         :param sigma: the scale of the first group, for example the noise level.
         :param num_iterations: Hessian-vector products of the first burst.
         :param step_size: of all entries, in place of one from the curvatures; for one burst.
-        :param metric: in which the steps of each burst are made, of a walk that has a root.
+        :param root: `R` of an inverse metric :math:`R^\top R`, whose scale is `sigma` in the first
+            group and 1 in the others. The walk is then one of `v` in :math:`x + R^\top v`.
         :return: the walk, and the number of gradients, a Hessian-vector product counted as 2.
+        """
+        if root is not None:
+            return self._run_in_metric(key, walk, gradient, sigma, num_iterations, root)
+        return self._run(key, walk, gradient, sigma, num_iterations, step_size, lambda v: v)
+
+    def _run_in_metric(self, key, walk, gradient, sigma, num_iterations, root):
+        start = walk.x
+
+        def position(v):
+            return start + root.unwhiten(v)
+
+        # A walk keeps its curvatures without a metric. That of the first group is as much larger as
+        # the metric is narrower; but the same, if the stiffest direction is one that it leaves out.
+        ratio = jnp.min(root.stretch) ** 2
+        to_metric = jnp.where(self._is_first, sigma**2 * ratio, 1)
+        walk, num_grad_evals = self._run(
+            key,
+            walk._replace(x=jnp.zeros_like(start), curvatures=walk.curvatures * to_metric),
+            lambda v: root.whiten(gradient(position(v))),
+            1.0,
+            num_iterations,
+            None,
+            lambda v: root.unwhiten(v) / root.scale,
+        )
+        found = walk.curvatures
+        whole = jnp.maximum(found, jnp.minimum(found, 1) / ratio) / sigma**2
+        walk = walk._replace(
+            x=position(walk.x),
+            curvatures=jnp.where(self._is_first, whole, found),
+            in_metric=found[0],
+        )
+        return walk, num_grad_evals
+
+    def _run(self, key, walk, gradient, sigma, num_iterations, step_size, lengths):
+        """
+        :param lengths: of a move, in units of what each group may move.
         """
         underdamped = isinstance(self.integrator, UnderdampedIntegrator)
 
         def one_burst(carry):
             i, walk = carry
-            burst_key = random.fold_in(key, i)
-            num_products = jnp.where(i == 0, num_iterations, NUM_ITERATIONS)
-            if metric is not None:
-                walk = walk._replace(root=metric.root(walk.x, walk.root))
-                walk = self._burst_in_metric(burst_key, walk, gradient, num_products, sigma)
+            x, memory, directions, curvatures, diverging = walk[:5]
+            key_probe, key_steps = random.split(random.fold_in(key, i))
+            current = self.integrator.init(x, jnp.zeros_like(x), gradient)
+            if step_size is not None:
+                steps = step_size
+                friction = self.friction or FRICTION
             else:
-                walk = self._burst(burst_key, walk, gradient, num_products, sigma, step_size)
-            return i + 1, walk
+                if underdamped:
+                    memory = self.groups.limited_momentum(memory)
+                fresh = random.normal(key_probe, x.shape, x.dtype)
+                measured, directions = largest_curvature(
+                    gradient,
+                    x,
+                    next_directions(directions, block_directions(fresh, self.groups.index)),
+                    jnp.where(i == 0, num_iterations, NUM_ITERATIONS),
+                )
+                curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
+                steps = self.groups.step_size(
+                    curvatures, lengths(current.grad), sigma, self.num_steps
+                )
+                friction = self.friction or friction_at(curvatures[0], sigma)
+                if self.is_bounded:
+                    critical = 2 * time_steps(steps) / sigma
+                    friction = jnp.where(self.groups.index == 0, critical, friction)
+
+            def limited_gradient(x):
+                grad = gradient(x)
+                if step_size is not None:
+                    return grad
+                return self.groups.tamed_gradient(grad, lengths(steps * grad), sigma)
+
+            def step(current, key):
+                return self._step(current, key, limited_gradient, steps, friction), None
+
+            keys = random.split(key_steps, self.num_steps)
+            current, _ = lax.scan(step, current._replace(memory=memory), keys)
+            finite = all_finite(current)
+            x, memory = select(finite, (current.x, current.memory), (x, memory))
+            return i + 1, walk._replace(
+                x=x,
+                memory=memory,
+                directions=directions,
+                curvatures=curvatures,
+                diverging=diverging | ~finite,
+            )
 
         def unfinished(carry):
             i, walk = carry
-            unit = sigma if metric is None else narrowest(walk.root, sigma)
-            return i < jnp.minimum(num_bursts(walk.curvatures[0], unit), self.max_bursts)
+            return i < jnp.minimum(num_bursts(walk.curvatures[0], sigma), self.max_bursts)
 
         carry = (0, walk)
         if step_size is None and underdamped and self.max_bursts > 1:
@@ -168,93 +230,7 @@ class GroupedLangevin:
         if step_size is not None:
             return walk, jnp.asarray(bursts * self._cost(0))
         num_grad_evals = self._cost(num_iterations) + (bursts - 1) * self._cost(NUM_ITERATIONS)
-        if metric is not None:
-            num_grad_evals += bursts * (metric.num_grad_evals + 2)
         return walk, jnp.asarray(num_grad_evals)
-
-    def _burst_in_metric(self, key, walk, gradient, num_iterations, sigma):
-        r"""Steps of `v` in :math:`x + R^\top v`."""
-        start, root = walk.x, walk.root
-
-        def position(v):
-            return start + root.unwhiten(v)
-
-        # A walk keeps its curvatures without a metric, where that of the first group is as much
-        # larger as the metric is narrower.
-        unit = jnp.where(self._is_first, narrowest(root, sigma) ** 2, 1)
-        walk = self._burst(
-            key,
-            walk._replace(x=jnp.zeros_like(start), curvatures=walk.curvatures * unit),
-            lambda v: root.whiten(gradient(position(v))),
-            num_iterations,
-            1.0,
-            lengths=lambda v: root.unwhiten(v) / root.scale,
-            looks_ahead=True,
-        )
-        return walk._replace(x=position(walk.x), curvatures=walk.curvatures / unit)
-
-    def _burst(
-        self,
-        key,
-        walk,
-        gradient,
-        num_iterations,
-        sigma,
-        step_size=None,
-        lengths=lambda v: v,
-        looks_ahead=False,
-    ):
-        """
-        :param lengths: of a move, in units of what each group may move.
-        :param looks_ahead: whether steps are to be as short as bends of the first group ask for.
-        """
-        x, memory, directions, curvatures, diverging, _ = walk
-        key_probe, key_steps, key_away = random.split(key, 3)
-        current = self.integrator.init(x, jnp.zeros_like(x), gradient)
-        if step_size is not None:
-            steps = step_size
-            friction = self.friction or FRICTION
-        else:
-            if isinstance(self.integrator, UnderdampedIntegrator):
-                memory = self.groups.limited_momentum(memory)
-            fresh = random.normal(key_probe, x.shape, x.dtype)
-            measured, directions = largest_curvature(
-                gradient,
-                x,
-                next_directions(directions, block_directions(fresh, self.groups.index)),
-                num_iterations,
-            )
-            if looks_ahead:
-                bend = self._bend(key_away, x, gradient, current.grad)
-                measured = jnp.where(self._is_first, with_bend(measured, bend), measured)
-            curvatures = jnp.maximum(measured, CURVATURE_MEMORY * curvatures)
-            steps = self.groups.step_size(curvatures, lengths(current.grad), sigma, self.num_steps)
-            friction = self.friction or friction_at(curvatures[0], sigma)
-            if self.is_bounded:
-                critical = 2 * time_steps(steps) / sigma
-                friction = jnp.where(self.groups.index == 0, critical, friction)
-
-        def limited_gradient(x):
-            grad = gradient(x)
-            if step_size is not None:
-                return grad
-            return self.groups.tamed_gradient(grad, lengths(steps * grad), sigma)
-
-        def step(current, key):
-            return self._step(current, key, limited_gradient, steps, friction), None
-
-        keys = random.split(key_steps, self.num_steps)
-        current, _ = lax.scan(step, current._replace(memory=memory), keys)
-        finite = all_finite(current)
-        x, memory = select(finite, (current.x, current.memory), (x, memory))
-        return Walk(x, memory, directions, curvatures, diverging | ~finite, walk.root)
-
-    def _bend(self, key, x, gradient, grad):
-        """By how much the gradients at the two ends of a move do not cancel; two gradients."""
-        is_first = self.groups.index == 0
-        away = random.normal(key, x.shape, x.dtype) * is_first
-        away = away * jnp.sqrt(np.sum(is_first) / jnp.vdot(away, away))
-        return jnp.linalg.norm((gradient(x + away) + gradient(x - away) - 2 * grad) * is_first)
 
     def _step(self, current, key, gradient, step_size, friction):
         integrator, x = self.integrator, current.x
@@ -263,11 +239,6 @@ class GroupedLangevin:
             return integrator.step(current, noise, gradient, step_size)
         time_step = time_steps(step_size)
         return integrator.step(current, noise, gradient, time_step, friction / time_step)
-
-
-def narrowest(root: LowRankRoot, sigma: Any) -> Array:
-    """The length of one unit in the narrowest direction of the first group."""
-    return sigma * jnp.min(root.stretch)
 
 
 def time_steps(step_size: Array) -> Array:

@@ -30,10 +30,17 @@ def metric_of(rows, rank, sigma, is_prior=IS_PRIOR):
     rows = jnp.asarray(rows, jnp.float32)
     like = jnp.zeros(rows.shape[1])
     metric = LevelMetric(ns.GaussNewton(rank), lambda _, x: rows @ x, is_prior, sigma, like)
-    root = metric.plain(sigma)
+    scout = metric.start(like, jnp.asarray(sigma))
     for _ in range(10 if rows.shape[0] > 2 * rank else 1):
-        root = metric.root(like, sigma, root, jnp.array(True))
-    return metric, root
+        scout = at_level(metric, scout, sigma, True)
+    return metric, scout
+
+
+def at_level(metric, scout, sigma, wanted):
+    """With a potential energy that is flat."""
+    return metric.moved(
+        random.key(0), scout, scout.x, jnp.zeros_like, jnp.asarray(sigma), 1.0, jnp.array(wanted)
+    )
 
 
 @pytest.mark.parametrize("num_data", [4, 3, 12])
@@ -41,8 +48,8 @@ def test_the_inverse_metric_is_that_of_prior_and_data(num_data):
     """With more entries than data, as many, and fewer: (I / sigma^2 + J^T J)^-1."""
     sigma = 0.7
     rows = np.resize(ROWS, (num_data, 6)) + (num_data > 4) * RNG.normal(size=(num_data, 6))
-    metric, root = metric_of(rows, 3, sigma)
-    assert metric.num_products == min(num_data, 5)
+    metric, (_, root, _) = metric_of(rows, 3, sigma)
+    assert metric.num_grad_evals == min(num_data, 5) + 1
     expected = np.eye(6)
     of_prior = rows[:, IS_PRIOR]
     expected[np.ix_(IS_PRIOR, IS_PRIOR)] = np.linalg.inv(
@@ -56,16 +63,16 @@ def test_of_many_data_the_stiffest_directions_are_found():
     left, right = (np.linalg.qr(rng.normal(size=(n, 8)))[0] for n in (9, 10))
     values = np.array([100.0, 30.0, 1e-1, 3e-2, 2e-2, 1e-2, 0, 0])
     rows = left * values @ right.T
-    metric, root = metric_of(rows, 2, 0.5, np.ones(10, bool))
-    assert metric.num_products == 4 and metric.num_directions == 2
+    metric, (_, root, _) = metric_of(rows, 2, 0.5, np.ones(10, bool))
+    assert metric.num_grad_evals == 5 and metric.num_directions == 2
     overlap = right[:, :2].T @ np.asarray(root.directions)
     np.testing.assert_allclose(np.abs(overlap), np.eye(2), atol=1e-4)
     np.testing.assert_allclose(root.stretch, 1 / np.sqrt(1 + (0.5 * values[:2]) ** 2), rtol=1e-4)
 
 
 def test_a_level_that_does_not_want_it_has_none():
-    metric, root = metric_of(ROWS, 3, 0.7)
-    root = metric.root(jnp.zeros(6), jnp.asarray(0.3), root, jnp.array(False))
+    metric, scout = metric_of(ROWS, 3, 0.7)
+    root = at_level(metric, scout, 0.3, False).root
     np.testing.assert_allclose(root.inverse_metric, np.diag(np.where(IS_PRIOR, 0.09, 1)), rtol=1e-5)
 
 
@@ -134,21 +141,27 @@ def walk_of(gradient, locations, sigma, x, num_levels, **settings):
     metric = LevelMetric(
         ns.GaussNewton(), lambda _, x: locations(x), groups.index == 0, sigma, x[0]
     )
+    always = jnp.array(True)
 
-    def chain(key, x):
+    def chain(key, x, start_of_scout):
         key_noise, key_directions, key_levels = random.split(key, 3)
 
-        def level(walk, key):
-            at = metric.at(sigma, jnp.array(True))
-            return langevin.run(key, walk, gradient, sigma, 10, metric=at)
+        def level(carry, key):
+            walk, scout = carry
+            key, key_scout = random.split(key)
+            scout = metric.moved(key_scout, scout, walk.x, gradient, sigma, 1.0, always)
+            walk, num_grad_evals = langevin.run(key, walk, gradient, sigma, 10, root=scout.root)
+            return (walk, scout), num_grad_evals
 
-        start = langevin.start(x, key_noise, key_directions)._replace(root=metric.plain(sigma))
-        walk, num_grad_evals = jax.lax.scan(level, start, random.split(key_levels, num_levels))
+        start = langevin.start(x, key_noise, key_directions), metric.start(start_of_scout, sigma)
+        (walk, _), num_grad_evals = jax.lax.scan(level, start, random.split(key_levels, num_levels))
         return walk.x, num_grad_evals
 
-    return jax.jit(jax.vmap(chain))(random.split(random.key(0), len(x)), x)
+    keys = random.split(random.key(0), len(x))
+    return jax.jit(jax.vmap(chain))(keys, x, jnp.roll(x, 1, axis=0))
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_stiff_gaussian_is_reached_in_a_few_steps():
     """
     Precisions of 1, 10^3 and 10^6, all alike in the metric: after five steps of h = 1/2 the start
@@ -165,7 +178,7 @@ def test_a_stiff_gaussian_is_reached_in_a_few_steps():
         1,
         integrator=ns.LeimkuhlerMatthews(),
     )
-    assert set(np.unique(num_grad_evals)) == {5 + 1 + 20 + 2 + 3}
+    assert set(np.unique(num_grad_evals)) == {5 + 1 + 20}
     sd = 1 / np.sqrt(1 + np.asarray(roots, np.float64) ** 2)
     offset = (np.asarray(x, np.float64).mean(axis=0) / start) * 32
     error = 32 * sd / start / np.sqrt(len(x))
@@ -176,8 +189,8 @@ def test_a_stiff_gaussian_is_reached_in_a_few_steps():
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_ring_that_is_thin_is_found_whole():
     """
-    |x|^2 of a standard normal in the plane, measured with noise 0.02 where a step goes far beyond:
-    on the ring all angles are alike.
+    |x|^2 of a standard normal in the plane, measured with noise 0.05 where a step goes far beyond:
+    on the ring all angles are alike, and a metric of one is wrong for all others.
     """
 
     def model():
@@ -185,13 +198,13 @@ def test_a_ring_that_is_thin_is_found_whole():
             lambda x, sigma: x / (1 + sigma**2), ns.VarianceExploding(0.02, 20.0), 2
         )
         x = jnp.asarray(numpyro.sample("x", prior))
-        numpyro.sample("y", dist.Normal(jnp.sum(x**2), 0.02), obs=2.0)
+        numpyro.sample("y", dist.Normal(jnp.sum(x**2), 0.05), obs=2.0)
 
     state = draw(ns.AnnealedLangevin(model), random.key(0), 1_000, None)
     x = np.asarray(state.z["x"], np.float64)
     square = (x**2).sum(axis=1)
-    assert abs(square.mean() - 2.0) < 0.005
-    np.testing.assert_allclose(square.std(), 0.02, rtol=0.15)
+    assert abs(square.mean() - 2.0) < 0.015
+    np.testing.assert_allclose(square.std(), 0.05, rtol=0.15)
     assert np.abs(x.mean(axis=0)).max() < 4 / np.sqrt(1_000)
     np.testing.assert_allclose((x**2).mean(axis=0), 1.0, atol=4 * np.sqrt(0.5 / 1_000))
 
@@ -199,8 +212,7 @@ def test_a_ring_that_is_thin_is_found_whole():
 def test_a_bent_operator_leaves_its_posterior_as_it_is():
     """
     N(0, I) in two dimensions, of which a parabola is measured with noise 0.05: exact draws remain
-    such, though the stiff direction turns as the chains move, but for the error of the step: that
-    of the mean across the parabola is 0.09 standard deviations.
+    such, though their metrics are of other points of it.
     """
     noise, sigma = 0.05, jnp.asarray(0.1)
 
@@ -225,5 +237,5 @@ def test_a_bent_operator_leaves_its_posterior_as_it_is():
     x = np.asarray(x, np.float64)
     for f in (operator, lambda x: np.abs(x[:, 1]), lambda x: x[:, 0]):
         before, after = f(exact), f(x)
-        assert abs(after.mean() - before.mean()) < 0.15 * before.std()
+        assert abs(after.mean() - before.mean()) < 0.1 * before.std()
         assert abs(after.std() / before.std() - 1) < 0.06

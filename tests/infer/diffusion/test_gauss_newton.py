@@ -76,6 +76,18 @@ def test_a_level_that_does_not_want_it_has_none():
     np.testing.assert_allclose(root.inverse_metric, np.diag(np.where(IS_PRIOR, 0.09, 1)), rtol=1e-5)
 
 
+def test_a_metric_of_another_place_is_given_up():
+    """Where the curvature in it, one by its formula, is none of it; and for good."""
+    metric, scout = metric_of(ROWS, 3, 0.7)
+
+    def is_apart(scout, curvature, wanted=True):
+        return bool(metric.compared(scout, jnp.asarray(curvature), jnp.array(wanted)).is_apart)
+
+    assert not is_apart(scout, 1.0) and not is_apart(scout, 100.0, wanted=False)
+    assert is_apart(scout, 100.0) and is_apart(scout, jnp.nan)
+    assert is_apart(scout._replace(is_apart=jnp.array(True)), 1.0)
+
+
 LINE = np.linspace(-60, 60, 200_001)
 COUNTS = np.arange(200)
 FAMILIES = {

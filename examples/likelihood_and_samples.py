@@ -18,7 +18,7 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -38,8 +38,8 @@ OUTPUTS, LATENTS, NOISE = 20, 3, 0.3
 
 
 class Model(NamedTuple):
-    log_prob: Callable[[Array], Array]
-    draw: Callable[[Array, int], Array]
+    log_prob: Callable[..., Any]
+    draw: Callable[..., Any]
 
 
 def kernels(centres: Array, width: float) -> dist.Distribution:
@@ -48,7 +48,7 @@ def kernels(centres: Array, width: float) -> dist.Distribution:
     return dist.MixtureSameFamily(dist.Categorical(jnp.ones(len(centres)) / len(centres)), parts)
 
 
-def models(training: Array) -> dict[str, Model]:
+def models(training: Any) -> dict[str, Model]:
     data = kernels(MODES, WIDTH)
     memory = kernels(training, MEMORY_WIDTH)
     wide = dist.Normal(jnp.zeros(2), NOISE_WIDTH).to_event(1)
@@ -61,7 +61,7 @@ def models(training: Array) -> dict[str, Model]:
     }
 
 
-def measure(model: Model, held_out: Array, key: Array) -> dict[str, float]:
+def measure(model: Model, held_out: Any, key: Array) -> dict[str, float]:
     key_draw, key_tests = random.split(key)
     drawn = model.draw(key_draw, len(held_out))
     quality = ns.diagnostics.precision_recall(held_out, drawn)

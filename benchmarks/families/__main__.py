@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax import random
@@ -50,7 +51,7 @@ FAMILIES: dict[str, Callable[[Data], Learned]] = dict(
 NUM_PROBLEMS = {"moons": 50, "digits": 20}
 
 
-def quality(data: Data, drawn: np.ndarray, key) -> dict[str, float]:
+def quality(data: Data, drawn: Any, key) -> dict[str, float]:
     """Of as many draws as there are points held out, at most 500."""
     held_out = data.held_out[:500]
     drawn = drawn[: len(held_out)]

@@ -7,7 +7,7 @@ of standard deviation 0.1, fresh at each step, so that their density is one of a
 the same for every family.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array, random
@@ -36,7 +36,7 @@ class Data(NamedTuple):
 
     name: str
     training: np.ndarray
-    held_out: np.ndarray
+    held_out: Any
     noise: float
     problem: Problem
 

@@ -82,16 +82,15 @@ def replica_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int =
 
 def path_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
     """
-    Every 13th draw of each of 40 chains, whose replicas swap along the probability flow. A metric
+    Every 11th draw of each of 40 chains, whose replicas swap along the probability flow. A metric
     that is learned from several modes would be none of any of them.
     """
     process, num_chains = prior.process, 40
     rungs = np.geomspace(process.sigma_min, process.sigma_max, 8)
     ladder = ns.NoiseLevels(tuple(rungs), num_path_steps=2)
-    rule = ns.SegmentIntegral(num_nodes=5)
-    kernel = ns.MALA(model, num_steps=1, adapt_mass_matrix=False, segment_integral=rule)
+    kernel = ns.MALA(model, num_steps=1, adapt_mass_matrix=False)
     kernel = ns.ReplicaExchange(kernel, ladder, adapt_ladder=True)
-    return _of_chains(kernel, num_draws, num_chains, num_warmup=150, thinning=13)
+    return _of_chains(kernel, num_draws, num_chains, num_warmup=150, thinning=11)
 
 
 def evals_of_log_prob(prior: ns.DiffusionPrior) -> int:

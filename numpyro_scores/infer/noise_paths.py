@@ -48,6 +48,7 @@ from numpyro_scores.handlers import at_noise_level, denoised, is_likelihood, lat
 from numpyro_scores.infer.diffusion.priors import prior_coordinates
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import diffusion_by_score, without_priors, wrapped
+from numpyro_scores.infer.smc.exponential_steps import in_steps
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 
 NUM_PILOTS = 32  # draws of the priors, for the widths
@@ -185,12 +186,7 @@ class NoisePaths:
     def carried(self, z: Any, sigma: Array, new_sigma: Array) -> Any:
         """Values carried from one noise level to another."""
         x, unravel = ravel_pytree(z)
-        ratio = (new_sigma / sigma) ** (1 / self._num_steps)
-
-        def step(k, x):
-            return self._twist.flow(x, sigma * ratio**k, sigma * ratio ** (k + 1))
-
-        return unravel(lax.fori_loop(0, self._num_steps, step, x))
+        return unravel(in_steps(self._twist.flow, x, sigma, new_sigma, self._num_steps))
 
     def swapped(
         self, z: Any, z_partner: Any, level: LevelOnPath, level_of_partner: LevelOnPath

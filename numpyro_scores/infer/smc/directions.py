@@ -32,6 +32,21 @@ class Directions(NamedTuple):
     values: Array
     rest: Array
 
+    def at(self, high: Array, low: Array) -> "Directions":
+        r"""
+        The slopes :math:`V / (V + \tau^2)` of Normal values at another variance of noise.
+
+        :param high: :math:`\tau^2` where they are these.
+        :param low: where they are asked for.
+        """
+
+        def moved(slope: Array) -> Array:
+            slope = jnp.minimum(slope, 1)
+            total = slope * high + (1 - slope) * low
+            return slope * high / jnp.maximum(total, jnp.finfo(slope.dtype).tiny)
+
+        return self._replace(values=moved(self.values), rest=moved(self.rest))
+
 
 def directions_of(
     product: Product, entries: np.ndarray, like: Array, num: int = NUM_DIRECTIONS

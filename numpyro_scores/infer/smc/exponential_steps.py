@@ -3,9 +3,11 @@
 
 """A step of the probability flow, in the logarithm of the noise level."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 NODES, _WEIGHTS = (np.polynomial.legendre.leggauss(5) + np.array([[1.0], [0.0]])) / 2  # of [0, 1]
 # Weights there of parabolas that are one at 0, 1/2 or 1 and zero at the other two.
@@ -28,3 +30,13 @@ def exponential_step(x: Array, fall: Array, stages: tuple[Array, Array, Array]) 
     kernel = fall[:, None] * jnp.exp(-fall[:, None] * (1 - nodes))
     a, b, c = (kernel @ parabolas).T
     return jnp.exp(-fall) * x + a * first + b * second + c * third
+
+
+def in_steps(flow: Callable, x: Array, sigma: Array, new_sigma: Array, num_steps: int) -> Array:
+    """A `flow(x, sigma, new_sigma)` by steps of equal ratios of the noise levels."""
+    ratio = (new_sigma / sigma) ** (1 / num_steps)
+
+    def step(k, x):
+        return flow(x, sigma * ratio**k, sigma * ratio ** (k + 1))
+
+    return step(0, x) if num_steps == 1 else lax.fori_loop(0, num_steps, step, x)

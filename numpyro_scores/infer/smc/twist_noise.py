@@ -67,8 +67,9 @@ def informed_noise(
     if twist.basis is not None:
         noisy = np.flatnonzero(twist.is_noisy(x))
         found = directions_of(product, noisy, mean, MANY_DIRECTIONS)
-        variance = twist.variance(mean, new_sigma)[noisy[0]]
-        spread = spread_of(twist.basis, found, variance, twist.added(new_sigma))
+        variance, low = (twist.variance(mean, v)[noisy[0]] for v in (sigma, new_sigma))
+        there = found.at(variance, low)
+        spread = spread_of(twist.basis, there, low, twist.added(new_sigma))
         centred, log_ratio = _linear_noise(
             (key_data, noise[noisy]), data, b[noisy], s[noisy[0]], twist.basis, found, spread
         )

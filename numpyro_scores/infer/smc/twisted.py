@@ -17,6 +17,7 @@ from numpyro_scores.infer.adaptation import corrected_step_size
 from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
 from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.exponential_steps import in_steps
 from numpyro_scores.infer.smc.level_moves import LevelMoves, Twisted, twisted
 from numpyro_scores.infer.smc.level_sampler import LevelSampler
 from numpyro_scores.infer.smc.linear_data import data_basis
@@ -33,6 +34,7 @@ from numpyro_scores.infer.trees import map_rows
 
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 CHURN = 0.5
+NUM_FLOW_STEPS = 3  # from level to level, of many data
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
 
 
@@ -85,7 +87,8 @@ class TwistedDiffusionSampler(LevelSampler):
     :raises ValueError: if an argument is out of its range, or at `run` if the model has no
         noise-conditional prior, or one that depends on another latent site or another on it.
 
-    A level costs three evaluations of the denoiser for the flow, two for the twist with its
+    A level costs three evaluations of the denoiser for the flow (nine for more than 64 numbers with
+    a covariance), two for the twist with its
     gradient, one more for the noise of Normal numbers with a covariance, two or three for data that
     are not Normal, and products with its Jacobian: two for each of up to 16 such numbers, 18 for up
     to 64, or where their means depend on other sites, 50 for up to 1,024 that are linear in the
@@ -241,7 +244,13 @@ class TwistedDiffusionSampler(LevelSampler):
             (random.split(key_noise, len(x)), x, -state.points.grad),
             self._batch_size,
         )
-        x = map_rows(lambda x: twist.flow(x, churned, new_sigma), risen, self._batch_size)
+        # The error of the flow counts for each of the data.
+        num_steps = 1 if twist.basis is None else NUM_FLOW_STEPS
+        x = map_rows(
+            lambda x: in_steps(twist.flow, x, churned, new_sigma, num_steps),
+            risen,
+            self._batch_size,
+        )
         scale = state.step_size * fisher_root(state.points.grad, dense=False)
         particles = self._twisted(key_moves, x, twist, new_sigma, scale)
         log_weights = log_ratio + state.points.energy + particles.log_twist
@@ -270,5 +279,5 @@ def _num_scores(twist: DiffusionTwist, x: Array) -> int:
     flow_and_twist = 5 + products + has_rest
     if not twist.has_covariance(x):
         return flow_and_twist
-    of_the_level = 0 if twist.basis is None else 2
+    of_the_level = 0 if twist.basis is None else 2 + 3 * (NUM_FLOW_STEPS - 1)
     return flow_and_twist + 1 + products + 2 * has_rest + of_the_level

@@ -89,7 +89,8 @@ def test_noise_and_its_weight_are_of_the_gaussian_that_the_data_ask_for(settings
         mean = s * share * pull * np.array([1.0, 0.0, -1.0])
     if not is_free:
         moved = share * s * rows
-        spread = rows @ rows.T * share * (new_sigma**2 - level**2) + np.eye(len(rows))
+        there = (1 + level**2) / (1 + new_sigma**2) if has_basis else share
+        spread = rows @ rows.T * there * (new_sigma**2 - level**2) + np.eye(len(rows))
         residual = 2 - share * rows @ x - moved @ mean
         precision = np.eye(3) + moved.T @ np.linalg.solve(spread, moved)
         mean = mean + np.linalg.solve(precision, moved.T @ np.linalg.solve(spread, residual))
@@ -132,7 +133,10 @@ def test_directions_of_their_own_enter_the_noise_and_its_weight(monkeypatch, x64
     matrix = np.asarray(jax.vmap(known)(jnp.eye(6)))
     assert 0.05 < np.max(np.abs(matrix - np.diag(np.diag(matrix))))
     moved = s * rows @ matrix
-    spread = (new_sigma**2 - 0.1**2) * rows @ matrix @ rows.T + 0.7**2 * np.eye(5)
+    values, vectors = np.linalg.eigh(matrix)
+    high, low = sigma**2 - 0.1**2, new_sigma**2 - 0.1**2
+    there = (vectors * (values * high / (values * high + (1 - values) * low))) @ vectors.T
+    spread = low * rows @ there @ rows.T + 0.7**2 * np.eye(5)
     precision = np.eye(6) + moved.T @ np.linalg.solve(spread, moved)
     mean = np.linalg.solve(precision, moved.T @ np.linalg.solve(spread, y - rows @ (slopes * x)))
     z = np.asarray((risen - x) / s)

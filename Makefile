@@ -88,6 +88,7 @@ bench-exact: $(READY) ## every sampler on published problems whose posterior is 
 bench-microcanonical: $(READY) ## MAMS and MCLMC on the ten targets of their paper, in 100,000 dimensions, their speed
 	$(RUN) -m benchmarks.microcanonical
 	$(RUN) -m benchmarks.microcanonical.large
+	$(RUN) -m benchmarks.microcanonical.modes
 	$(RUN) -m benchmarks.microcanonical.speed
 	$(RUN) -m benchmarks.metrics
 

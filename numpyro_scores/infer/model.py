@@ -3,6 +3,7 @@
 
 """What a kernel needs to know of a model: its sites, and its density as one of a vector."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -170,6 +171,12 @@ class FlatModel:
             shapes = jax.eval_shape(self._somewhere)  # nothing is computed
             like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         self.unravel: Callable[[Array], dict[str, Array]] = ravel_pytree(like)[1]
+
+    def under(self, messenger: Callable, **settings: Any) -> "FlatModel":
+        """The model under a messenger that leaves its latent sites as they are."""
+        found = copy.copy(self)
+        found.model = wrapped(messenger, self.model, **settings)
+        return found
 
     def _look(self, model, key, init_strategy):
         sites, values = LatentSites.of(model, key, init_strategy, self._args, self._kwargs)

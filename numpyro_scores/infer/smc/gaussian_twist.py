@@ -25,6 +25,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from numpyro_scores.handlers import noise_conditional_prior
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.masked_data import without_masks
 from numpyro_scores.infer.smc.twist import DiffusionTwist, Product
 
 LARGEST_COVARIANCE = 1_024  # entries with a covariance, not variances alone
@@ -90,7 +91,7 @@ class GaussianTwist(DiffusionTwist):
     """
 
     def __init__(self, model: FlatModel, moments: Moments, sigma: Array, like: Array):
-        super().__init__(model)
+        super().__init__(model.under(without_masks))
         self.moments = moments
         self.noisy = np.flatnonzero(self.is_noisy(like))
         #: :math:`\tau^2` of each entry of a prior, shape `(d,)`.

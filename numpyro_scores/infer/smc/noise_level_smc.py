@@ -24,6 +24,7 @@ from numpyro_scores.infer.smc.checks import check_energies
 from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist, moments_of, transport
 from numpyro_scores.infer.smc.level_moves import LevelTarget, twisted
 from numpyro_scores.infer.smc.level_sampler import LevelSampler
+from numpyro_scores.infer.smc.level_start import WALK, steered
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
 from numpyro_scores.infer.smc.population import (
     Population,
@@ -36,7 +37,6 @@ from numpyro_scores.infer.trees import map_rows
 
 NUM_PILOTS = 256  # draws of the priors, for their moments
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
-WALK = 2.4  # optimal in the metric of a Gaussian, over the root of the dimension
 
 
 class NoiseLevelSMC(LevelSampler):
@@ -58,9 +58,11 @@ class NoiseLevelSMC(LevelSampler):
     .. math:: w = \frac{\pi_{k+1}(B x + b, \theta)}{\pi_k(x, \theta)}\, |\det B|
 
     (annealed importance sampling with a deterministic map; Neal 2001, Vaikuntanathan & Jarzynski
-    2008). Resampled particles make three Metropolis steps of all sites beside the priors, a noise
-    scale for example, and `num_level_steps` steps of MALA of everything. At the end moves leave the
-    posterior as it is, as those of :class:`~numpyro_scores.TemperedSMC` do.
+    2008). At the largest level other sites begin where the data want them, by powers of that
+    likelihood, which asks no network either. Resampled particles make three Metropolis steps of all
+    sites beside the priors, a noise scale for example, and `num_level_steps` steps of MALA of
+    everything. At the end moves leave the posterior as it is, as those of
+    :class:`~numpyro_scores.TemperedSMC` do.
 
     Exact as the number of particles grows. The evidence is that of the energy as it is: of one
     whose :math:`\log Z` at the smallest level is not 0 it has that added, see
@@ -127,32 +129,35 @@ class NoiseLevelSMC(LevelSampler):
         check_energies(type(self).__name__, self.model, args, kwargs, values)
 
     def _start(self, key, model, given):
-        key_pilots, key_draws, key_noise, key_resample, rng_key = random.split(key, 5)
+        keys = random.split(key, 6)
+        key_pilots, key_draws, key_others, key_noise, key_resample, rng_key = keys
         n, draw = self._num_particles, model.draw
         pilots = jax.vmap(lambda key: draw(key, {}))(random.split(key_pilots, NUM_PILOTS))
         moments = moments_of(pilots, DiffusionTwist(model))
         x = jax.vmap(lambda key: draw(key, {}, LARGEST_LEVEL))(random.split(key_draws, n))
         sigma = jnp.asarray(self._levels[0], x.dtype)
         twist = GaussianTwist(model, moments, sigma, x[0])
+        others = steered(key_others, x, twist, sigma, self._batch_size)
         # From the Gaussian, where the energy nearly is one.
         root = jnp.linalg.cholesky(moments.covariance + jnp.diag(twist.added_noise))
         noise = random.normal(key_noise, (n, len(root)), x.dtype)
-        x = x.at[:, twist.noisy].set(moments.mean + noise @ root.T)
+        x = others.x.at[:, twist.noisy].set(moments.mean + noise @ root.T)
         log_start = -jnp.sum(noise**2 + jnp.log(2 * jnp.pi), axis=1) / 2
         log_start -= jnp.sum(jnp.log(jnp.diagonal(root)))
         points = self._points(x, LevelTarget(twist, sigma))
-        others = model.potential(others_alone(model.model))
-        log_weights = map_rows(others, x, self._batch_size) - points.energy - log_start
+        potential = model.potential(others_alone(model.model))
+        log_weights = map_rows(potential, x, self._batch_size) - points.energy - log_start
+        log_weights -= others.log_twist
         state = Population(
             i=jnp.array(0),
             points=points,
             log_likelihood=-points.energy,
-            ancestor=jnp.arange(n),
+            ancestor=others.ancestor,
             rung=sigma,
             step_size=first_step_size(x),
             prior_precision=jnp.zeros(0, x.dtype),
-            log_evidence=jnp.zeros_like(sigma),
-            relative_variance=jnp.zeros_like(sigma),
+            log_evidence=others.log_evidence,
+            relative_variance=others.relative_variance,
             num_dead=jnp.sum(~jnp.isfinite(points.energy)),
             is_done=jnp.array(False),
             rounds=no_rounds(x.dtype),
@@ -161,7 +166,12 @@ class NoiseLevelSMC(LevelSampler):
         )
         cost = 1 + -(-NUM_PILOTS * _evals_of_draws(model, x[0]) // n)
         figures = {"rung": sigma, "num_grad_evals": cost, "accept_prob": 1.0}
-        return resampled_population(key_resample, state, _known(log_weights), n, at=0, **figures)
+        state = resampled_population(key_resample, state, _known(log_weights), n, at=0, **figures)
+        figures = {
+            "ess": jnp.minimum(state.rounds.ess[0], others.ess),
+            "log_increment": state.rounds.log_increment[0] + others.log_evidence,
+        }
+        return state._replace(rounds=rounds_with(state.rounds, 0, **figures))
 
     def _points(self, x: Array, target: LevelTarget) -> Point:
         zero = jnp.zeros((), x.dtype)

@@ -6,10 +6,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from infer.smc.test_twisted_energies import ENERGY, at_level, linear, with_unknown_noise
-from infer.smc.twists import PROCESS, Y
+from infer.smc.twists import OPERATOR, PROCESS, Y
 from jax import random
 
 from numpyro_scores.infer.model import FlatModel
@@ -53,6 +54,27 @@ def test_a_map_carries_one_gaussian_to_the_other_along_the_shortest_way(x64):
     # Of all such maps the shortest is symmetric and positive.
     np.testing.assert_allclose(matrix, matrix.T, rtol=1e-5, atol=1e-5)
     assert np.linalg.eigvalsh(matrix).min() > 0
+
+
+def masked(y, prior=ENERGY):
+    x = numpyro.sample("x", prior)
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    # One mask of numbers, and one of a vector.
+    seen = jnp.array([True, False, True])
+    rows = jnp.concatenate([OPERATOR[:1], jnp.ones((1, 3)), OPERATOR[1:]])
+    numpyro.sample("y", dist.Normal(rows @ x, noise).mask(seen).to_event(1), obs=y)
+    numpyro.sample("z", dist.Normal(rows @ x, noise).to_event(1).mask(False), obs=y)
+
+
+def test_a_number_beneath_a_mask_is_none(x64):
+    """It may be NaN, too."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=4))
+    values = []
+    for model, y in ((with_unknown_noise, Y), (masked, jnp.array([Y[0], jnp.nan, Y[1]]))):
+        twist = GaussianTwist(FlatModel(model, (y,), {}), MOMENTS, jnp.asarray(0.7), x)
+        at = LevelTarget(twist, jnp.asarray(0.7)).at(x, jnp.zeros(()))
+        values.append(np.array([at.energy, *at.grad, *twist.posterior(x).mean]))
+    np.testing.assert_allclose(*values, rtol=1e-6)
 
 
 def test_moments_are_of_the_priors_alone():

@@ -56,7 +56,8 @@ def test_a_twist_in_the_basis_of_the_data_is_exact_for_gaussians(x64, sigma, add
     """Of 70 numbers in three dimensions; at the smallest level it is the likelihood."""
     model = FlatModel(measured, (), {})
     at = jnp.array([np.log(0.7), 0.2, 0.3, -1.0, 2.0])  # log scale, shift and x
-    basis = data_basis(DiffusionTwist(model), at)
+    # Its reference is another noise than that of the point.
+    basis = data_basis(DiffusionTwist(model), at.at[0].set(0.4))
     levels = jnp.array([50.0, sigma])
     added_by_level = added * jnp.asarray(WIDTHS**2) * jnp.ones((2, 1))
     twist = DiffusionTwist(model, levels, added_by_level, basis)

@@ -10,8 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import numpyro_scores as ns
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "diffusers" / "ddpm"
 X = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))

@@ -56,12 +56,18 @@ def test_a_twist_in_the_basis_of_the_data_is_exact_for_gaussians(x64, sigma, add
     """Of 70 numbers in three dimensions; at the smallest level it is the likelihood."""
     model = FlatModel(measured, (), {})
     at = jnp.array([np.log(0.7), 0.2, 0.3, -1.0, 2.0])  # log scale, shift and x
-    # Its reference is another noise than that of the point.
-    basis = data_basis(DiffusionTwist(model), at.at[0].set(0.4))
     levels = jnp.array([50.0, sigma])
-    added_by_level = added * jnp.asarray(WIDTHS**2) * jnp.ones((2, 1))
-    twist = DiffusionTwist(model, levels, added_by_level, basis)
-    point = twisted(random.key(0), at, twist, jnp.asarray(sigma), jnp.zeros(5), num_moves=0).point
+
+    @jax.jit
+    def found(at, added):
+        # The reference is another noise than that of the point.
+        basis = data_basis(DiffusionTwist(model), at.at[0].set(0.4))
+        added_by_level = added * jnp.asarray(WIDTHS**2) * jnp.ones((2, 1))
+        twist = DiffusionTwist(model, levels, added_by_level, basis)
+        return twisted(random.key(0), at, twist, levels[1], jnp.zeros(5), num_moves=0).point
+
+    twist = DiffusionTwist(model, basis=data_basis(DiffusionTwist(model), at))
+    point = found(at, added)
     share = (1 + 0.1**2) / (1 + sigma**2)
     covariance = share * (sigma**2 - 0.1**2) * ROWS @ ROWS.T
     covariance += np.diag((0.7**2 + added) * WIDTHS**2)

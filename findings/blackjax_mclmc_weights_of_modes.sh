@@ -2,14 +2,15 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-# BlackJAX 1.7.1: mclmc, with the step size of its own tuning (mclmc_find_L_and_step_size, default
-# energy variance of 5e-4 a dimension), keeps the variances within each of two modes to a percent and
-# gives the modes wrong weights. In 50 dimensions, of 3/4 N(0, I) and 1/4 N(4 e1, 0.36 I), chains that
-# start from exact draws leave the narrow mode far too seldom visited; a quarter of the step brings its
-# share back to 1/4. The unadjusted step keeps an energy that is a little off in each direction; what
-# that does to the weight of a mode has the power of the dimension, of which the widths say nothing.
+# BlackJAX 1.7.1: mclmc, with the step size of its own tuning (mclmc_find_L_and_step_size, by default
+# an energy variance of 5e-4 a dimension), keeps the variances within each of two modes to 2% and gives
+# the modes wrong weights. In 50 dimensions, of 3/4 N(0, I) and 1/4 N(4 e1, 0.36 I), 64 chains of 60,000
+# steps that start from exact draws are in the narrow mode for a fortieth of the time; with a quarter
+# of the step for a quarter. An unadjusted step keeps an energy that is a little off in each direction,
+# and what that does to the weight of a mode has the power of the dimension: widths say nothing of it.
 #
-# Seen, of 64 chains: see the numbers that are printed and the limits below. Fails when it changes.
+# Seen: step 8.66, share 0.025 +- 0.001, variances 1.009 and 0.980 of the truth; step 2.16, share
+# 0.248 +- 0.013, variances 1.002 and 1.000. Fails when it changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -73,7 +74,7 @@ def figures(x, key, step_size):
     return jax.lax.scan(step, (state, jnp.zeros(3)), keys)[0][1] / NUM_STEPS
 
 
-for part in (1.0, 0.25):
+for part, expected in ((1.0, 0.025), (0.25, 0.25)):
     sizes = jnp.full(NUM_CHAINS, part * params.step_size)
     found = np.asarray(figures(start, random.split(key_run, NUM_CHAINS), sizes))
     share, error = found[:, 0].mean(), found[:, 0].std(ddof=1) / NUM_CHAINS**0.5
@@ -82,6 +83,6 @@ for part in (1.0, 0.25):
         f"step {float(sizes[0]):.2f}: share of the narrow mode {share:.3f} +- {error:.3f}, "
         f"variances within the modes {widths[0]:.3f} and {widths[1]:.3f} of the truth"
     )
-    assert np.all(np.abs(widths - 1) < 0.02), "it has changed"
-    assert (share < 0.20) == (part == 1.0), "it has changed"
+    assert np.all(np.abs(widths - 1) < 0.03), "it has changed"
+    assert abs(share - expected) < 0.03, "it has changed"
 PYTHON

@@ -38,7 +38,12 @@ class FrictionOfAStep(ns.integrators.UnderdampedIntegrator):
 )
 def test_the_friction_is_that_of_a_step_whatever_the_step_size(settings, friction):
     kernel = ns.AnnealedLangevin(
-        noise_model, integrator=FrictionOfAStep(), num_levels=3, num_steps=2, **settings
+        noise_model,
+        integrator=FrictionOfAStep(),
+        num_levels=3,
+        num_steps=2,
+        metric=None,  # or positions would be those of its coordinates
+        **settings,
     )
     y = two_looks(3, 0.5)
     state = draw(kernel, random.key(0), 2, None, y)

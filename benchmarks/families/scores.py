@@ -3,6 +3,8 @@
 
 """A score of one noise level, and two models of all: a denoiser, and an energy."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jax import Array
@@ -50,16 +52,19 @@ def score(data: Data) -> Learned:
     return Learned(density, chains_from_normal(density, data), likelihoods)
 
 
-def diffusion(data: Data) -> Learned:
-    denoiser = ns.nn.MLPDenoiser(
+def _network(kind: Any, data: Data) -> Any:
+    return kind(
         data.training.shape[1],
         rngs=nnx.Rngs(0),
         hidden_features=128,
         num_layers=2,
         sigma_data=float(data.training.std()),
     )
+
+
+def diffusion(data: Data) -> Learned:
     objective = objectives.DenoisingScoreMatching(process_of(data))
-    trained = train(denoiser, objective, data, 4_000, noisy=False)
+    trained = train(_network(ns.nn.MLPDenoiser, data), objective, data, 4_000, noisy=False)
     if data.name == "moons":
         rule, how = ns.NoisePathIntegral(64), "integral over noise levels"
     else:
@@ -76,15 +81,8 @@ def diffusion(data: Data) -> Learned:
 
 def energy_of_noise(data: Data) -> Learned:
     """Its own value, and what it is with a normaliser that is measured."""
-    energy = ns.nn.MLPNoiseEnergy(
-        data.training.shape[1],
-        rngs=nnx.Rngs(0),
-        hidden_features=128,
-        num_layers=2,
-        sigma_data=float(data.training.std()),
-    )
     objective = objectives.DualScoreMatching(process_of(data))
-    trained = train(energy, objective, data, 2_000, noisy=False)
+    trained = train(_network(ns.nn.MLPNoiseEnergy, data), objective, data, 2_000, noisy=False)
     prior = _prior(trained, data)
 
     def likelihoods(key: Array) -> list[Likelihood]:

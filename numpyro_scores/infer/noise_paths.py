@@ -47,7 +47,7 @@ from numpyro_scores.distributions._wrapped import base_of, with_base
 from numpyro_scores.handlers import at_noise_level, denoised, is_likelihood, latent_prior
 from numpyro_scores.infer.diffusion.priors import prior_coordinates
 from numpyro_scores.infer.model import FlatModel
-from numpyro_scores.infer.parts import diffusion_by_score, without_priors, wrapped
+from numpyro_scores.infer.parts import diffusion_by_score, wrapped
 from numpyro_scores.infer.smc.exponential_steps import in_steps
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 
@@ -167,8 +167,7 @@ class NoisePaths:
     """
 
     def __init__(self, model: Any, num_steps: int, args: tuple, kwargs: dict, like: Any):
-        self._model, self._num_steps = model, num_steps
-        self._args, self._kwargs, self._like = args, kwargs, like
+        self._num_steps = num_steps
         self._flat = FlatModel(model, args, kwargs, like)
         self._twist = DiffusionTwist(self._flat)
 
@@ -179,9 +178,7 @@ class NoisePaths:
 
     def energy(self, level: LevelOnPath, z: Any) -> Array:
         """All of the potential energy of a level but the priors: `E`."""
-        model = without_priors(wrapped(expected_value, self._model, level=level))
-        flat = FlatModel(model, self._args, self._kwargs, self._like)
-        return flat.potential(model)(ravel_pytree(z)[0])
+        return self._flat.under(expected_value, level=level).energy(ravel_pytree(z)[0])
 
     def carried(self, z: Any, sigma: Array, new_sigma: Array) -> Any:
         """Values carried from one noise level to another."""

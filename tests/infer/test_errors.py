@@ -102,13 +102,6 @@ def test_friction():
         ns.AnnealedLangevin(model, integrator=ns.EulerMaruyama(), friction=0.1)
 
 
-def test_a_metric_that_only_warmup_could_learn():
-    with pytest.raises(ValueError, match=r"must be GaussNewton\(rank=.*got LowRank.*no warmup"):
-        ns.AnnealedLangevin(model, metric=ns.LowRank())
-    with pytest.raises(ValueError, match="rank must be"):
-        ns.GaussNewton(0)
-
-
 ADAPTED = [ns.MALA, ns.MALT]
 
 

@@ -146,8 +146,6 @@ class AnnealedLangevin(NoiseLevelKernel):
     def _sample_chain(self, state, model_args, model_kwargs):
         rng_key, key_start, key_noise, key_directions, key_levels = random.split(state.rng_key, 5)
         x, unravel = ravel_pytree(self._start(key_start, model_args, model_kwargs))
-        key_scout = random.fold_in(key_start, 1)
-        start_of_scout, _ = ravel_pytree(self._start(key_scout, model_args, model_kwargs))
         levels = jnp.asarray(self._levels(), x.dtype)
         groups = self._groups(state.z)
         langevin = GroupedLangevin(groups, self._num_steps, self._integrator, self._friction)
@@ -182,7 +180,10 @@ class AnnealedLangevin(NoiseLevelKernel):
         num_iterations[0] = NUM_FIRST_ITERATIONS
         inputs = (levels, num_iterations, random.split(key_levels, len(levels)))
         walk = langevin.start(x, key_noise, key_directions)
-        scout = None if metric is None else metric.start(start_of_scout, levels[0])
+        scout = None
+        if metric is not None:
+            start = self._start(random.fold_in(key_start, 1), model_args, model_kwargs)
+            scout = metric.start(ravel_pytree(start)[0], levels[0])
         (walk, _), num_grad_evals = lax.scan(level, (walk, scout), inputs)
         draw = Draw(
             z=unravel(walk.x),

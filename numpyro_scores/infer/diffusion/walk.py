@@ -54,7 +54,7 @@ class Walk(NamedTuple):
     directions: Array
     curvatures: Array
     diverging: Array
-    in_metric: Array | float = 1.0
+    in_metric: Array
 
 
 @dataclass(frozen=True)

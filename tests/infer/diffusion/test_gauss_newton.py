@@ -252,3 +252,10 @@ def test_a_bent_operator_leaves_its_posterior_as_it_is():
         before, after = f(exact), f(x)
         assert abs(after.mean() - before.mean()) < 0.1 * before.std()
         assert abs(after.std() / before.std() - 1) < 0.06
+
+
+def test_a_metric_that_only_warmup_could_learn():
+    with pytest.raises(ValueError, match=r"must be GaussNewton\(rank=.*got LowRank.*no warmup"):
+        ns.AnnealedLangevin(lambda: None, metric=ns.LowRank())
+    with pytest.raises(ValueError, match="rank must be"):
+        ns.GaussNewton(0)

@@ -77,9 +77,14 @@ def _is_key(key: Any) -> bool:
 
 def as_event_shape(event_shape: Sequence[int] | int, name: str = "event_shape") -> tuple[int, ...]:
     """The shape of one point as a tuple: an integer `d` means `(d,)`."""
-    if isinstance(event_shape, int | np.integer):
+    if isinstance(event_shape, int | np.integer) and not isinstance(event_shape, bool):
         event_shape = (int(event_shape),)
-    shape = tuple(event_shape)
+    try:
+        shape = tuple(event_shape)
+    except TypeError:
+        raise ValueError(
+            f"{name} must be a positive integer or a sequence of them, got {event_shape!r}."
+        ) from None
     for size in shape:
         check_count(f"every entry of {name}", size)
     return shape

@@ -14,7 +14,7 @@ from numpyro_scores._validation import check_batch, check_count, check_finite
 
 def as_samples(name: str, x: Any, at_least: int = 2) -> Array:
     """
-    The samples as a float array.
+    The samples as an array of floats, of 32 bits at least: sums over many have no digits in fewer.
 
     :param name: how the caller's argument is called.
     :param x: samples, shape `(n, *event_shape)`.
@@ -26,7 +26,7 @@ def as_samples(name: str, x: Any, at_least: int = 2) -> Array:
         raise ValueError(f"{name} needs at least {at_least} samples, got {len(x)}: draw more.")
     check_finite(name, "samples", x, "find out why before you leave them out")
     x = jnp.asarray(x)
-    return x.astype(jnp.result_type(x, float))
+    return x.astype(jnp.promote_types(jnp.result_type(x, float), jnp.float32))
 
 
 def as_flat_pair(x: Any, y: Any, at_least: int = 2) -> tuple[Array, Array]:

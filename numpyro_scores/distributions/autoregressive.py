@@ -16,7 +16,7 @@ from numpyro.distributions import constraints
 
 from numpyro_scores._callables import as_pytree, name_of, output_shape
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import as_event_shape, is_concrete
+from numpyro_scores._validation import as_event_shape, check_key, is_concrete
 from numpyro_scores.distributions._base import PointwiseDistribution
 
 # Places at which a network is asked whether it looks ahead.
@@ -47,12 +47,16 @@ class AutoregressivePrior(PointwiseDistribution):
     :param conditional: makes a NumPyro distribution of entries from their `k` parameters, each of
         the shape of the entries: a function or a class of distributions, such as `BernoulliLogits`.
         By default `Normal(mean, exp(log_scale))`.
+    :raises TypeError: if `conditional` makes no distribution of so many parameters.
     :raises ValueError: if the output has another shape, or that of an entry depends on the entry
         itself or on later ones; if the support of an entry depends on its parameters.
+
+    A point outside of the support of discrete entries has log density minus infinity. Draws are
+    differentiable in the network, as `has_rsample` says, where those of the entries are.
     """
 
     pytree_data_fields = ("network",)
-    pytree_aux_fields = ("conditional",)
+    pytree_aux_fields = ("conditional", "_is_reparametrised")
 
     def __init__(
         self,
@@ -72,8 +76,11 @@ class AutoregressivePrior(PointwiseDistribution):
                 f"network must map one point of shape {shape} to the parameters of each entry, "
                 f"shape {(*shape, 'k')}, got shape {found}."
             )
-        self._check_order(shape)
-        one, other = (self._entries(jnp.full((found[-1],), value)) for value in (0.0, 1.0))
+        # A model that makes the prior is traced, but what is known of the network stays known.
+        with jax.ensure_compile_time_eval():
+            self._check_order(shape)
+            one, other = (self._of_one_entry(found[-1], value) for value in (0.0, 1.0))
+        self._is_reparametrised = bool(one.has_rsample)
         if one.event_shape != () or one.batch_shape != ():
             raise ValueError(
                 "conditional must make a distribution of one number from numbers, got batch shape "
@@ -91,6 +98,27 @@ class AutoregressivePrior(PointwiseDistribution):
     def support(self):
         return self._support
 
+    @property
+    def has_rsample(self) -> bool:
+        return self._is_reparametrised
+
+    def _of_one_entry(self, num_parameters: int, value: float) -> dist.Distribution:
+        """The distribution of one entry whose parameters all have this value."""
+        wanted = (
+            "conditional must make a NumPyro distribution of one number from the parameters of an "
+            f"entry, of which network has {num_parameters} (its last axis): a function or a class "
+            "of so many arguments, such as dist.BernoulliLogits of one"
+        )
+        if not callable(self.conditional):
+            raise TypeError(f"{wanted}; got {self.conditional!r}.")
+        try:
+            made = self._entries(jnp.full((num_parameters,), value))
+        except TypeError as error:
+            raise TypeError(f"{wanted}; {name_of(self.conditional)} says: {error}.") from error
+        if not isinstance(made, dist.Distribution):
+            raise TypeError(f"{wanted}; {name_of(self.conditional)} made {type(made).__name__}.")
+        return made
+
     def _check_order(self, shape: tuple[int, ...]) -> None:
         if not all(map(is_concrete, jax.tree.leaves(self.network))):
             return
@@ -101,6 +129,8 @@ class AutoregressivePrior(PointwiseDistribution):
         points = np.where(np.arange(d) < places[:, None], x, other).reshape(-1, *shape)
         outputs = jax.vmap(self.network)(jnp.asarray(points, float))
         whole = jnp.asarray(self.network(jnp.asarray(x, float).reshape(shape)))
+        if not (is_concrete(outputs) and is_concrete(whole)):  # of weights in a closure
+            return
         for i, output in zip(places, np.asarray(outputs), strict=True):
             found, expected = (np.reshape(y, (d, -1))[: i + 1] for y in (output, whole))
             if not np.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
@@ -114,12 +144,16 @@ class AutoregressivePrior(PointwiseDistribution):
         return self.conditional(*jnp.moveaxis(parameters, -1, 0))
 
     def _log_density(self, x: Array) -> Array:
-        return jnp.sum(self._entries(self.network(x)).log_prob(x))
+        entries = self._entries(self.network(x))
+        if not self._support.is_discrete:
+            return jnp.sum(entries.log_prob(x))
+        # Tables of probabilities are looked up at integers, and have nothing beyond their end.
+        value = entries.log_prob(x.astype(int))
+        return jnp.sum(jnp.where(entries.support(x), value, -jnp.inf))
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws, independent and exact, shape `(*sample_shape, *event_shape)`."""
-        if key is None:
-            raise ValueError("AutoregressivePrior.sample needs a random key, got None.")
+        key = check_key("AutoregressivePrior.sample", key)
         keys = random.split(key, math.prod(sample_shape))
         draws = compiled(_draws, self, keys)
         return draws.reshape(*sample_shape, *self.event_shape)

@@ -11,6 +11,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from numpyro_scores._callable_pytrees import CallablePytree, is_dynamic
+from numpyro_scores._validation import check_key
 from numpyro_scores.distributions._base import PointwiseDistribution
 
 
@@ -96,8 +97,7 @@ class FlowPrior(PointwiseDistribution):
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the flow, independent and exact, shape `(*sample_shape, *event_shape)`."""
-        if key is None:
-            raise ValueError("FlowPrior.sample needs a random key, got None.")
+        key = check_key("FlowPrior.sample", key)
         if self.condition is None:
             return self.flow.sample(key, sample_shape)
         return self.flow.sample(key, sample_shape, condition=self.condition)

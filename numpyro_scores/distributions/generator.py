@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from numpyro_scores._callables import as_pytree, mapped_over, name_of
 from numpyro_scores._pytrees_by_fields import pytree_of
-from numpyro_scores._validation import as_event_shape
+from numpyro_scores._validation import as_event_shape, check_key
 
 
 @pytree_of("generator")
@@ -40,6 +40,7 @@ class GeneratorPrior:
         callable pytree, such as a Flax module.
     :param latent_shape: shape of `z`; an integer `k` means `(k,)`.
     :raises ValueError: if the generator refuses a point of this shape.
+    :raises TypeError: if it does not return one array.
     """
 
     def __init__(self, generator: Callable[[Array], Array], latent_shape: Sequence[int] | int):
@@ -47,11 +48,14 @@ class GeneratorPrior:
         self.latent_shape = as_event_shape(latent_shape)
         point = jax.ShapeDtypeStruct(self.latent_shape, jnp.result_type(float))
         try:
-            self.event_shape = jax.eval_shape(self.generator, point).shape
+            made = jax.eval_shape(self.generator, point)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"generator can't take one latent point of shape {self.latent_shape}: {error}"
             ) from error
+        if not hasattr(made, "shape"):
+            raise TypeError(f"generator must return one array, got {type(made).__name__}.")
+        self.event_shape = made.shape
 
     def __repr__(self) -> str:
         shapes = f"latent_shape={self.latent_shape}, event_shape={self.event_shape}"
@@ -85,6 +89,7 @@ class GeneratorPrior:
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the prior, independent and exact, shape `(*sample_shape, *event_shape)`."""
+        key = check_key("GeneratorPrior.sample", key)
         return self.generate(self.latent.sample(key, sample_shape))
 
     def log_joint(self, z: Array, x: Array, noise: ArrayLike) -> Array:
@@ -99,9 +104,16 @@ class GeneratorPrior:
         :param noise: :math:`\sigma`, shape `()` or `event_shape`.
         :return: shape `()`.
         """
-        if jnp.shape(x) != self.event_shape:
+        for name, value, shape in (("z", z, self.latent_shape), ("x", x, self.event_shape)):
+            if jnp.shape(value) != shape:
+                raise ValueError(
+                    f"{name} must be one point of shape {shape}, got shape {jnp.shape(value)}. For "
+                    "a batch of points use jax.vmap."
+                )
+        if jnp.shape(noise) not in ((), self.event_shape):
             raise ValueError(
-                f"x must be one point of shape {self.event_shape}, got shape {jnp.shape(x)}."
+                f"noise must be one number or have the shape {self.event_shape} of a point, got "
+                f"shape {jnp.shape(noise)}."
             )
         of_x = dist.Normal(self.generate(z), noise).log_prob(x)
         return jnp.asarray(self.latent.log_prob(z)) + jnp.sum(of_x)

@@ -82,7 +82,8 @@ class VariationalEnergy:
         :param x: points, shape `(n, *event_shape)`.
         :param key: key of the draws.
         :return: the loss, shape `()`.
-        :raises ValueError: if `x` is no batch, or the module has no energy and sampler.
+        :raises ValueError: if `x` is no batch, the module has no energy and sampler, or the draws
+            of the sampler are not differentiable.
         """
         if self.normalizer is not None:
             x = as_points(x)
@@ -113,6 +114,12 @@ def _parts(module: Any, x: Array) -> tuple[Callable[[Array], Array], Any]:
             f"{type(module).__name__} has no energy and no sampler with a log_prob: give a "
             "VariationalPair(energy, sampler), or a normalizer of the module, such as "
             "VariationalEnergy(normalizer=numpyro_scores.MeanFieldBound())."
+        )
+    if not getattr(sampler, "has_rsample", True):
+        raise ValueError(
+            f"The sampler {type(sampler).__name__} has draws that are not differentiable "
+            "(has_rsample is False), without which the gradient of its entropy is wrong. Take a "
+            "flow, FlowPrior(flow), or an AutoregressivePrior of Normal entries."
         )
     check_continuous(module.energy)
     check_unnormalised(module.energy)

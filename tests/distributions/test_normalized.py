@@ -107,6 +107,53 @@ def test_the_probabilities_of_all_pictures_of_three_by_three(x64):
         assert abs(error) < 4 * np.sqrt(mean * (1 - mean) / 1_000)
 
 
+def categorical(*logits):
+    return dist.Categorical(logits=jnp.stack(logits, -1))
+
+
+def test_the_probabilities_of_labels_and_of_what_is_none():
+    prior = AutoregressivePrior(made(2, 3), 2, categorical)
+    labels = jnp.array(list(itertools.product(range(3), repeat=2)))
+    np.testing.assert_allclose(jnp.sum(jnp.exp(prior.log_prob(labels))), 1, atol=1e-5)
+    assert jnp.all(jnp.isfinite(prior.log_prob(prior.sample(KEY, (4,)))))
+    outside = jnp.array([[0, 3], [-1, 0], [0, 0.5]])
+    assert jnp.all(prior.log_prob(outside) == -jnp.inf)
+    assert not prior.has_rsample
+
+
+def chain(weights, x):
+    return jnp.stack([jnp.stack([weights[0], weights[1] * x[0]]), jnp.zeros(2)], -1)
+
+
+def test_draws_of_normal_entries_are_differentiable():
+    def second(weights):
+        prior = AutoregressivePrior(jax.tree_util.Partial(chain, weights), 2)
+        assert prior.has_rsample
+        return prior.sample(KEY)[1]
+
+    # x_1 = b (a + z_0) + z_1
+    x = AutoregressivePrior(jax.tree_util.Partial(chain, jnp.array([0.4, 3.0])), 2).sample(KEY)
+    gradient = jax.grad(second)(jnp.array([0.4, 3.0]))
+    np.testing.assert_allclose(gradient, [3.0, x[0]], rtol=1e-5)
+
+
+def test_a_model_that_is_traced_makes_its_prior_anew():
+    network, x = made(3, 2), jnp.array([0.3, -1.0, 0.5])
+
+    @jax.jit
+    def of_model(x, shift):
+        # A closure hides what is not yet known of a network, which is then taken as it is.
+        priors = (
+            AutoregressivePrior(network, 3),
+            AutoregressivePrior(lambda x: network(x) + shift, 3),
+        )
+        return [prior.log_prob(x) for prior in priors]
+
+    np.testing.assert_allclose(of_model(x, 0.0), real().log_prob(x), rtol=1e-5)
+    with pytest.raises(ValueError, match="is not autoregressive"):
+        jax.jit(lambda x: AutoregressivePrior(lambda x: jnp.stack([x, x], -1), 3).log_prob(x))(x)
+
+
 def test_draws_of_a_flow_are_those_of_its_density(x64):
     prior = flow_prior()
     draws = prior.sample(KEY, (2_000,))
@@ -157,3 +204,11 @@ def test_words_for_what_is_no_normalised_density():
         AutoregressivePrior(lambda x: x, 3)
     with pytest.raises(ValueError, match="needs a random key, got None"):
         real().sample(None)
+    with pytest.raises(ValueError, match=r"write jax.random.key\(3\)"):
+        flow_prior().sample(3)
+    with pytest.raises(TypeError, match="of which network has 1 .*missing 1 required positional"):
+        AutoregressivePrior(made(3, 1), 3)
+    with pytest.raises(TypeError, match="network has 2 .* made "):
+        AutoregressivePrior(made(3, 2), 3, jnp.add)
+    with pytest.raises(ValueError, match="integer or a sequence of them, got 3.0"):
+        AutoregressivePrior(made(3, 2), 3.0)

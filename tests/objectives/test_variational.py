@@ -6,6 +6,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 from jax import random
@@ -86,6 +87,9 @@ def test_a_lattice_with_a_bound_of_its_normaliser(x64):
 def test_words_for_a_module_without_a_sampler():
     with pytest.raises(ValueError, match="has no energy and no sampler.*give a VariationalPair"):
         VariationalEnergy()(Partial(quadratic, 1.0), X, key=KEY)
+    frozen = ns.distributions.FlowPrior(dist.VonMises(jnp.zeros(1), 1.0).to_event(1))
+    with pytest.raises(ValueError, match="draws that are not differentiable .has_rsample is False"):
+        VariationalEnergy()(VariationalPair(Partial(quadratic, 1.0), frozen), X, key=KEY)
     with pytest.raises(ValueError, match="num_draws must be a positive integer"):
         VariationalEnergy(num_draws=0)
 

@@ -14,7 +14,12 @@ from numpyro_scores._callables import as_pytree
 from numpyro_scores._compile import compiled
 from numpyro_scores._validation import check_count, check_key, check_positive
 from numpyro_scores.diagnostics._samples import as_samples, check_at_least_two, mapped
-from numpyro_scores.diagnostics.likelihood.importance import ImportanceEstimate, log_mean_weight
+from numpyro_scores.diagnostics.likelihood.importance import (
+    ImportanceEstimate,
+    joint,
+    log_mean_weight,
+)
+from numpyro_scores.distributions._coordinates import coordinates_of_support
 
 
 def annealed_log_likelihood(
@@ -51,7 +56,9 @@ def annealed_log_likelihood(
     :param num_levels: `L`.
     :param num_steps: leapfrog steps at each level.
     :param block_size: points evaluated at a time.
-    :raises ValueError: if points are not finite, a number is not positive, or there is no key.
+    :raises ValueError: if points are not finite, a number is not positive, there is no key, or the
+        proposal has bounds.
+    :raises TypeError: if it returns no distribution.
     """
     check_key("annealed_log_likelihood", key)
     check_positive("step_size", step_size)
@@ -77,8 +84,13 @@ def _annealed(pair, points, key, step_size, *, num_draws, num_levels, num_steps,
 
     def of_point(point_and_key):
         y, key = point_and_key
-        q = proposal(y)
-        q = q.to_event(len(q.batch_shape))
+        q = joint(proposal(y))
+        if coordinates_of_support(q.support) is not None:
+            raise ValueError(
+                "annealed_log_likelihood moves z over all real numbers, but proposal has the "
+                f"support {q.support}: write both densities in coordinates without bounds, the "
+                "log of a positive z with its Jacobian, say."
+            )
 
         def rise(z):
             return log_joint(z, y) - q.log_prob(z)
@@ -96,7 +108,8 @@ def _annealed(pair, points, key, step_size, *, num_draws, num_levels, num_steps,
 
                 return (trajectory(potential, key, z, step_size, num_steps), log_weight), None
 
-            start = q.sample(key_start), jnp.zeros((), points.dtype)
+            z = q.sample(key_start)
+            start = z, jnp.zeros((), jax.eval_shape(rise, z).dtype)
             return lax.scan(level, start, (betas, random.split(key_levels, num_levels)))[0][1]
 
         return jax.vmap(of_chain)(random.split(key, num_draws))

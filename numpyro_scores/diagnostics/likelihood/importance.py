@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax import Array, random
 
 from numpyro_scores._callables import as_pytree
 from numpyro_scores._compile import compiled
 from numpyro_scores._resampling import log_mean_exp
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics._samples import as_samples, check_at_least_two, mapped
 
 
@@ -65,6 +66,7 @@ def log_weights_of(
     log_joint: Any, proposal: Any, points: Array, key: Array, num_draws: int, block_size: int
 ) -> Array:
     r""":math:`\log p(y, z) - \log q(z | y)` of draws of the proposal, shape `(n, num_draws)`."""
+    key = check_key("The estimate of a likelihood", key)
     check_at_least_two("num_draws", num_draws)
     check_count("block_size", block_size)
     pair = as_pytree("log_joint", log_joint), as_pytree("proposal", proposal)
@@ -87,14 +89,25 @@ def log_mean_weight(log_weights: Array) -> ImportanceEstimate:
     return ImportanceEstimate(log_mean, error, m / jnp.mean(relative**2, axis=-1))
 
 
+def joint(q: Any) -> dist.Distribution:
+    """
+    What a proposal returned, as the distribution of one `z`; raise unless it is a distribution.
+    """
+    if not isinstance(q, dist.Distribution):
+        raise TypeError(
+            "proposal must be a function of one point that returns a NumPyro distribution of z, "
+            f"such as lambda y: dist.Normal(*encoder(y)), got {type(q).__name__}."
+        )
+    # A batch of independent entries, Normal(mean, scale) of vectors, has their product.
+    return q.to_event(len(q.batch_shape))
+
+
 def _log_weights(pair, points, key, *, num_draws, block_size):
     log_joint, proposal = pair
 
     def of_point(point_and_key):
         y, key = point_and_key
-        q = proposal(y)
-        # A batch of independent entries, Normal(mean, scale) of vectors, has their product.
-        q = q.to_event(len(q.batch_shape))
+        q = joint(proposal(y))
         z = q.sample(key, (num_draws,))
         values = jax.vmap(lambda z: log_joint(z, y))(z)
         if values.shape != (num_draws,):

@@ -3,6 +3,8 @@
 
 """Bounds and estimates of the evidence of a linear decoder, which is known."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -72,5 +74,28 @@ def test_annealing_from_the_prior_finds_the_evidence():
 def test_words_for_points_of_another_shape():
     with pytest.raises(ValueError, match=r"one point of shape \(3,\), got shape \(2,\)"):
         ns.GeneratorPrior(Partial(decode, WEIGHTS), 2).log_joint(jnp.zeros(2), jnp.zeros(2), 1.0)
+    with pytest.raises(
+        ValueError, match=r"z must be one point of shape \(2,\), got shape \(5, 2\)"
+    ):
+        log_joint(jnp.zeros((5, 2)), Y[0])
     with pytest.raises(ValueError, match="annealed_log_likelihood needs a random key, got None"):
         ns.diagnostics.annealed_log_likelihood(log_joint, prior, Y, key=None, step_size=0.1)
+    with pytest.raises(ValueError, match=r"random key, got the integer 0"):
+        ns.diagnostics.evidence_bounds(log_joint, encoder, Y, key=0)
+    with pytest.raises(TypeError, match="returns a NumPyro distribution of z.*got"):
+        ns.diagnostics.evidence_bounds(log_joint, posterior_mean, Y, key=KEY)
+
+
+def positive(y):
+    return dist.HalfNormal(jnp.ones(2))
+
+
+def test_annealing_needs_a_proposal_without_bounds_and_no_certain_dtype():
+    run = functools.partial(
+        ns.diagnostics.annealed_log_likelihood, log_joint, key=KEY, step_size=0.2, num_levels=3
+    )
+    with pytest.raises(ValueError, match="moves z over all real numbers, but proposal has the"):
+        run(positive, Y)
+    found = run(prior, Y.astype(jnp.bfloat16)).log_likelihood
+    np.testing.assert_allclose(found, run(prior, Y).log_likelihood, atol=1e-5)
+    assert found.dtype == jnp.float32

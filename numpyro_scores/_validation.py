@@ -21,9 +21,11 @@ def is_concrete(value: Any) -> bool:
 
 def as_number(value: Any) -> float:
     """`value` as one number, NaN if it is none."""
+    if isinstance(value, str | bytes):  # of digits, which NumPy would read
+        return math.nan
     try:
         number = np.asarray(value, float)
-    except (TypeError, ValueError):  # a string, a class, a function
+    except (TypeError, ValueError):  # a class, a function
         return math.nan
     return float(number) if number.shape == () else math.nan
 

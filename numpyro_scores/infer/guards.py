@@ -8,13 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
 from numpyro.distributions import Distribution
 from numpyro.distributions.distribution import (
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
     TransformedDistribution,
 )
 from numpyro.handlers import seed, substitute, trace
@@ -22,7 +18,6 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions import ScoreDistribution
 from numpyro_scores.distributions._wrapped import base_of
 
@@ -65,78 +60,6 @@ def check_not_empty(kernel: str, z: Any) -> None:
             f"{kernel} needs a continuous latent site, but the model has {which}: draw from a "
             "model without one with numpyro.infer.Predictive."
         )
-
-
-def check_observations(model_trace: Any) -> None:
-    """
-    Raise if an observation is complex, is none that its discrete distribution could make, or does
-    not have the shape of its distribution: NumPyro broadcasts the two, so that data count many
-    times. Distributions may be smaller than the data, `Normal(mean[:, None], 1)` of several
-    columns, and a single number is a datum that all share.
-    """
-    for name, site in model_trace.items():
-        if site["type"] != "sample" or not site["is_observed"]:
-            continue
-        fn, shape = site["fn"], jnp.shape(site["value"])
-        if jnp.iscomplexobj(site["value"]):
-            raise TypeError(
-                f"The observation of site {name!r} is complex, and NumPyro's distributions are of "
-                "real numbers: stack its parts as the output of ns.inverse.Fourier has them, "
-                "jnp.stack([y.real, y.imag], axis=-1)."
-            )
-        is_shared = shape == () and fn.event_shape == ()
-        is_of_a_factor = 0 in shape
-        if not (is_shared or is_of_a_factor or _fits(shape, fn)):
-            raise ValueError(
-                f"The observation of site {name!r} has shape {shape}, but its distribution has "
-                f"{fn.shape()} (batch {fn.batch_shape}, event {fn.event_shape}), and NumPyro would "
-                f"broadcast them. Give the observation the shape {fn.shape()}, with any batch axes "
-                "before, or the distribution that of the data: the output of a forward operator "
-                "has its out_shape. If data are to count repeatedly: jnp.broadcast_to(y, ...)."
-            )
-        if not is_of_a_factor:
-            _check_states(name, fn, site["value"])
-
-
-def _check_states(name: str, fn: Any, value: Any) -> None:
-    """Raise if an observation is outside of a discrete support, where it can be looked at."""
-    # Of a continuous one NumPyro's own validation speaks; a table looked up at a state that there
-    # is not says nothing.
-    if not fn.support.is_discrete:
-        return
-    inside = fn.support(value)
-    seen = True
-    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
-        if isinstance(fn, MaskedDistribution):
-            seen = fn._mask
-        fn = fn.base_dist
-    if not (is_concrete(inside) and is_concrete(seen) and is_concrete(value)):
-        return
-    inside, seen = np.asarray(inside), np.asarray(seen)
-    if seen.shape == inside.shape or seen.ndim == 0:
-        inside = inside | ~seen
-    elif not seen.all():
-        return
-    if not inside.all():
-        raise ValueError(
-            f"The observation of site {name!r} has values outside of the support of "
-            f"{type(fn).__name__}, {fn.support}: it holds {_some_of(np.unique(value))}. Spins are "
-            "-1 and +1 (2 * bits - 1), labels 0, 1, ...."
-        )
-
-
-def _some_of(values: np.ndarray) -> str:
-    shown = ", ".join(str(value) for value in values[:5])
-    return f"{shown}, ..." if values.size > 5 else shown
-
-
-def _fits(shape: tuple[int, ...], fn: Any) -> bool:
-    """Whether an observation has the event shape, and all that the batch shape asks for."""
-    num_batch_axes = len(shape) - len(fn.event_shape)
-    if num_batch_axes < len(fn.batch_shape) or shape[num_batch_axes:] != fn.event_shape:
-        return False
-    batch = shape[num_batch_axes - len(fn.batch_shape) : num_batch_axes]
-    return all(size in (1, n) for size, n in zip(fn.batch_shape, batch, strict=True))
 
 
 def is_unnormalized(fn: Any) -> bool:

@@ -21,9 +21,10 @@ from numpyro.primitives import Messenger
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.handlers import denoised, latent_prior, noise_conditional_prior, noise_level
-from numpyro_scores.infer.guards import check_observations, sites_at
+from numpyro_scores.infer.guards import sites_at
 from numpyro_scores.infer.langevin.score_sites import score_distribution, target_of
 from numpyro_scores.infer.langevin.targets import Target
+from numpyro_scores.infer.observations import check_observations, check_starts
 from numpyro_scores.infer.parts import (
     diffusion_by_score,
     likelihood_alone,
@@ -69,16 +70,19 @@ class LatentSites(NamedTuple):
         Run the model once, with values by a NumPyro initialisation strategy; return the sites and
         these values, constrained.
 
-        :raises ValueError: if the data of an observed site are not of its shape.
+        :raises ValueError: if the data of an observed site, or the value of a latent one, are not
+            of its shape.
+        :raises TypeError: if data are no array.
         """
         seeded = substitute(seed(model, rng_key), substitute_fn=init_strategy)
         model_trace = trace(seeded).get_trace(*model_args, **model_kwargs)
-        check_observations(model_trace)
         latent = {
             name: site
             for name, site in model_trace.items()
             if site["type"] == "sample" and not site["is_observed"]
         }
+        check_starts(latent)
+        check_observations(model_trace)
         continuous = {
             name: site for name, site in latent.items() if not site["fn"].support.is_discrete
         }

@@ -18,11 +18,11 @@ from numpyro.infer.util import potential_energy
 from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.infer.discrete.base import DiscreteKernel
 from numpyro_scores.infer.discrete.model_trace import init_to_states
-from numpyro_scores.infer.guards import check_observations
 from numpyro_scores.infer.kernel import ChainKernel
 from numpyro_scores.infer.ladders import RUNG, Ladder, NoiseLevels, window_ends
 from numpyro_scores.infer.langevin.base import LangevinKernel
 from numpyro_scores.infer.noise_paths import NoisePaths, check_priors, level_on_path, wrapper_of
+from numpyro_scores.infer.observations import check_observations
 from numpyro_scores.infer.replica_state import ReplicaExchangeState
 from numpyro_scores.infer.swaps import (
     UP,

@@ -73,6 +73,9 @@ def lanes_of(own: slice, batch_size: int) -> list[slice]:
 
 def data_sets(data: Any, axis: int) -> tuple[Any, int]:
     """Data with the axis of the data sets first in each array, and how many there are."""
+    given = [np.shape(x) for x in jax.tree.leaves(data) if is_array(x) and np.ndim(x)]
+    if not isinstance(axis, int) or any(not -len(shape) <= axis < len(shape) for shape in given):
+        raise ValueError(f"axis must be one that every array has, got {axis!r}; of shapes {given}.")
     data = jax.tree.map(
         lambda x: jnp.moveaxis(jnp.asarray(x), axis, 0) if is_array(x) and np.ndim(x) else x, data
     )

@@ -59,10 +59,12 @@ def test_a_model_or_a_potential_and_not_both(kernel):
         kernel()
     with pytest.raises(ValueError, match="either a model or a potential_fn, got both"):
         kernel(plain_model, energy)
+    with pytest.raises(TypeError, match="init_strategy must be one of NumPyro's.*got 'median'"):
+        kernel(plain_model, init_strategy="median")
 
 
 @pytest.mark.parametrize("kernel", [*KERNELS, ns.UnderdampedLangevin, ns.SKROCK])
-@pytest.mark.parametrize("step_size", [0, -0.1, np.nan, np.inf, [0.1, 0.2]])
+@pytest.mark.parametrize("step_size", [0, -0.1, np.nan, np.inf, [0.1, 0.2], "0.1"])
 def test_step_size(kernel, step_size):
     with pytest.raises(ValueError, match="step_size must be a finite positive number"):
         kernel(model, step_size=step_size)

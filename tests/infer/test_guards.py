@@ -14,7 +14,7 @@ from infer.helpers import assert_within, mean_and_error
 from jax import random
 from numpyro.distributions.transforms import AffineTransform
 from numpyro.infer import MCMC, NUTS, Gibbs
-from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.initialization import init_to_uniform, init_to_value
 
 import numpyro_scores as ns
 from numpyro_scores.infer.model import LatentSites
@@ -177,6 +177,18 @@ def test_data_that_would_be_broadcast_are_refused(shape):
 def test_complex_data_are_refused_with_the_way_out():
     with pytest.raises(TypeError, match=r"complex.*jnp.stack\(\[y.real, y.imag\], axis=-1\)"):
         run(ns.MALA(lambda: seen_through_an_operator(jnp.ones((2, 2)) * 1j)))
+
+
+def test_data_that_are_no_array_are_refused():
+    with pytest.raises(TypeError, match="observation of site 'y' is of type list.*jnp.asarray"):
+        run(ns.MALA(lambda: seen_through_an_operator([[1.0, 2.0], [3.0, 4.0]])))
+
+
+@pytest.mark.parametrize("value", [1.0, np.ones(3)])
+def test_a_start_that_would_be_broadcast_is_refused(value):
+    start = init_to_value(values={"x": value})
+    with pytest.raises(ValueError, match=r"'x' starts from a value of .*but its own is \(2,\)"):
+        run(ns.MALA(lambda: numpyro.sample("x", dist.Normal(jnp.zeros(2))), init_strategy=start))
 
 
 def test_what_numpyro_means_by_smaller_distributions_and_single_numbers_goes_on():

@@ -86,3 +86,5 @@ def test_data_that_are_not_many_are_refused():
     mcmc = ns.StoredMCMC(KERNEL, num_warmup=1, num_samples=1, progress_bar=False)
     with pytest.raises(ValueError, match="as many data sets each"):
         mcmc.run_many(KEY, MANY, jnp.ones(4))
+    with pytest.raises(ValueError, match="axis must be one that every array has, got 5"):
+        mcmc.run_many(KEY, MANY, axis=5)

@@ -18,7 +18,7 @@ from numpyro.infer.util import log_density
 
 from numpyro_scores.diagnostics.arviz.datasets import SAMPLE_DIMS, variable_name
 from numpyro_scores.diagnostics.report.runs import Run
-from numpyro_scores.infer.guards import check_observations
+from numpyro_scores.infer.observations import check_observations
 
 # Draws at which the density of each element is asked for.
 NUM_POINTS = 3

@@ -21,7 +21,7 @@ from numpyro_scores._validation import is_concrete
 from numpyro_scores.distributions._wrapped import base_of
 from numpyro_scores.distributions.boltzmann.base import BlockDistribution
 from numpyro_scores.distributions.boltzmann.joint_rbm import HiddenThenVisible, RestrictedBoltzmann
-from numpyro_scores.infer.guards import check_observations
+from numpyro_scores.infer.observations import check_observations
 
 Values = dict[str, Array]
 

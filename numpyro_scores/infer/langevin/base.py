@@ -55,6 +55,11 @@ class LangevinKernel(ChainKernel):
             )
         if model is not None:
             check_model(type(self).__name__, model)
+        if not callable(init_strategy):
+            raise TypeError(
+                "init_strategy must be one of NumPyro's, such as numpyro.infer.init_to_median(), "
+                f"got {init_strategy!r}."
+            )
         self._model = model
         self._potential_fn = potential_fn
         self._init_strategy = init_strategy

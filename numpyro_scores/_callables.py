@@ -93,7 +93,10 @@ def check_energy(name: str, f: Callable[..., Array], x: Any) -> None:
 
 
 def output_shape(name: str, f: Callable[..., Any], x: Any, *args: Any) -> Any:
-    """Shapes of what `f(x, *args)` returns; raise in words if `f` takes batches or is a class."""
+    """
+    Shapes of what `f(x, *args)` returns; raise in words if `f` is a class, takes batches, or a noise
+    level too many or too few.
+    """
     if isinstance(unwrapped(f), type):
         raise TypeError(f"{name} must be an instance of {name_of(f)}, got the class.")
     try:
@@ -107,7 +110,26 @@ def output_shape(name: str, f: Callable[..., Any], x: Any, *args: Any) -> Any:
                     f"{name} must take one unbatched point, of shape {jnp.shape(x)}, but it takes "
                     f"batches: give lambda {', '.join(['x', *more])}: f({given})[0] in its place."
                 ) from error
+        if args and _takes(f, x):
+            raise ValueError(
+                f"{name} must take a point and its noise level, {name}(x, sigma), but it takes a "
+                "point alone: what was trained without noise levels, or at one, is for "
+                "EnergyDistribution or ScoreDistribution."
+            ) from error
+        if not args and _takes(f, x, jnp.ones(())):
+            raise ValueError(
+                f"{name} must take one point, {name}(x), but it takes a noise level too: give "
+                "lambda x: f(x, sigma) in its place, or a DiffusionPrior of it."
+            ) from error
         raise
+
+
+def _takes(f: Callable[..., Any], *args: Any) -> bool:
+    try:
+        jax.eval_shape(f, *args)
+    except Exception:  # it is wrong in another way
+        return False
+    return True
 
 
 def _takes_batches(f: Callable[..., Any], x: Any, args: tuple, batched: bool) -> bool:

@@ -92,6 +92,13 @@ def as_event_shape(event_shape: Sequence[int] | int, name: str = "event_shape") 
     return shape
 
 
+def as_sample_shape(sample_shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of draws as a tuple, as NumPyro has it; raise in words for a bare number."""
+    if isinstance(sample_shape, int | np.integer):
+        raise ValueError(f"sample_shape must be a tuple, got {sample_shape}: ({sample_shape},).")
+    return tuple(sample_shape)
+
+
 def check_decreasing(name: str, levels: Any) -> None:
     """Raise unless `levels` is a strictly decreasing sequence of positive numbers."""
     if not is_concrete(levels):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from jax import random
 
+import numpyro_scores as ns
+from numpyro_scores import diagnostics
 from numpyro_scores._validation import check_key
 
 
@@ -40,3 +42,28 @@ def test_typed_and_raw_keys_of_every_implementation_pass(make, implementation):
 def test_what_is_no_key_is_told(key, words):
     with pytest.raises(ValueError, match=words):
         check_key("fit", key)
+
+
+X = np.random.default_rng(0).normal(size=(8, 2))
+
+
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("classifier_two_sample_test", (X, X)),
+        ("coverage", (X[:, None], X)),
+        ("diagnose", (None,)),
+        ("energy_distance", (X, X)),
+        ("finite_set_stein_discrepancy", (X, jnp.negative)),
+        ("kernel_stein_discrepancy", (X, jnp.negative)),
+        ("mean_test", (X, X)),
+        ("missed_modes", (None,)),
+        ("mmd_test", (X, X)),
+        ("sliced_wasserstein", (X, X)),
+        ("tarp", (X[:, None], X)),
+        ("variance_test", (X, X)),
+    ],
+)
+def test_a_number_is_no_key_of_a_diagnostic(name, args):
+    with pytest.raises(ValueError, match=rf"{name} needs a random key, got the integer 3"):
+        getattr(diagnostics, name, getattr(ns, name, None))(*args, key=3)

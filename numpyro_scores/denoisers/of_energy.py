@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores._callables import Denoiser, check_field, output_shape
+from numpyro_scores._callables import Denoiser, as_pytree, check_field, output_shape, unwrapped
 
 
 @jax.tree_util.register_dataclass
@@ -41,9 +42,16 @@ def as_denoiser(name: str, f: Any, x: Array, sigma: Any) -> Denoiser:
     :math:`x - \sigma^2 \nabla U`.
 
     :param x: a point, only its shape and dtype matter.
-    :raises ValueError: if `f(x, sigma)` has another shape.
+    :raises ValueError: if `f(x, sigma)` has another shape, or that of `x` is `()`.
     """
+    if isinstance(found := unwrapped(f), DenoiserOfEnergy):
+        return DenoiserOfEnergy(as_pytree("energy", found.energy))
     if getattr(output_shape(name, f, x, sigma), "shape", None) == ():
+        if jnp.shape(x) == ():
+            raise ValueError(
+                f"{name} of points of shape () may be a denoiser or an energy: both return one "
+                "number. Let a point have the shape (1,), event_shape=1, and be x[0] in the model."
+            )
         return DenoiserOfEnergy(f)
     check_field(name, f, x, sigma, otherwise=" Or to shape (): then it is an energy.")
     return f

@@ -12,7 +12,7 @@ import jax
 from jax import Array, random
 
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import check_key
+from numpyro_scores._validation import as_sample_shape, check_key
 
 
 class Sampler(partial):
@@ -64,6 +64,7 @@ def one_draw(kernel: Any, key: Array, start: Any = None) -> Any:
 def short_runs(d: Any, key: Array | None, sample_shape: tuple[int, ...]) -> Array:
     """Independent points of `d._short_run(key)`."""
     key = check_key(f"{type(d).__name__}.sample", key)
+    sample_shape = as_sample_shape(sample_shape)
     draws = compiled(_short_runs, d, key, num_draws=math.prod(sample_shape))
     return draws.reshape(*sample_shape, *d.event_shape)
 

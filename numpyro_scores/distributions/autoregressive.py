@@ -16,7 +16,7 @@ from numpyro.distributions import constraints
 
 from numpyro_scores._callables import as_pytree, name_of, output_shape
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import as_event_shape, check_key, is_concrete
+from numpyro_scores._validation import as_event_shape, as_sample_shape, check_key, is_concrete
 from numpyro_scores.distributions._base import PointwiseDistribution
 
 # Places at which a network is asked whether it looks ahead.
@@ -154,6 +154,7 @@ class AutoregressivePrior(PointwiseDistribution):
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws, independent and exact, shape `(*sample_shape, *event_shape)`."""
         key = check_key("AutoregressivePrior.sample", key)
+        sample_shape = as_sample_shape(sample_shape)
         keys = random.split(key, math.prod(sample_shape))
         draws = compiled(_draws, self, keys)
         return draws.reshape(*sample_shape, *self.event_shape)

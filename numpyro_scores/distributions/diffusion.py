@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from numpyro_scores._callables import Denoiser, NoiseEnergy, as_pytree
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import check_key, check_positive, is_concrete
+from numpyro_scores._validation import as_sample_shape, check_key, check_positive, is_concrete
 from numpyro_scores.denoisers.of_energy import as_denoiser, energy_of
 from numpyro_scores.densities.adaptive_flow import AdaptiveProbabilityFlow
 from numpyro_scores.densities.flow import ProbabilityFlow
@@ -196,7 +196,7 @@ class DiffusionPrior(PointwiseDistribution):
             DiffusionPrior._draws,
             self,
             key,
-            sample_shape=tuple(sample_shape),
+            sample_shape=as_sample_shape(sample_shape),
             sampler=None if at_sigma_max else sampler,
             batch_size=batch_size,
         )

@@ -11,7 +11,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from numpyro_scores._callable_pytrees import CallablePytree, is_dynamic
-from numpyro_scores._validation import check_key
+from numpyro_scores._validation import as_sample_shape, check_key
 from numpyro_scores.distributions._base import PointwiseDistribution
 
 
@@ -97,7 +97,7 @@ class FlowPrior(PointwiseDistribution):
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the flow, independent and exact, shape `(*sample_shape, *event_shape)`."""
-        key = check_key("FlowPrior.sample", key)
+        key, sample_shape = check_key("FlowPrior.sample", key), as_sample_shape(sample_shape)
         if self.condition is None:
             return self.flow.sample(key, sample_shape)
         return self.flow.sample(key, sample_shape, condition=self.condition)

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from numpyro_scores._callables import as_pytree, mapped_over, name_of
 from numpyro_scores._pytrees_by_fields import pytree_of
-from numpyro_scores._validation import as_event_shape, check_key
+from numpyro_scores._validation import as_event_shape, as_sample_shape, check_key
 
 
 @pytree_of("generator")
@@ -90,7 +90,7 @@ class GeneratorPrior:
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the prior, independent and exact, shape `(*sample_shape, *event_shape)`."""
         key = check_key("GeneratorPrior.sample", key)
-        return self.generate(self.latent.sample(key, sample_shape))
+        return self.generate(self.latent.sample(key, as_sample_shape(sample_shape)))
 
     def log_joint(self, z: Array, x: Array, noise: ArrayLike) -> Array:
         r"""

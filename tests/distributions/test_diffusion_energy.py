@@ -26,6 +26,7 @@ from numpyro_scores import (
     ReplicaExchange,
     to_inference_data,
 )
+from numpyro_scores.denoisers import DenoiserOfEnergy
 from numpyro_scores.infer.guards import is_unnormalized
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -43,6 +44,8 @@ def prior(**kwargs):
 @pytest.mark.parametrize("sigma", [0.02, 0.7])
 def test_value_score_and_denoised_value_are_those_of_the_energy(x64, sigma):
     d = prior().at(sigma)
+    # By whatever it is told that there is an energy.
+    assert DiffusionPrior(DenoiserOfEnergy(energy), PROCESS, 1).has_energy
     # Known up to a constant; a normaliser makes it known, and the integral of the noise path is.
     normalised = prior(log_normalizer=lambda sigma: -0.5 + 0.0 * sigma).at(sigma)
     by_a_number = prior(log_normalizer=-0.5).at(sigma)

@@ -5,7 +5,10 @@
 
 import numpy as np
 import pytest
+from flax import nnx
+from jax import random
 
+import numpyro_scores as ns
 from numpyro_scores import (
     DDPM,
     AdaptiveProbabilityFlow,
@@ -58,6 +61,26 @@ def test_a_bad_noise_level_of_a_point_is_told(method, sigma):
         (lambda: prior().log_likelihood(X, flow=Heun()), TypeError, r"flow must be .* got Heun\("),
         (lambda: prior().log_likelihood(X, key=0), ValueError, "log_likelihood needs a random key"),
         (lambda: prior().sample(0), ValueError, "got the integer 0: write jax.random.key"),
+        (
+            lambda: prior().sample(random.key(0), 5),
+            ValueError,
+            r"sample_shape must be a tuple, got 5: \(5,\)",
+        ),
+        (
+            lambda: DiffusionPrior(denoiser, PROCESS, ()),
+            ValueError,
+            "may be a denoiser or an energy",
+        ),
+        (
+            lambda: DiffusionPrior(ns.nn.MLPEnergy(2, rngs=nnx.Rngs(0)), PROCESS, 2),
+            ValueError,
+            r"denoiser must take a point and its noise level, denoiser\(x, sigma\)",
+        ),
+        (
+            lambda: ns.EnergyDistribution(ns.nn.MLPNoiseEnergy(2, rngs=nnx.Rngs(0)), 2),
+            ValueError,
+            "takes a noise level too: give lambda x: f",
+        ),
         (lambda: NoisePathIntegral(trace="exact"), TypeError, r"trace must be ExactTrace\(\) or"),
         (lambda: ProbabilityFlow(trace=ExactTrace), TypeError, r"trace must be ExactTrace\(\) or"),
         (lambda: AdaptiveProbabilityFlow(trace=8), TypeError, "trace must be .*, got 8"),

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from numpyro_scores._validation import check_key
 from numpyro_scores.diagnostics.calibration.ranks import ranks_among, uniformity
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -60,6 +61,7 @@ def coverage(draws: Any, truth: Any, *, key: Array, levels: Sequence[float] = LE
     :raises ValueError: if the shapes do not fit, there are fewer than 10 simulations, or a value is
         not finite.
     """
+    check_key("coverage", key)
     draws, truth = checked(draws, truth)
     asked = np.asarray(levels, float)
     if asked.ndim != 1 or not np.all((asked > 0) & (asked < 1)):

@@ -15,7 +15,7 @@ from numpyro import handlers
 from numpyro.infer import MCMC
 from numpyro.infer.util import log_density, unconstrain_fn
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics.calibration.simulation_based import (
     KernelOf,
     draw_all,
@@ -80,6 +80,7 @@ def geweke_test(
     :raises ValueError: if `observed` does not name stochastic sites of the model, or leaves none,
         if a number is not a positive integer, or if a chain is not finite.
     """
+    check_key("geweke_test", key)
     for name, value in (("num_rounds", num_rounds), ("num_steps", num_steps)):
         check_count(name, value)
     latent = latent_sites(model, args, observed)

@@ -15,7 +15,7 @@ from numpyro import handlers
 from numpyro.infer import MCMC, Gibbs
 from tqdm.auto import trange
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics.calibration.coverage import Coverage, coverage
 from numpyro_scores.diagnostics.calibration.ranks import family_p_value
 from numpyro_scores.infer.discrete.base import DiscreteKernel
@@ -77,6 +77,7 @@ def simulation_based_calibration(
     :raises ValueError: if `observed` does not name stochastic sites of the model, or leaves none,
         if a number is not a positive integer, or if a draw is not finite.
     """
+    check_key("simulation_based_calibration", key)
     for name, value in (("thinning", thinning), ("batch_size", batch_size)):
         check_count(name, value)
     check_count("num_draws", num_draws)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array, random
 
+from numpyro_scores._validation import check_key
 from numpyro_scores.diagnostics.calibration.coverage import checked
 from numpyro_scores.diagnostics.calibration.ranks import ranks_among, uniformity
 
@@ -50,6 +51,7 @@ def tarp(draws: Any, truth: Any, *, key: Array, references: Any = None) -> Tarp:
     :raises ValueError: if the shapes do not fit, there are fewer than 10 simulations, or a value is
         not finite.
     """
+    check_key("tarp", key)
     draws, truth = checked(draws, truth)
     key_references, key_ties = random.split(key)
     low, high = truth.min(axis=0), truth.max(axis=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jax import Array, random
 
+from numpyro_scores._validation import check_key
 from numpyro_scores.diagnostics.arviz.datasets import Arrays
 from numpyro_scores.diagnostics.report import chain_checks as of_chains
 from numpyro_scores.diagnostics.report import kernel_checks as of_kernel
@@ -72,6 +73,8 @@ def diagnose(
     :raises TypeError: if `result` is neither.
     :raises ValueError: if there are no draws, or a model is given with an `MCMC`, which has one.
     """
+    if key is not None:
+        check_key("diagnose", key)
     run = run_of(result, model, args, kwargs)
     chains = finite_chains(run.posterior)
     sites = sites_of(run, int(chains[0]) if len(chains) else 0)

@@ -15,7 +15,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics.report.model_sites import sites_of
 from numpyro_scores.diagnostics.report.runs import Run, finite_chains, run_of
 from numpyro_scores.infer.diffusion.annealed import AnnealedLangevin
@@ -116,6 +116,7 @@ def missed_modes(
     :raises ValueError: if the model is unknown or has no noise-conditional prior, if chains have
         fewer than 50 draws in all that are finite, or have not collected all its sites.
     """
+    check_key("missed_modes", key)
     check_count("num_anneals", num_anneals)
     run = run_of(result, model, args, kwargs)
     names, draws = _draws_of(run)

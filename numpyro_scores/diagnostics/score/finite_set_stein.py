@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from numpyro_scores._callables import Score
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_samples
 from numpyro_scores.diagnostics.score.kernel_stein import bootstrap_p_value, scores_at, wild_signs
@@ -65,6 +65,7 @@ def finite_set_stein_discrepancy(
     :param block_size: scores evaluated at a time.
     :raises ValueError: if samples are too few or not finite, or an argument is out of its range.
     """
+    check_key("finite_set_stein_discrepancy", key)
     check_count("num_locations", num_locations)
     check_count("num_bootstrap", num_bootstrap)
     check_count("block_size", block_size)

@@ -13,7 +13,7 @@ from jax import Array, lax, random
 
 from numpyro_scores._callables import Score, as_pytree, as_score
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_samples, mapped
 
@@ -79,6 +79,8 @@ def kernel_stein_discrepancy(
     :param block_size: rows of the kernel matrix in memory at a time.
     :raises ValueError: if samples are too few or not finite, or an argument is out of its range.
     """
+    if key is not None:
+        check_key("kernel_stein_discrepancy", key)
     check_count("num_bootstrap", num_bootstrap)
     check_count("block_size", block_size)
     if not 0 < flip_probability <= 0.5:

@@ -13,7 +13,7 @@ from jax import Array, lax, random
 from jax.tree_util import Partial
 
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics._samples import as_flat_pair, check_at_least_two
 from numpyro_scores.diagnostics.two_sample import permutations
 from numpyro_scores.diagnostics.two_sample.classifiers import Classifier, LogisticRegression
@@ -71,6 +71,7 @@ def classifier_two_sample_test(
     :param block_size: permutations trained at a time.
     :raises ValueError: if samples are too few, not finite or of different shapes.
     """
+    check_key("classifier_two_sample_test", key)
     check_at_least_two("num_folds", num_folds)
     check_count("num_permutations", num_permutations)
     check_count("block_size", block_size)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._samples import as_flat_pair
 from numpyro_scores.diagnostics.two_sample import permutations
@@ -49,6 +49,8 @@ def energy_distance(
     :param block_size: rows of the distance matrix in memory at a time.
     :raises ValueError: if samples are too few, not finite or of different shapes.
     """
+    if key is not None:
+        check_key("energy_distance", key)
     check_count("num_permutations", num_permutations)
     check_count("block_size", block_size)
     x, y = as_flat_pair(x, y)

@@ -12,7 +12,7 @@ from jax.scipy.stats import norm
 
 from numpyro_scores._callables import as_pytree
 from numpyro_scores._compile import compiled
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics import _kernels
 from numpyro_scores.diagnostics._estimates import mean_and_error
 from numpyro_scores.diagnostics._samples import as_flat_pair
@@ -65,6 +65,7 @@ def mmd_test(
     :param block_size: rows of the kernel matrix in memory at a time.
     :raises ValueError: if samples are too few, not finite or of different shapes.
     """
+    check_key("mmd_test", key)
     check_count("num_permutations", num_permutations)
     check_count("block_size", block_size)
     x, y = as_flat_pair(x, y)

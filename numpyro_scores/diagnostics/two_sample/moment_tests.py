@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics._samples import as_flat_pair
 from numpyro_scores.diagnostics.two_sample import permutations
 from numpyro_scores.diagnostics.two_sample.permutations import HIGHEST
@@ -55,6 +55,7 @@ def mean_test(
     :param num_permutations: number of random permutations.
     :raises ValueError: if samples are too few, not finite or of different shapes.
     """
+    check_key("mean_test", key)
     check_count("num_permutations", num_permutations)
     flat = as_flat_pair(x, y, at_least=3)
     return _largest_t(*flat, key, num_permutations, jnp.shape(x)[1:])
@@ -74,6 +75,7 @@ def variance_test(
     :param num_permutations: number of random permutations.
     :raises ValueError: if samples are too few, not finite or of different shapes.
     """
+    check_key("variance_test", key)
     check_count("num_permutations", num_permutations)
     flat = as_flat_pair(x, y, at_least=3)
     squares = (

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import check_count, check_key
 from numpyro_scores.diagnostics._samples import as_flat_pair, check_at_least_two
 from numpyro_scores.diagnostics.two_sample import permutations
 
@@ -58,6 +58,7 @@ def sliced_wasserstein(
         as the distance itself; 0 leaves them out.
     :raises ValueError: if samples are too few, not finite or of different shapes.
     """
+    check_key("sliced_wasserstein", key)
     check_count("order", order)
     check_at_least_two("num_projections", num_projections)
     if num_permutations:

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from numpyro_scores._validation import check_count
+from numpyro_scores._validation import as_sample_shape, check_count, check_key
 
 # NumPyro's integer_interval holds its bounds as leaves of a pytree, which a transformation of the
 # parameters would transform too; the states here are static.
@@ -213,9 +213,9 @@ class Spin(dist.Distribution):
         return 1 - self.mean**2
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
-        if key is None:
-            raise ValueError("Spin.sample needs a random key, got None.")
-        up = random.bernoulli(key, jax.nn.sigmoid(self.logits), sample_shape + self.batch_shape)
+        key = check_key("Spin.sample", key)
+        shape = as_sample_shape(sample_shape) + self.batch_shape
+        up = random.bernoulli(key, jax.nn.sigmoid(self.logits), shape)
         return jnp.where(up, 1, -1).astype(jnp.int8)
 
     @validate_sample

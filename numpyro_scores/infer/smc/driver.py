@@ -233,6 +233,7 @@ class ParticleSampler(ParticleResults, ABC):
             )
         if not values:
             raise ValueError(f"{name} needs a latent site, but the model has none.")
+        check_sampled(name, model, args, kwargs, values)
         self._check_sites(sites, values, args, kwargs)
         # Moves know diffusion priors by their score alone.
         check_normalizers(wrapped(diffusion_by_score, model), args, kwargs, values)
@@ -244,7 +245,6 @@ class ParticleSampler(ParticleResults, ABC):
                     f"sites, of {sorted(values)}; got {site!r} with shape {jnp.shape(draws)}."
                 )
         self._latent = tuple(values)
-        check_sampled(name, model, args, kwargs, values)
 
     def _check_start(self, state: Population) -> None:
         if state.num_dead == self._num_prior_draws:

@@ -94,8 +94,8 @@ def check_energy(name: str, f: Callable[..., Array], x: Any) -> None:
 
 def output_shape(name: str, f: Callable[..., Any], x: Any, *args: Any) -> Any:
     """
-    Shapes of what `f(x, *args)` returns; raise in words if `f` is a class, takes batches, or a noise
-    level too many or too few.
+    Shapes of what `f(x, *args)` returns; raise in words if `f` is a class, takes batches, or a
+    noise level too many or too few.
     """
     if isinstance(unwrapped(f), type):
         raise TypeError(f"{name} must be an instance of {name_of(f)}, got the class.")

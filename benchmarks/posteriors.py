@@ -53,9 +53,13 @@ def tempered(
     return _of_particles(smc, draws_a_particle * sampler.num_steps * sampler.num_evals)
 
 
-def twisted(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
+def twisted(
+    model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS, **options: Any
+) -> Draw:
+    """:param options: of the sampler."""
     del prior
-    return _of_particles(ns.TwistedDiffusionSampler(model, num_draws, progress_bar=False))
+    sampler = ns.TwistedDiffusionSampler(model, num_draws, progress_bar=False, **options)
+    return _of_particles(sampler)
 
 
 def noise_level(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:

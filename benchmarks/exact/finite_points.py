@@ -22,15 +22,17 @@ from jax import Array, random
 from sklearn.datasets import load_digits
 
 import numpyro_scores as ns
-from benchmarks.exact.problems import Cell
+from benchmarks.exact.problems import Cell, of_model
+from benchmarks.posteriors import SAMPLERS, noise_level
 
 NUM_POINTS, SIDE, NUM_DRAWS = 100, 8, 1_000
 EFFECTIVE = 5.0
 VARIATION = "total variation of the weights"
 AWAY = "share of draws at no point"
 PROCESS = ns.VarianceExploding(sigma_min=0.05, sigma_max=50.0)
-SAMPLERS = (
+COLUMNS = (
     "TemperedSMC",
+    "NoiseLevelSMC",
     "TwistedDiffusionSampler",
     "AnnealedLangevin",
     "DiffusionPosteriorSampling",
@@ -54,6 +56,14 @@ def denoiser(points: Array, x: Array, sigma: Array) -> Array:
     return jax.nn.softmax(-jnp.sum((x - points) ** 2, axis=1) / (2 * sigma**2)) @ points
 
 
+def energy(points: Array, x: Array, sigma: Array) -> Array:
+    """`-log p_sigma(x)`."""
+    logits = -jnp.sum((x - points) ** 2, axis=1) / (2 * sigma**2)
+    normalizer = len(x) * jnp.log(np.sqrt(2 * np.pi) * sigma) + np.log(len(points))
+    return normalizer - jax.nn.logsumexp(logits)
+
+
+ENERGY_PRIOR = ns.DiffusionPrior(partial(energy, jnp.asarray(POINTS)), PROCESS, SIDE**2)
 PRIOR = ns.DiffusionPrior(partial(denoiser, jnp.asarray(POINTS)), PROCESS, SIDE**2)
 
 
@@ -156,10 +166,11 @@ def cell(name: str, num_problems: int, num_draws: int = NUM_DRAWS) -> Cell:
     problems = [make_problem(likelihood, seed) for seed in range(num_problems)]
     weights = [weights_of(likelihood, problem) for problem in problems]
 
-    def model(problem):
-        x = jnp.asarray(numpyro.sample("x", PRIOR))
+    def model(problem, prior=PRIOR):
+        x = jnp.asarray(numpyro.sample("x", prior))
         numpyro.sample("y", likelihood(problem, x), obs=problem.y)
 
+    by_energy = of_model(partial(model, prior=ENERGY_PRIOR), noise_level)
     return Cell(
         f"100 points, {name}",
         model,
@@ -168,7 +179,8 @@ def cell(name: str, num_problems: int, num_draws: int = NUM_DRAWS) -> Cell:
         lambda i, key, num_draws: exact_draws(weights[i], key, num_draws),
         lambda i, x: distance(weights[i], x),
         num_draws,
-        SAMPLERS,
+        COLUMNS,
+        makers=SAMPLERS | {"NoiseLevelSMC": by_energy},
     )
 
 

@@ -42,6 +42,16 @@ def _cell(row: Row, name: str) -> str:
     return f"{row.figures[name]:.3f}" + ("" if np.isnan(error) else f" ({error:.3f})")
 
 
+def seconds(results: Results) -> str:
+    """What all rows have taken, those of earlier runs that are kept included."""
+    rows = [row for cells in results.values() for rows in cells.values() for row in rows]
+    cpu, wall = (
+        sum(getattr(row, name) for row in rows) for name in ("cpu_seconds", "wall_seconds")
+    )
+    cells = sum(len(cells) for cells in results.values())
+    return f"{cells} cells, {cpu:.0f} s of CPU, {wall:.0f} s by the clock"
+
+
 def save(results: Results, path: Path) -> None:
     """Write results, or those of some sets, to be read by :func:`kept`."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -66,9 +66,9 @@ def main() -> None:
 
 
 def _cut(cell: Cell, num_problems: int | None, num_draws: int | None) -> Cell:
-    """A cell of fewer problems, or of another number of draws."""
-    problems = cell.problems[:num_problems]
-    return cell._replace(problems=problems, num_draws=num_draws or cell.num_draws)
+    """A cell of fewer problems, or of another number of draws for all samplers."""
+    cell = cell._replace(problems=cell.problems[:num_problems])
+    return cell if num_draws is None else cell._replace(num_draws=num_draws, fewer_draws={})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpyro_scores as ns
 from numpyro_scores.densities.noise_path import default_trace
 
 NUM_DRAWS = 2_000
-BATCH_SIZE = 64  # particles whose energies are found together, in the cache of a core
+BATCH_SIZE = 50  # particles whose energies are found together, in the cache of a core
 
 
 class Posterior(NamedTuple):

@@ -30,13 +30,11 @@ DISTANCE = "sliced 2-Wasserstein"
 PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=80.0)
 COLUMNS = (
     "TemperedSMC",
-    "NoiseLevelSMC",
     "TwistedDiffusionSampler(num_steps=40)",
     "MomentMatching",
     "DiffusionPosteriorSampling",
-    "AnnealedLangevin",
-    "DAPS",
 )
+COLUMNS_IN_FULL = (*COLUMNS, "NoiseLevelSMC", "AnnealedLangevin", "DAPS")
 PUBLISHED = {
     "Feynman-Kac corrected, no resampling": {DISTANCE: 0.682},
     "Feynman-Kac corrected, adaptive": {DISTANCE: 0.311},
@@ -144,7 +142,7 @@ def cells(full: bool) -> Iterator[Cell]:
         lambda i, key, num_draws: exact_draws(problems[i], key, num_draws),
         lambda i, x: distance(problems[i], x),
         NUM_PARTICLES,
-        COLUMNS,
+        COLUMNS_IN_FULL if full else COLUMNS,
         PUBLISHED,
         MAKERS,
     )

@@ -33,9 +33,16 @@ PROCESS = ns.VarianceExploding(sigma_min=0.01, sigma_max=150.0)
 SIGNAL_TO_NOISE = 25.0
 # Chains are made longer until they agree.
 LARGEST_R_HAT, GIBBS_LENGTHS = 1.03, (700, 3_000, 12_000)
-COLUMNS = ("NoiseLevelSMC", "DiffusionPosteriorSampling")
-# Thousands of gradients a draw, most of them.
-COLUMNS_IN_FULL = (*COLUMNS, "MomentMatching", "DAPS", "AnnealedLangevin", "SplitGibbs")
+COLUMNS = ("NoiseLevelSMC",)
+# Minutes each: they compile at every run, and take up to thousands of gradients a draw.
+COLUMNS_IN_FULL = (
+    *COLUMNS,
+    "DiffusionPosteriorSampling",
+    "MomentMatching",
+    "DAPS",
+    "AnnealedLangevin",
+    "SplitGibbs",
+)
 METHODS = ("C-DPS", "DiffPIR", "DPnP")
 # Gauss, Laplace, Bernoulli-Laplace, Student, for each method.
 PUBLISHED = {

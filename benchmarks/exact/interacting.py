@@ -32,9 +32,14 @@ COLUMNS = (
     "TemperedSMC",
     "TwistedDiffusionSampler(num_steps=40)",
     "MomentMatching",
-    "DiffusionPosteriorSampling",
 )
-COLUMNS_IN_FULL = (*COLUMNS, "NoiseLevelSMC", "AnnealedLangevin", "DAPS")
+COLUMNS_IN_FULL = (
+    *COLUMNS,
+    "NoiseLevelSMC",
+    "DiffusionPosteriorSampling",
+    "AnnealedLangevin",
+    "DAPS",
+)
 PUBLISHED = {
     "Feynman-Kac corrected, no resampling": {DISTANCE: 0.682},
     "Feynman-Kac corrected, adaptive": {DISTANCE: 0.311},

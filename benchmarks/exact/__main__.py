@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--samplers", nargs="*", help="columns; all of a set by default")
-    parser.add_argument("--cells", help="only cells whose name has this in it")
+    parser.add_argument("--cells", nargs="*", help="only cells whose name has one of these in it")
     parser.add_argument("--full", action="store_true", help="the papers' sizes")
     parser.add_argument("--problems", type=int, help="of each cell at most")
     parser.add_argument("--draws", type=int, help="of each sampler, for each problem")
@@ -43,7 +43,7 @@ def main() -> None:
         programs = Programs()
         print(f"\n## {name}\n{SETS[name].__doc__}", flush=True)
         for cell in SETS[name].cells(args.full):
-            if args.cells and args.cells not in cell.name:
+            if args.cells and not any(part in cell.name for part in args.cells):
                 continue
             names |= set(cell.samplers)
             cell, rows = _cut(cell, args.problems, args.draws), []
@@ -58,7 +58,7 @@ def main() -> None:
             found[cell.name] = list(({row.method: row for row in [*before, *rows]}).values())
             save(results, args.results)
     if not names:
-        raise SystemExit(f"No cell has {args.cells!r} in its name.")
+        raise SystemExit(f"No cell has any of {args.cells} in its name.")
     if unknown := set(args.samplers or ()) - names:
         raise SystemExit(f"No cell has the samplers {sorted(unknown)}, but {sorted(names)}.")
     figure(results, args.figure)

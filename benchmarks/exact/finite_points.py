@@ -31,9 +31,10 @@ VARIATION = "total variation of the weights"
 AWAY = "share of draws at no point"
 PROCESS = ns.VarianceExploding(sigma_min=0.05, sigma_max=50.0)
 MANY_DRAWS = "TemperedSMC, 20 prior draws a particle"
-COLUMNS = ("TemperedSMC", MANY_DRAWS, "TwistedDiffusionSampler")
+COLUMNS = ("TemperedSMC", MANY_DRAWS)
 COLUMNS_IN_FULL = (
     *COLUMNS,
+    "TwistedDiffusionSampler",
     "NoiseLevelSMC",
     "AnnealedLangevin",
     "DiffusionPosteriorSampling",

@@ -6,15 +6,22 @@ Two moons, and the potential of Mueller and Brown: do draws by the reverse proce
 draws at the smallest level agree? A part of :mod:`benchmarks.noise_energy`.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 from flax import nnx
-from jax import random
+from jax import Array, random
 from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 from benchmarks.noise_energy import PAIRS, trained
+
+Points = Callable[[int, np.random.Generator], np.ndarray]
+NUM_CHAINS, NUM_WARMUP, NUM_HEUN_STEPS = 400, 200, 64
+PROCESS = ns.VarianceExploding(sigma_min=0.05, sigma_max=10.0)
 
 
 def moons(num: int, rng: np.random.Generator) -> np.ndarray:
@@ -53,41 +60,72 @@ def jensen_shannon(a: np.ndarray, b: np.ndarray, num_bins: int = 40) -> float:
     return (relative(p) + relative(q)) / 2
 
 
+class Learned(NamedTuple):
+    """
+    - **prior** - of an energy that was trained on data about their mean.
+    - **centre** - that mean, shape `(2,)`.
+    - **seconds** - of CPU, of the training.
+    """
+
+    prior: ns.DiffusionPrior
+    centre: np.ndarray
+    seconds: float
+
+
+def learned(make: Points, rng: np.random.Generator, num_steps: int, seed: int) -> Learned:
+    """The energy of all noise levels, from 50,000 points."""
+    data = make(50_000, rng).astype(np.float32)
+    centre, scale = data.mean(axis=0), float(data.std())
+    energy, seconds = trained(
+        ns.nn.MLPNoiseEnergy(
+            2, rngs=nnx.Rngs(seed), hidden_features=128, num_layers=3, sigma_data=scale
+        ),
+        ns.objectives.DualScoreMatching(PROCESS),
+        data - centre,
+        num_steps,
+        seed,
+        batch_size=PAIRS,
+    )
+    return Learned(ns.DiffusionPrior(energy, PROCESS, 2), centre, seconds)
+
+
+def noisy_points(make: Points, rng: np.random.Generator, centre: np.ndarray, num: int):
+    """Further points, with the noise of the smallest level."""
+    x = make(num, rng) - centre
+    return x + PROCESS.sigma_min * rng.normal(size=x.shape)
+
+
+def by_reverse_process(prior: ns.DiffusionPrior, key: Array, num_draws: int) -> np.ndarray:
+    return np.asarray(prior.sample(key, (num_draws,), ns.Heun(NUM_HEUN_STEPS)))
+
+
+def by_langevin(
+    prior: ns.DiffusionPrior, key: Array, starts: np.ndarray, num_draws: int
+) -> np.ndarray:
+    """At the smallest level, a chain from each of the starts."""
+
+    def model():
+        numpyro.sample("x", prior)
+
+    mcmc = MCMC(
+        ns.MALA(model),
+        num_warmup=NUM_WARMUP,
+        num_samples=num_draws // len(starts),
+        num_chains=len(starts),
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(key, init_params={"x": jnp.asarray(starts, jnp.float32)})
+    return np.asarray(mcmc.get_samples()["x"])
+
+
 def plane(num_steps: int, seed: int, num_draws: int = 40_000) -> None:
-    process = ns.VarianceExploding(sigma_min=0.05, sigma_max=10.0)
     for name, make in {"two moons": moons, "Mueller-Brown": mueller_brown}.items():
         rng = np.random.default_rng(seed)
-        data = make(50_000, rng).astype(np.float32)
-        centre, scale = data.mean(axis=0), float(data.std())
-        energy, seconds = trained(
-            ns.nn.MLPNoiseEnergy(
-                2, rngs=nnx.Rngs(seed), hidden_features=128, num_layers=3, sigma_data=scale
-            ),
-            ns.objectives.DualScoreMatching(process),
-            data - centre,
-            num_steps,
-            seed,
-            batch_size=PAIRS,
-        )
-        prior = ns.DiffusionPrior(energy, process, 2)
-
-        def model(prior=prior):
-            numpyro.sample("x", prior)
-
-        truth = make(2 * num_draws, rng) - centre
-        truth += process.sigma_min * rng.normal(size=truth.shape)
-        reverse = np.asarray(prior.sample(random.key(seed), (num_draws,), ns.Heun(64)))
-        mcmc = MCMC(
-            ns.MALA(model),
-            num_warmup=200,
-            num_samples=num_draws // 400,
-            num_chains=400,
-            chain_method="vectorized",
-            progress_bar=False,
-        )
-        starts = jnp.asarray(truth[:400], jnp.float32)
-        mcmc.run(random.key(seed), init_params={"x": starts})
-        langevin = np.asarray(mcmc.get_samples()["x"])
+        prior, centre, seconds = learned(make, rng, num_steps, seed)
+        truth = noisy_points(make, rng, centre, 2 * num_draws)
+        reverse = by_reverse_process(prior, random.key(seed), num_draws)
+        langevin = by_langevin(prior, random.key(seed), truth[:NUM_CHAINS], num_draws)
         pairs = {
             "draws and Langevin": (reverse, langevin),
             "draws and data": (reverse, truth[:num_draws]),

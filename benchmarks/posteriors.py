@@ -19,6 +19,7 @@ import numpyro_scores as ns
 from numpyro_scores.densities.noise_path import default_trace
 
 NUM_DRAWS = 2_000
+BATCH_SIZE = 50  # particles whose energies are found together, in the cache of a core
 
 
 class Posterior(NamedTuple):
@@ -52,9 +53,20 @@ def tempered(
     return _of_particles(smc, draws_a_particle * sampler.num_steps * sampler.num_evals)
 
 
-def twisted(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
+def twisted(
+    model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS, **options: Any
+) -> Draw:
+    """:param options: of the sampler."""
     del prior
-    return _of_particles(ns.TwistedDiffusionSampler(model, num_draws, progress_bar=False))
+    sampler = ns.TwistedDiffusionSampler(model, num_draws, progress_bar=False, **options)
+    return _of_particles(sampler)
+
+
+def noise_level(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
+    """Of priors that are made of energies."""
+    del prior
+    smc = ns.NoiseLevelSMC(model, num_draws, batch_size=BATCH_SIZE, progress_bar=False)
+    return _of_particles(smc)
 
 
 def _of_particles(sampler: Any, num_prior_evals: float = 0.0) -> Draw:

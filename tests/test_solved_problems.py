@@ -10,17 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
+from scipy import stats
 
 from benchmarks.exact import discrete, finite_points, interacting, levy
-from benchmarks.exact.levy_prior import LOCAL_BELOW, batched
+from benchmarks.exact.levy_prior import COARSE_ABOVE, LOCAL_BELOW, batched, energy
 from benchmarks.exact.levy_reference import gibbs, lattice_posterior
 from benchmarks.exact.problems import Cell, Programs, run_cell
 
 LENGTH = 16
 LAWS = levy.laws(LENGTH)
-# Local nodes and the common lattice.
+# Local nodes, the common lattice and the coarse one.
 LEVELS = (0.05, 0.4, 1.3, 20.0)
 jitted = jax.jit(batched)
+energies = jax.jit(jax.vmap(energy, in_axes=(None, 0, None)))
 
 
 def walk_covariance(length):
@@ -29,14 +31,16 @@ def walk_covariance(length):
 
 
 @pytest.mark.parametrize("sigma", LEVELS)
-def test_the_denoiser_of_gaussian_walks_is_linear(sigma):
-    assert LEVELS[1] < LOCAL_BELOW < LEVELS[2]
+def test_gaussian_walks_have_a_linear_denoiser_and_a_quadratic_energy(sigma):
+    assert LEVELS[1] < LOCAL_BELOW < LEVELS[2] < COARSE_ABOVE < LEVELS[3]
     covariance = walk_covariance(LENGTH)
     gain = covariance @ np.linalg.inv(covariance + sigma**2 * np.eye(LENGTH))
     rng = np.random.default_rng(0)
     x = rng.multivariate_normal(np.zeros(LENGTH), covariance, size=3)
     x = (x + sigma * rng.normal(size=x.shape)).astype(np.float32)
     assert np.abs(jitted(LAWS["Gauss"], x, sigma) - x @ gain.T).max() < 1e-4
+    law = stats.multivariate_normal(cov=covariance + sigma**2 * np.eye(LENGTH))
+    np.testing.assert_allclose(energies(LAWS["Gauss"], x, sigma), -law.logpdf(x), atol=1e-3)
 
 
 def test_a_point_beyond_the_lattice_is_drawn_back_to_it():
@@ -46,7 +50,7 @@ def test_a_point_beyond_the_lattice_is_drawn_back_to_it():
 
 @pytest.mark.parametrize("sigma", [0.3, 1.5])
 @pytest.mark.parametrize("name", ["Laplace", "Bernoulli-Laplace", "Student"])
-def test_the_denoiser_of_two_numbers_is_a_double_integral(name, sigma):
+def test_denoiser_and_energy_of_two_numbers_are_double_integrals(name, sigma):
     zero, _, laplace, cauchy, scale = (float(a) for a in LAWS[name])
     spacing, x = 0.01, np.array([0.7, 1.1])
     u = spacing * np.arange(-1500, 1501)
@@ -61,28 +65,32 @@ def test_the_denoiser_of_two_numbers_is_a_double_integral(name, sigma):
     exact = np.array([(joint * u[:, None]).sum(), (joint * total).sum()]) / joint.sum()
     found = jitted(LAWS[name], x[None].astype(np.float32), sigma)[0]
     np.testing.assert_allclose(found, exact, atol=1e-4)
+    value = energies(LAWS[name], x[None].astype(np.float32), sigma)[0]
+    np.testing.assert_allclose(value, np.log(2 * np.pi * sigma**2 / joint.sum()), atol=1e-3)
 
 
-def test_the_references_of_gaussian_walks_are_kriging():
-    operator = levy.operators(LENGTH)["blur"]
+@pytest.mark.parametrize("name", ["blur", "mask"])
+def test_the_references_of_gaussian_walks_are_kriging(name):
+    """Of the walk with the noise of the smallest level, here one that is not small."""
+    level, operator = 0.3, levy.operators(LENGTH)[name]
     problem = levy.make_problems(LAWS["Gauss"], operator, 1)[0]
     noise, y = float(problem.noise), np.asarray(problem.y, np.float64)
-    prior = walk_covariance(LENGTH)
+    draws = levy.reference(problem, 0, level=level)
+    prior = walk_covariance(LENGTH) + level**2 * np.eye(LENGTH)
+    marginal = operator @ prior @ operator.T + noise**2 * np.eye(LENGTH)
+    gain = prior @ operator.T @ np.linalg.inv(marginal)
+    sd = np.sqrt(np.diag(prior - gain @ operator @ prior))
+    z = (draws.mean(axis=0) - gain @ y) / sd
+    assert np.abs(z).max() < 5 / len(draws) ** 0.5
+    np.testing.assert_allclose(draws.std(axis=0) / sd, 1, atol=0.05)
 
-    def close(draws, operator):
-        marginal = operator @ prior @ operator.T + noise**2 * np.eye(len(operator))
-        gain = prior @ operator.T @ np.linalg.inv(marginal)
-        covariance = prior - gain @ operator @ prior
-        sd = np.sqrt(np.diag(covariance))
-        z = (draws.mean(axis=0) - gain @ y[: len(operator)]) / sd
-        assert np.abs(z).max() < 5 / len(draws) ** 0.5
-        np.testing.assert_allclose(draws.std(axis=0) / sd, 1, atol=0.05)
 
-    draws = gibbs(LAWS["Gauss"], operator, y, noise).draws.reshape(-1, LENGTH)
-    close(draws, operator)
-    observed = np.arange(LENGTH) < 6
-    draws = lattice_posterior(LAWS["Gauss"], observed, y, noise, 4_000, 0)
-    close(draws, np.eye(LENGTH)[observed])
+def test_a_reference_whose_chains_differ_fails(monkeypatch):
+    monkeypatch.setattr(levy, "GIBBS_LENGTHS", (4,))
+    monkeypatch.setattr(levy, "LARGEST_R_HAT", 0.5)
+    problem = levy.make_problems(LAWS["Laplace"], levy.operators(LENGTH)["blur"], 1)[0]
+    with pytest.raises(ValueError, match="chains of the Gibbs reference have not met: R-hat"):
+        levy.reference(problem, 0)
 
 
 @pytest.mark.parametrize("name", ["Laplace", "Bernoulli-Laplace", "Student"])

@@ -9,7 +9,7 @@ The points are 100 pictures of handwritten digits, 8 x 8 pixels. The noise of ea
 that about five points share the posterior, for one point that has it all is no test of weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -22,16 +22,20 @@ from jax import Array, random
 from sklearn.datasets import load_digits
 
 import numpyro_scores as ns
-from benchmarks.exact.problems import Cell
+from benchmarks.exact.problems import Cell, of_model
+from benchmarks.posteriors import SAMPLERS, noise_level, tempered
 
 NUM_POINTS, SIDE, NUM_DRAWS = 100, 8, 1_000
 EFFECTIVE = 5.0
 VARIATION = "total variation of the weights"
 AWAY = "share of draws at no point"
 PROCESS = ns.VarianceExploding(sigma_min=0.05, sigma_max=50.0)
-SAMPLERS = (
-    "TemperedSMC",
+MANY_DRAWS = "TemperedSMC, 20 prior draws a particle"
+COLUMNS = ("TemperedSMC", MANY_DRAWS)
+COLUMNS_IN_FULL = (
+    *COLUMNS,
     "TwistedDiffusionSampler",
+    "NoiseLevelSMC",
     "AnnealedLangevin",
     "DiffusionPosteriorSampling",
     "MomentMatching",
@@ -54,6 +58,14 @@ def denoiser(points: Array, x: Array, sigma: Array) -> Array:
     return jax.nn.softmax(-jnp.sum((x - points) ** 2, axis=1) / (2 * sigma**2)) @ points
 
 
+def energy(points: Array, x: Array, sigma: Array) -> Array:
+    """`-log p_sigma(x)`."""
+    logits = -jnp.sum((x - points) ** 2, axis=1) / (2 * sigma**2)
+    normalizer = len(x) * jnp.log(np.sqrt(2 * np.pi) * sigma) + np.log(len(points))
+    return normalizer - jax.nn.logsumexp(logits)
+
+
+ENERGY_PRIOR = ns.DiffusionPrior(partial(energy, jnp.asarray(POINTS)), PROCESS, SIDE**2)
 PRIOR = ns.DiffusionPrior(partial(denoiser, jnp.asarray(POINTS)), PROCESS, SIDE**2)
 
 
@@ -151,15 +163,16 @@ def distance(weights: np.ndarray, x: Array) -> dict[str, float]:
     return {VARIATION: np.abs(share - weights).sum() / 2, AWAY: away.mean()}
 
 
-def cell(name: str, num_problems: int, num_draws: int = NUM_DRAWS) -> Cell:
+def cell(name: str, num_problems: int, columns: Sequence[str] = COLUMNS) -> Cell:
     likelihood = LIKELIHOODS[name]
     problems = [make_problem(likelihood, seed) for seed in range(num_problems)]
     weights = [weights_of(likelihood, problem) for problem in problems]
 
-    def model(problem):
-        x = jnp.asarray(numpyro.sample("x", PRIOR))
+    def model(problem, prior=PRIOR):
+        x = jnp.asarray(numpyro.sample("x", prior))
         numpyro.sample("y", likelihood(problem, x), obs=problem.y)
 
+    by_energy = of_model(partial(model, prior=ENERGY_PRIOR), noise_level)
     return Cell(
         f"100 points, {name}",
         model,
@@ -167,11 +180,13 @@ def cell(name: str, num_problems: int, num_draws: int = NUM_DRAWS) -> Cell:
         [(problem,) for problem in problems],
         lambda i, key, num_draws: exact_draws(weights[i], key, num_draws),
         lambda i, x: distance(weights[i], x),
-        num_draws,
-        SAMPLERS,
+        NUM_DRAWS,
+        columns,
+        makers=SAMPLERS
+        | {"NoiseLevelSMC": by_energy, MANY_DRAWS: partial(tempered, draws_a_particle=20)},
     )
 
 
 def cells(full: bool) -> Iterator[Cell]:
     for name in LIKELIHOODS:
-        yield cell(name, 10 if full else 1)
+        yield cell(name, 10, COLUMNS_IN_FULL) if full else cell(name, 1)

@@ -7,7 +7,7 @@ Ten Gaussians of equal weight and variance in 256 dimensions, 128 linear data wi
 correctors, arXiv 2503.02819; DriftLite, arXiv 2509.21655; interacting particle guidance).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -20,17 +20,22 @@ from jax import Array, random
 from jax.tree_util import Partial
 
 import numpyro_scores as ns
-from benchmarks.exact.problems import Cell
+from benchmarks.exact.problems import Cell, of_model
+from benchmarks.posteriors import SAMPLERS, noise_level, twisted
 
 NUM_COMPONENTS, DIM, DIM_Y = 10, 256, 128
 NOISE = 0.1**0.5
 NUM_PARTICLES, NUM_PROJECTIONS = 256, 1_000
 DISTANCE = "sliced 2-Wasserstein"
 PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=80.0)
-SAMPLERS = (
+COLUMNS = (
     "TemperedSMC",
-    "TwistedDiffusionSampler",
+    "TwistedDiffusionSampler(num_steps=40)",
     "MomentMatching",
+)
+COLUMNS_IN_FULL = (
+    *COLUMNS,
+    "NoiseLevelSMC",
     "DiffusionPosteriorSampling",
     "AnnealedLangevin",
     "DAPS",
@@ -80,8 +85,16 @@ def denoiser(means: Array, variance: Array, x: Array, sigma: Array) -> Array:
     return mean + (x - mean) * variance / total
 
 
-def model(problem: Problem) -> None:
-    of_problem = Partial(denoiser, problem.means, problem.variance)
+def energy(means: Array, variance: Array, x: Array, sigma: Array) -> Array:
+    """`-log p_sigma(x)`."""
+    total = variance + sigma**2
+    logits = -jnp.sum((x - means) ** 2, axis=1) / (2 * total)
+    normalizer = len(x) / 2 * jnp.log(2 * np.pi * total) + np.log(len(means))
+    return normalizer - jax.nn.logsumexp(logits)
+
+
+def model(problem: Problem, function: Callable = denoiser) -> None:
+    of_problem = Partial(function, problem.means, problem.variance)
     x = jnp.asarray(numpyro.sample("x", ns.DiffusionPrior(of_problem, PROCESS, DIM)))
     numpyro.sample("y", dist.Normal(problem.operator @ x, NOISE).to_event(1), obs=problem.y)
 
@@ -115,6 +128,12 @@ def distance(problem: Problem, x: Array) -> dict[str, float]:
     return {DISTANCE: float(found.statistic)}
 
 
+MAKERS = SAMPLERS | {
+    "NoiseLevelSMC": of_model(partial(model, function=energy), noise_level),
+    "TwistedDiffusionSampler(num_steps=40)": partial(twisted, num_steps=40),
+}
+
+
 def cells(full: bool) -> Iterator[Cell]:
     problems = [make_problem(seed) for seed in range(5 if full else 1)]
     prior = ns.DiffusionPrior(
@@ -128,6 +147,7 @@ def cells(full: bool) -> Iterator[Cell]:
         lambda i, key, num_draws: exact_draws(problems[i], key, num_draws),
         lambda i, x: distance(problems[i], x),
         NUM_PARTICLES,
-        SAMPLERS,
+        COLUMNS_IN_FULL if full else COLUMNS,
         PUBLISHED,
+        MAKERS,
     )

@@ -23,18 +23,26 @@ from jax import Array, random
 from jax.tree_util import Partial
 
 import numpyro_scores as ns
-from benchmarks.exact.levy_prior import LIMIT, Increments, denoise, increments
+from benchmarks.exact.levy_prior import LIMIT, Increments, denoise, energy, increments
 from benchmarks.exact.levy_reference import gibbs, lattice_posterior
-from benchmarks.exact.problems import Cell
+from benchmarks.exact.problems import Cell, of_model
+from benchmarks.posteriors import SAMPLERS, noise_level
 
 EXCESS, COVERED = "excess of squared error, dB", "in 90% intervals"
 PROCESS = ns.VarianceExploding(sigma_min=0.01, sigma_max=150.0)
 SIGNAL_TO_NOISE = 25.0
 # Chains are made longer until they agree.
 LARGEST_R_HAT, GIBBS_LENGTHS = 1.03, (700, 3_000, 12_000)
-SAMPLERS = ("MomentMatching", "DiffusionPosteriorSampling", "DAPS")
-# Thousands of gradients a draw, particles of which 19 are too few, hundreds of warmup draws.
-SAMPLERS_IN_FULL = (*SAMPLERS, "AnnealedLangevin", "TwistedDiffusionSampler", "SplitGibbs")
+COLUMNS = ("NoiseLevelSMC",)
+# Minutes each: they compile at every run, and take up to thousands of gradients a draw.
+COLUMNS_IN_FULL = (
+    *COLUMNS,
+    "DiffusionPosteriorSampling",
+    "MomentMatching",
+    "DAPS",
+    "AnnealedLangevin",
+    "SplitGibbs",
+)
 METHODS = ("C-DPS", "DiffPIR", "DPnP")
 # Gauss, Laplace, Bernoulli-Laplace, Student, for each method.
 PUBLISHED = {
@@ -121,23 +129,52 @@ def model(problem: Problem) -> None:
     numpyro.sample("y", dist.Normal(problem.operator @ x, problem.noise).to_event(1), obs=problem.y)
 
 
-def reference(problem: Problem, seed: int, num_draws: int = 4_000) -> np.ndarray:
+def energy_model(problem: Problem) -> None:
+    """The same posterior, of a prior that is given by its energy."""
+    prior = ns.DiffusionPrior(Partial(energy, problem.law), PROCESS, problem.y.shape)
+    x = jnp.asarray(numpyro.sample("x", prior))
+    numpyro.sample("y", dist.Normal(problem.operator @ x, problem.noise).to_event(1), obs=problem.y)
+
+
+def reference(
+    problem: Problem, seed: int, num_draws: int = 4_000, level: float = PROCESS.sigma_min
+) -> np.ndarray:
     """
-    Draws of the posterior, shape `(num_draws, length)`.
+    Draws of the posterior of a signal with noise of the smallest level, which is what the model
+    has, shape `(num_draws, length)`.
 
     :raises ValueError: if the chains of Gibbs sampling differ.
     """
     operator, noise, y = (np.asarray(a, np.float64) for a in problem[1:])
+    used = np.abs(operator).max(axis=1) > 0
+    covariance = noise**2 * np.eye(used.sum()) + level**2 * operator[used] @ operator[used].T
     observed = np.diag(operator) > 0
     if np.array_equal(operator, np.diag(observed * 1.0)):
-        return lattice_posterior(problem.law, observed, y, float(noise), num_draws, seed)
-    used = np.abs(operator).max(axis=1) > 0
-    for length in GIBBS_LENGTHS:
-        chains = gibbs(
-            problem.law, operator[used], y[used], float(noise), num_draws=length, seed=seed
+        total = float(np.hypot(noise, level))
+        x = lattice_posterior(problem.law, observed, y, total, num_draws, seed)
+    else:
+        root = np.linalg.cholesky(covariance)
+        x = _of_chains(
+            problem.law,
+            np.linalg.solve(root, operator[used]),
+            np.linalg.solve(root, y[used]),
+            num_draws,
+            seed,
         )
+    # The noise given the signal and the data, by Matheron's rule.
+    rng = np.random.default_rng([seed, 1])
+    added = level * rng.normal(size=x.shape)
+    residual = y[used] - (x + added) @ operator[used].T
+    residual -= noise * rng.normal(size=residual.shape)
+    return x + added + level**2 * np.linalg.solve(covariance, residual.T).T @ operator[used]
+
+
+def _of_chains(law, operator, y, num_draws, seed):
+    """Draws of Gibbs sampling of a signal measured with unit noise."""
+    for length in GIBBS_LENGTHS:
+        chains = gibbs(law, operator, y, 1.0, num_draws=length, seed=seed)
         if chains.r_hat < LARGEST_R_HAT:
-            x = chains.draws.reshape(-1, len(y))
+            x = chains.draws.reshape(-1, operator.shape[1])
             return x[np.random.default_rng(seed).permutation(len(x))[:num_draws]]
     raise ValueError(
         f"The chains of the Gibbs reference have not met: R-hat {chains.r_hat:.3f} after "
@@ -159,23 +196,20 @@ def figures(exact: np.ndarray, x: Array) -> dict[str, float]:
     return {EXCESS: 10 * np.log10(max(1 + squared / total, 1e-3)), COVERED: float(inside)}
 
 
+MAKERS = SAMPLERS | {"NoiseLevelSMC": of_model(energy_model, noise_level)}
+
+
 def cells(full: bool) -> Iterator[Cell]:
     length = 64 if full else 16
     for law_name in laws(length):
+        # Where increments are mostly zero, most particles do not come down the noise levels.
+        num_draws = 1_000 if full or "Bernoulli" in law_name else 400
         for name in operators(length):
-            if full:
-                yield cell(law_name, name, length, 20, 199, SAMPLERS_IN_FULL)
-            elif name in PUBLISHED:
-                yield cell(law_name, name, length, 1, 19, SAMPLERS)
+            yield cell(law_name, name, length, 20 if full else 1, num_draws, full)
 
 
 def cell(
-    law_name: str,
-    name: str,
-    length: int,
-    num_problems: int,
-    num_draws: int,
-    samplers: tuple[str, ...],
+    law_name: str, name: str, length: int, num_problems: int, num_draws: int, full: bool
 ) -> Cell:
     law, operator = laws(length)[law_name], operators(length)[name]
     prior = ns.DiffusionPrior(partial(denoise, law), PROCESS, length)
@@ -201,6 +235,8 @@ def cell(
         draws,
         lambda i, x: figures(exact(i), x),
         num_draws,
-        samplers,
+        COLUMNS_IN_FULL if full else COLUMNS,
         {method: {EXCESS: values[column]} for method, values in rows},
+        MAKERS,
+        dict.fromkeys(SAMPLERS, 199 if full else 19),
     )

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Running sums of independent increments, a Markov chain of one number, and their exact denoiser: for
-each number of the signal the forward and the backward messages of the chain, on a lattice.
+Running sums of independent increments, a Markov chain of one number, and their exact denoiser and
+energy: for each number of the signal the forward and the backward messages of the chain, on a
+lattice.
 
 Signals are in units in which all of them stay within 32 of zero (a walk that would leave is not
 followed further, which for heavy tails is part of what the prior is). At large noise levels the
@@ -12,6 +13,8 @@ value, as fine as the noise asks for, and on a common lattice so that an increme
 stays one.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,10 +25,13 @@ from jax.typing import ArrayLike
 
 LIMIT, NUM_NODES = 32.0, 256
 SPACING = 2 * LIMIT / NUM_NODES
-# Nodes a number has at small noise levels, and their distance in noise levels: up to 6 of these to
-# each side. Where a signal stands still over 30 numbers the product of 30 Gaussians is narrower
+# A lattice of half as many nodes serves where noise and increments are this much wider than it.
+COARSE_NODES, COARSE_SPACING = NUM_NODES // 2, 2 * SPACING
+COARSE_ABOVE, COARSE_SCALE = 4 * COARSE_SPACING, 2 * COARSE_SPACING
+# Nodes a number has at small noise levels, and their distance in noise levels: up to 4.5 of these
+# to each side. Where a signal stands still over 30 numbers the product of 30 Gaussians is narrower
 # than each by the root of that, and still is wider than the distance of two nodes.
-NUM_LOCAL_NODES, LOCAL_SPACING = 48, 0.25
+NUM_LOCAL_NODES, LOCAL_SPACING = 36, 0.25
 # Below this the nodes are local; there both lattices are equally fine.
 LOCAL_BELOW = SPACING / LOCAL_SPACING
 TINY = 1e-30
@@ -73,62 +79,110 @@ def increments(
 
 def denoise(law: Increments, x: Array, sigma: Array) -> Array:
     """`E[x_0 | x_0 + sigma z = x]` of a signal, shape `(length,)`, whose walk starts at zero."""
-    return lax.cond(sigma < LOCAL_BELOW, _denoise_locally, _denoise_globally, law, x, sigma)
+    return x - lax.switch(_lattice(law, sigma), _of_chains(_mean), law, x, sigma)
 
 
-def _denoise_globally(law: Increments, x: Array, sigma: Array) -> Array:
-    index = jnp.arange(NUM_NODES) - NUM_NODES // 2
-    kernel = law.on_lattice(index[:, None] - index, SPACING)
-    first = law.on_lattice(index, SPACING)
-    offset = x[:, None] - SPACING * index
-    likelihood = _likelihood(offset, sigma)
-    # One matrix for all steps and signals: under `vmap` these are products of matrices.
-    return x - _mean(likelihood, first, offset, lambda f, _: f @ kernel, None)
+def energy(law: Increments, x: Array, sigma: Array) -> Array:
+    r"""
+    :math:`-\log p_\sigma(x)` of a signal, shape `()`: the sum over all walks on the lattice, by
+    the forward messages. Walks within the limits count: the integral is their probability.
+    """
+    found = lax.switch(_lattice(law, sigma), _of_chains(_log_sum), law, x, sigma)
+    return len(x) * jnp.log(np.sqrt(2 * np.pi) * sigma) - found
 
 
-def _denoise_locally(law: Increments, x: Array, sigma: Array) -> Array:
-    spacing = LOCAL_SPACING * sigma
-    index = jnp.round(lax.stop_gradient(x) / spacing) - NUM_LOCAL_NODES // 2
-    index = index[:, None] + jnp.arange(NUM_LOCAL_NODES)
-    kernels = law.on_lattice(index[1:, :, None] - index[:-1, None, :], spacing)
-    first = law.on_lattice(index[0], spacing)
+class Chain(NamedTuple):
+    """
+    - **likelihood** - of each number at its nodes, up to the factor `exp(-least)`, so that a point
+      beyond the lattice is drawn back to it; shape `(length, nodes)`.
+    - **least** - shape `(length,)`.
+    - **first** - the law of the first number, shape `(nodes,)`.
+    - **offset** - of the nodes from the noisy value, shape `(length, nodes)`.
+    - **push** - `push(message, shift)`: a message after a step of the walk, to nodes that begin
+      `shift` places further; laws are symmetric, so that backward is a step of minus the shift.
+    - **shifts** - of the nodes of each number from those of the one before, shape `(length - 1,)`.
+    """
+
+    likelihood: Array
+    least: Array
+    first: Array
+    offset: Array
+    push: Callable[[Array, Array], Array]
+    shifts: Array
+
+
+def _lattice(law, sigma):
+    """The place of a lattice among :func:`_of_chains`."""
+    is_coarse = (sigma >= COARSE_ABOVE) & (law.scale >= COARSE_SCALE)
+    return jnp.where(sigma < LOCAL_BELOW, 0, jnp.where(is_coarse, 2, 1))
+
+
+def _of_chains(function):
+    """A function of a chain as one of law, signal and noise level, for each of the lattices."""
+    chains = _local_chain, partial(_global_chain, NUM_NODES), partial(_global_chain, COARSE_NODES)
+    return [lambda law, x, sigma, chain=chain: function(chain(law, x, sigma)) for chain in chains]
+
+
+def _global_chain(num_nodes, law, x, sigma):
+    spacing = 2 * LIMIT / num_nodes
+    index = jnp.arange(num_nodes) - num_nodes // 2
+    kernel = law.on_lattice(index[:, None] - index, spacing)
+    first = law.on_lattice(index, spacing)
     offset = x[:, None] - spacing * index
-    likelihood = _likelihood(offset, sigma)
-    return x - _mean(likelihood, first, offset, lambda f, kernel: kernel @ f, kernels)
+    # One matrix for all steps and signals: under `vmap` these are products of matrices.
+    shifts = jnp.zeros(len(x) - 1)
+    return Chain(*_likelihood(offset, sigma), first, offset, lambda f, _: f @ kernel, shifts)
 
 
-def _likelihood(offset: Array, sigma: Array) -> Array:
-    """Up to a factor for each number, so that a point beyond the lattice is drawn back to it."""
+def _local_chain(law, x, sigma):
+    spacing, index = LOCAL_SPACING * sigma, jnp.arange(NUM_LOCAL_NODES)
+    start = jnp.round(lax.stop_gradient(x) / spacing) - NUM_LOCAL_NODES // 2
+
+    def push(message, shift):
+        return law.on_lattice(shift + index[:, None] - index, spacing) @ message
+
+    first = law.on_lattice(start[0] + index, spacing)
+    offset = x[:, None] - spacing * (start[:, None] + index)
+    return Chain(*_likelihood(offset, sigma), first, offset, push, jnp.diff(start))
+
+
+def _likelihood(offset: Array, sigma: Array) -> tuple[Array, Array]:
     squared = (offset / sigma) ** 2 / 2
-    return jnp.exp(lax.stop_gradient(jnp.min(squared, axis=1, keepdims=True)) - squared)
+    least = lax.stop_gradient(jnp.min(squared, axis=1))
+    return jnp.exp(least[:, None] - squared), least
 
 
-def _mean(likelihood, first, offset, push, kernels):
-    """
-    The posterior mean of `offset` at each number.
+def _mean(chain: Chain) -> Array:
+    """The posterior mean of the offset at each number."""
 
-    :param push: a step of the walk, of a message and the kernel of that step; symmetric laws take
-        the same one backward, of the transposed kernel.
-    """
-
-    def forward(message, inputs):
-        likelihood, kernel = inputs
-        message = _normalised(push(message * likelihood, kernel))
+    def step(message, inputs):
+        likelihood, shift = inputs
+        message = _normalised(chain.push(message * likelihood, shift))
         return message, message
 
-    def backward(message, inputs):
-        likelihood, kernel = inputs
-        transposed = None if kernel is None else kernel.T
-        message = _normalised(push(message * likelihood, transposed))
-        return message, message
-
-    first = _normalised(first)
-    _, after = lax.scan(forward, first, (likelihood[:-1], kernels))
+    first, likelihood = _normalised(chain.first), chain.likelihood
+    _, after = lax.scan(step, first, (likelihood[:-1], chain.shifts))
     last = jnp.ones_like(first)
-    _, before = lax.scan(backward, last, (likelihood[1:], kernels), reverse=True)
+    _, before = lax.scan(step, last, (likelihood[1:], -chain.shifts), reverse=True)
     weight = jnp.concatenate([first[None], after]) * jnp.concatenate([before, last[None]])
     weight = weight * likelihood
-    return jnp.sum(weight * offset, axis=1) / (jnp.sum(weight, axis=1) + TINY)
+    return jnp.sum(weight * chain.offset, axis=1) / (jnp.sum(weight, axis=1) + TINY)
+
+
+def _log_sum(chain: Chain) -> Array:
+    """The logarithm of the sum over all walks."""
+
+    def step(carry, inputs):
+        message, log_size = carry
+        likelihood, shift = inputs
+        pushed = chain.push(message * likelihood, shift)
+        size = lax.stop_gradient(jnp.max(pushed)) + TINY
+        return (pushed / size + TINY, log_size + jnp.log(size)), None
+
+    start = chain.first, jnp.zeros((), chain.offset.dtype)
+    (message, log_size), _ = lax.scan(step, start, (chain.likelihood[:-1], chain.shifts))
+    total = jnp.sum(message * chain.likelihood[-1])
+    return log_size + jnp.log(total + TINY) - jnp.sum(chain.least)
 
 
 def _normalised(message: Array) -> Array:

@@ -13,23 +13,17 @@ from benchmarks.exact.problems import Cell
 from benchmarks.posteriors import NUM_DRAWS
 
 DISTANCE = "sliced Wasserstein"
-SAMPLERS = (
-    "TemperedSMC",
-    "TwistedDiffusionSampler",
-    "MomentMatching",
-    "AnnealedLangevin",
-    "DiffusionPosteriorSampling",
-    "DAPS",
-)
+COLUMNS = ("TemperedSMC", "TwistedDiffusionSampler", "MomentMatching")
+COLUMNS_IN_FULL = (*COLUMNS, "AnnealedLangevin", "DiffusionPosteriorSampling", "DAPS")
 
 
 def cells(full: bool) -> Iterator[Cell]:
     sizes = [(8, 1), (8, 2), (8, 4), (80, 1), (80, 2), (80, 4), (800, 1), (800, 2), (800, 4)]
     for dim, dim_y in sizes if full else [(8, 4)]:
-        yield cell(dim, dim_y, 20 if full else 1)
+        yield cell(dim, dim_y, 20 if full else 1, COLUMNS_IN_FULL if full else COLUMNS)
 
 
-def cell(dim: int, dim_y: int, num_problems: int) -> Cell:
+def cell(dim: int, dim_y: int, num_problems: int, columns: tuple[str, ...]) -> Cell:
     problems = [inverse.make_problem(seed, dim, dim_y) for seed in range(num_problems)]
     known = {}
 
@@ -49,5 +43,5 @@ def cell(dim: int, dim_y: int, num_problems: int) -> Cell:
         exact,
         figures,
         NUM_DRAWS,
-        SAMPLERS,
+        columns,
     )

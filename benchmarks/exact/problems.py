@@ -3,6 +3,7 @@
 
 """The face that all sets of solved problems share, and a run of samplers on one of their cells."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ class Cell(NamedTuple):
     - **num_draws** - of each sampler, for each problem.
     - **samplers** - names of the columns, keys of `makers`.
     - **published** - by method, what papers report, by the names of the figures.
+    - **fewer_draws** - of samplers that make another number of draws, by name.
     - **makers** - by name, functions of model, prior and number of draws that return a
       :data:`~benchmarks.posteriors.Draw`.
     """
@@ -44,6 +46,7 @@ class Cell(NamedTuple):
     samplers: Sequence[str]
     published: Mapping[str, Figures] = {}
     makers: Mapping[str, Callable[..., Draw]] = SAMPLERS
+    fewer_draws: Mapping[str, int] = {}
 
 
 class Row(NamedTuple):
@@ -53,6 +56,8 @@ class Row(NamedTuple):
     - **errors** - standard errors of these means, NaN for one problem.
     - **num_evals** - evaluations a draw, NaN for exact draws and papers.
     - **is_published** - whether a paper reports it.
+    - **num_draws** - of each problem.
+    - **cpu_seconds**, **wall_seconds** - of the row, the reference and the compilation included.
     """
 
     method: str
@@ -60,6 +65,14 @@ class Row(NamedTuple):
     errors: Figures
     num_evals: float = np.nan
     is_published: bool = False
+    num_draws: int = 0
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+
+def of_model(model: Callable, maker: Callable[..., Draw]) -> Callable[..., Draw]:
+    """A sampler of another model of the same posterior, such as of a prior made of an energy."""
+    return lambda _, prior, num_draws: maker(model, prior, num_draws)
 
 
 class Programs:
@@ -69,9 +82,10 @@ class Programs:
         self._made: dict[Any, Draw] = {}
 
     def draw(self, cell: Cell, name: str) -> Draw:
-        key = cell.model, name, cell.num_draws
+        num_draws = cell.fewer_draws.get(name, cell.num_draws)
+        key = cell.model, name, num_draws
         if key not in self._made:
-            self._made[key] = cell.makers[name](cell.model, cell.prior, cell.num_draws)
+            self._made[key] = cell.makers[name](cell.model, cell.prior, num_draws)
         return self._made[key]
 
 
@@ -89,7 +103,8 @@ def run_cell(
 
 
 def _row(cell: Cell, method: str, draw: Callable[[Array, int], Posterior]) -> Row:
-    found, num_evals = [], []
+    found, num_evals, num_draws = [], [], 0
+    start = time.process_time(), time.perf_counter()
     for i in range(len(cell.problems)):
         posterior = draw(random.fold_in(random.key(i), 1), i)
         figures = cell.figures(i, posterior.x)
@@ -99,6 +114,7 @@ def _row(cell: Cell, method: str, draw: Callable[[Array, int], Posterior]) -> Ro
                 "were wanted. A reference or a sampler is broken."
             )
         found.append(figures)
+        num_draws = len(posterior.x)
         num_evals.append(posterior.num_evals + posterior.num_prior_evals)
     names = found[0]
     values = {name: np.array([figures[name] for figures in found]) for name in names}
@@ -107,4 +123,5 @@ def _row(cell: Cell, method: str, draw: Callable[[Array, int], Posterior]) -> Ro
         name: float(x.std(ddof=1) / root) if root > 1 else np.nan for name, x in values.items()
     }
     means = {name: float(x.mean()) for name, x in values.items()}
-    return Row(method, means, errors, float(np.mean(num_evals)))
+    seconds = time.process_time() - start[0], time.perf_counter() - start[1]
+    return Row(method, means, errors, float(np.mean(num_evals)), False, num_draws, *seconds)

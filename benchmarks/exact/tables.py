@@ -20,7 +20,7 @@ NUM_COLOURS, WIDTH = 10, 49
 def head(cell: Cell, first: Row) -> str:
     """What stands above the rows of a cell; in brackets are standard errors over its problems."""
     num = len(cell.problems)
-    title = f"{cell.name}: {num} problem{'s' if num > 1 else ''}, {cell.num_draws} draws each"
+    title = f"{cell.name}: {num} problem{'s' if num > 1 else ''}"
     return f"{title}\n  {'':{WIDTH}}" + "".join(
         f"{name:>{len(name) + 4}}" for name in first.figures
     )
@@ -30,6 +30,8 @@ def line(row: Row, first: Row) -> str:
     texts = [f"{_cell(row, name):>{len(name) + 4}}" for name in first.figures]
     method = f"{row.method} (published)" if row.is_published else row.method
     cost = "" if np.isnan(row.num_evals) else f"   {row.num_evals:,.0f} evaluations a draw"
+    if not row.is_published:
+        cost += f"   {row.num_draws} draws, {row.cpu_seconds:.0f} s"
     return f"  {method:{WIDTH}}" + "".join(texts) + cost
 
 
@@ -38,6 +40,16 @@ def _cell(row: Row, name: str) -> str:
         return ""
     error = row.errors[name]
     return f"{row.figures[name]:.3f}" + ("" if np.isnan(error) else f" ({error:.3f})")
+
+
+def seconds(results: Results) -> str:
+    """What all rows have taken, those of earlier runs that are kept included."""
+    rows = [row for cells in results.values() for rows in cells.values() for row in rows]
+    cpu, wall = (
+        sum(getattr(row, name) for row in rows) for name in ("cpu_seconds", "wall_seconds")
+    )
+    cells = sum(len(cells) for cells in results.values())
+    return f"{cells} cells, {cpu:.0f} s of CPU, {wall:.0f} s by the clock"
 
 
 def save(results: Results, path: Path) -> None:

@@ -24,6 +24,10 @@ This is replica exchange by the weights of a forward and a backward path (accele
 tempering, Zhang et al. 2025, arXiv 2502.10328; CREPE, He et al. 2025, arXiv 2509.23265), with the
 flow of no noise in place of their stochastic paths: its weights are those of the data alone.
 
+A mode in which a replica starts at all levels alike may hold it for long, however little it weighs:
+the levels give a mode about the same weight, and no swap carries a replica out of it. So replicas
+start at draws of the priors, with the noise of their level, of which the likelihoods pick one.
+
 The likelihood of a level is that of the mean :math:`m(x) = E[v | x]` of the value `v` that the
 model sees, and the variances of Normal data are as much larger as the data of `v` differ from those
 of `m(x)`, on average over draws of the prior. Neither is to be right: any `E` will do, and at the
@@ -50,8 +54,10 @@ from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import diffusion_by_score, wrapped
 from numpyro_scores.infer.smc.exponential_steps import in_steps
 from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.trees import map_rows
 
-NUM_PILOTS = 32  # draws of the priors, for the widths
+NUM_PILOTS = 128  # draws of the priors, for the widths and where replicas start
+PILOTS_AT_ONCE = 32
 NUM_LEVELS = 12  # at which the widths are measured
 
 
@@ -195,42 +201,80 @@ class NoisePaths:
         proposal = self.carried(z_partner, level_of_partner.sigma, level.sigma)
         return proposal, self.energy(level, z) - self.energy(level, proposal)
 
-    def noisy(self, key: Array, z: Any, sigma: Array) -> Any:
-        """Values of the priors' own levels with the noise of another: where a replica starts."""
+    def prepared(
+        self, key: Array, z: Any, rungs: Sequence[float], is_given: bool
+    ) -> tuple[Widths, Callable[[Array, LevelOnPath], Any]]:
+        """
+        The widths, and where a replica starts: a function of a key and of its level.
+
+        :param z: unconstrained values, those of all other sites for the draws of the priors.
+        :param rungs: noise levels, of which the first and the last count.
+        :param is_given: whether all replicas start at `z`, but for the noise of their levels.
+        """
+        key_pilots, key_widths = random.split(key)
+        pilots = self.pilots(key_pilots, z)
+
+        def start(key: Array, level: LevelOnPath) -> Any:
+            if is_given:
+                return self._noisy(key, z, level.sigma)
+            return self.picked(key, pilots, level, z)
+
+        return self.widths(key_widths, pilots, rungs), start
+
+    def _noisy(self, key: Array, z: Any, sigma: Array) -> Any:
         x, unravel = ravel_pytree(z)
         return unravel(x + self._noise_scale(x, sigma) * random.normal(key, x.shape, x.dtype))
 
     def _noise_scale(self, x: Array, sigma: Array) -> Array:
         return jnp.sqrt(jnp.maximum(self._twist.variance(x, sigma), 0))
 
-    def widths(self, key: Array, z: Any, rungs: Sequence[float]) -> Widths:
+    def pilots(self, key: Array, z: Any) -> Array:
+        """Draws of the diffusion priors, shape `(NUM_PILOTS, d)`, all other sites as in `z`."""
+        x = ravel_pytree(z)[0]
+        given = {
+            name: site["value"]
+            for name, site in self._flat.sites(x).items()
+            if site["type"] == "sample" and not site["is_observed"] and latent_prior(site) is None
+        }
+        keys = random.split(key, NUM_PILOTS)
+        return map_rows(lambda key: self._flat.draw(key, given), keys, PILOTS_AT_ONCE)
+
+    def picked(self, key: Array, pilots: Array, level: LevelOnPath, z: Any) -> Any:
+        """
+        One of the pilots with the noise of a level, picked by the likelihood there: a draw of the
+        level as their number grows.
+
+        :param z: what starts, with that noise, if the likelihood is zero at all pilots.
+        """
+        key_noise, key_pick = random.split(key)
+        x, unravel = ravel_pytree(z)
+        candidates = jnp.vstack([x, pilots])
+        noise = random.normal(key_noise, candidates.shape, x.dtype)
+        candidates += self._noise_scale(x, level.sigma) * noise
+        log_weights = -lax.map(lambda x: self.energy(level, unravel(x)), candidates)
+        log_weights = jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
+        is_lost = jnp.all(log_weights[1:] == -jnp.inf)
+        log_weights = log_weights.at[0].set(jnp.where(is_lost, 0, -jnp.inf))
+        return unravel(candidates[random.categorical(key_pick, log_weights)])
+
+    def widths(self, key: Array, pilots: Array, rungs: Sequence[float]) -> Widths:
         """
         The mean squares of how far the data of a value differ from those of its mean given the
         noisy value, over draws of the diffusion priors.
 
-        :param z: values of all other sites, unconstrained.
         :param rungs: noise levels, of which the first and the last count.
         """
-        key_draws, key_noise = random.split(key)
-        x = ravel_pytree(z)[0]
-        latent = self._flat.sites(x).items()
-        given = {
-            name: site["value"]
-            for name, site in latent
-            if site["type"] == "sample" and not site["is_observed"] and latent_prior(site) is None
-        }
-        v = jax.vmap(lambda key: self._flat.draw(key, given))(random.split(key_draws, NUM_PILOTS))
-        noise = random.normal(key_noise, v.shape, v.dtype)
-        loc = jax.vmap(self._locs)(v)
+        noise = random.normal(key, pilots.shape, pilots.dtype)
+        loc = jax.vmap(self._locs)(pilots)
 
         def at(sigma):
-            noisy = v + self._noise_scale(v[0], sigma) * noise
-            mean = jax.vmap(lambda x: self._twist.mean(x, sigma))(noisy)
+            noisy = pilots + self._noise_scale(pilots[0], sigma) * noise
+            mean = map_rows(lambda x: self._twist.mean(x, sigma), noisy, PILOTS_AT_ONCE)
             return jax.tree.map(
                 lambda a, b: jnp.mean((a - b) ** 2, axis=0), loc, jax.vmap(self._locs)(mean)
             )
 
-        levels = jnp.asarray(np.geomspace(rungs[0], rungs[-1], NUM_LEVELS), v.dtype)
+        levels = jnp.asarray(np.geomspace(rungs[0], rungs[-1], NUM_LEVELS), pilots.dtype)
         variances = jax.tree.map(lambda table: table.at[0].set(0), lax.map(at, levels))
         return Widths(jnp.log(levels), variances)
 

@@ -11,10 +11,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.helpers import assert_no_rejection, assert_within, mean_and_error
-from infer.replicas import run
+from infer.helpers import assert_no_rejection
 from jax import random
-from numpyro.infer import NUTS
 from scipy import stats
 
 import numpyro_scores as ns
@@ -131,7 +129,9 @@ def test_swaps_leave_the_product_of_the_levels_invariant():
 def test_a_level_sees_the_mean_of_the_value_and_what_that_leaves_open(monkeypatch, x64):
     monkeypatch.setattr(noise_paths, "NUM_PILOTS", 4_000)
     x = jnp.array([0.3, -2.0])
-    widths = paths_of(1, x).widths(random.key(0), {"x": x}, (0.1, 20.0))
+    paths = paths_of(1, x)
+    pilots = paths.pilots(random.key(1), {"x": x})
+    widths = paths.widths(random.key(0), pilots, (0.1, 20.0))
     own = VARIANCE + PROCESS.sigma_min**2
     sigma = jnp.exp(widths.log_levels[5])
     added = own * (sigma**2 - 0.1**2) / (VARIANCE + sigma**2)
@@ -166,66 +166,6 @@ def test_a_swapped_replica_is_where_the_path_of_its_partner_ends(x64):
     exact = jnp.where(is_swapped[:, None, None], moved, x)
     np.testing.assert_allclose(after.kernel_states.z["x"], exact, rtol=1e-9)
     np.testing.assert_array_equal(after.z["x"], after.kernel_states.z["x"][:, 0])
-
-
-POINTS, WEIGHTS, WIDTH = np.array([-3.0, 3.0]), np.array([0.7, 0.3]), 0.5
-LOG_SCALE = np.log(1.5), 0.4
-
-
-def modes_denoiser(x, sigma):
-    variance = WIDTH**2 + sigma**2
-    shares = jax.nn.softmax(jnp.log(WEIGHTS) - (x - POINTS) ** 2 / (2 * variance))
-    mean = jnp.sum(shares * POINTS, keepdims=True)
-    return mean + WIDTH**2 / variance * (x - mean)
-
-
-def modes_model(y):
-    """Two modes, a datum between them, and an unknown noise that is carried along."""
-    x = numpyro.sample("x", ns.DiffusionPrior(modes_denoiser, ns.VarianceExploding(0.05, 20.0), 1))
-    scale = numpyro.sample("scale", dist.LogNormal(*LOG_SCALE))
-    numpyro.sample("y", dist.Normal(x[0], scale), obs=y)
-
-
-def exact_of_modes(y):
-    """Mass of the right mode, mean and variance of the logarithm of the noise, by quadrature."""
-    x, log_scale = np.meshgrid(np.linspace(-6, 6, 601), np.linspace(-1.5, 2.5, 401))
-    sd = np.sqrt(WIDTH**2 + 0.05**2)
-    prior = sum(w * stats.norm.pdf(x, m, sd) for w, m in zip(WEIGHTS, POINTS, strict=True))
-    mass = prior * stats.norm.pdf(log_scale, *LOG_SCALE) * stats.norm.pdf(y, x, np.exp(log_scale))
-    mass /= mass.sum()
-    mean = np.sum(mass * log_scale)
-    return np.sum(mass * (x > 0)), mean, np.sum(mass * (log_scale - mean) ** 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kernel",
-    [
-        partial(ns.MALA, num_steps=2),
-        partial(ns.MALT, num_steps=3),
-        partial(NUTS, max_tree_depth=2),
-    ],
-    ids=["MALA", "MALT", "NUTS"],
-)
-def test_the_share_of_a_mode_and_the_noise_beside_it(kernel):
-    """No kernel reaches the other mode by itself; MALA and MALT never ask for a log density."""
-    y = 0.5
-    ladder = ns.NoiseLevels([0.05, 0.7, 2.5, 8.0], num_path_steps=4)
-    kernel = ns.ReplicaExchange(kernel(modes_model), ladder)
-    mcmc = run(kernel, y, num_warmup=100, num_samples=200, num_chains=200)
-    draws = mcmc.get_samples(group_by_chain=True)
-    log_scale = np.log(np.asarray(draws["scale"], np.float64))
-    right, mean, variance = exact_of_modes(y)
-    pairs = [
-        (draws["x"][..., 0] > 0, right),
-        (log_scale, mean),
-        ((log_scale - mean) ** 2, variance),
-    ]
-    for values, exact in pairs:
-        found, error = mean_and_error(values)
-        assert error < 0.02
-        assert_within(found, exact, error)
-    assert np.mean(mcmc.last_state.round_trip_rate) > 0.02
 
 
 @pytest.mark.parametrize("num_path_steps", [0, 1.5, True])

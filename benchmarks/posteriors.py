@@ -17,7 +17,8 @@ from numpyro.infer.mcmc import MCMCKernel
 
 import numpyro_scores as ns
 from numpyro_scores.densities.noise_path import default_trace
-from numpyro_scores.infer.noise_paths import NUM_LEVELS, NUM_PILOTS
+from numpyro_scores.infer.noise_paths import NUM_PILOTS
+from numpyro_scores.infer.path_widths import NUM_LEVELS
 
 NUM_DRAWS = 2_000
 
@@ -83,12 +84,12 @@ def replica_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int =
 
 def path_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
     """
-    Every 11th draw of each of 40 chains, whose replicas swap along the probability flow. A metric
+    Every 15th draw of each of 40 chains, whose replicas swap along the probability flow. A metric
     that is learned from several modes would be none of any of them.
     """
     process, num_chains = prior.process, 40
-    rungs = np.geomspace(process.sigma_min, process.sigma_max, 8)
-    ladder = ns.NoiseLevels(tuple(rungs), num_path_steps=2)
+    rungs = np.geomspace(process.sigma_min, process.sigma_max, 6)
+    ladder = ns.NoiseLevels(tuple(rungs), num_path_steps=3)
     kernel = ns.MALA(
         model,
         num_steps=1,
@@ -96,7 +97,7 @@ def path_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NU
         segment_integral=ns.SegmentIntegral(num_nodes=5),
     )
     kernel = ns.ReplicaExchange(kernel, ladder, adapt_ladder=True)
-    draw = _of_chains(kernel, num_draws, num_chains, num_warmup=150, thinning=11)
+    draw = _of_chains(kernel, num_draws, num_chains, num_warmup=100, thinning=15)
     # Where replicas start: draws of the prior, seen at the levels of the widths and of the rungs.
     sampler: Any = prior.sampler
     evals_a_pilot = sampler.num_steps * sampler.num_evals + NUM_LEVELS + len(rungs)

@@ -18,7 +18,8 @@ from numpyro.infer import NUTS
 from scipy import stats
 
 import numpyro_scores as ns
-from numpyro_scores.infer.noise_paths import LevelOnPath, NoisePaths, Widths
+from numpyro_scores.infer.noise_paths import LevelOnPath, NoisePaths
+from numpyro_scores.infer.path_widths import Widths
 from numpyro_scores.infer.swaps import even_odd_partners, swap
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

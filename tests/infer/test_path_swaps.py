@@ -3,8 +3,6 @@
 
 """Swaps of replicas along the probability flow between two noise levels."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +15,8 @@ from scipy import stats
 
 import numpyro_scores as ns
 from numpyro_scores.infer import noise_paths
-from numpyro_scores.infer.ladders import RUNG
-from numpyro_scores.infer.noise_paths import LevelOnPath, NoisePaths, Widths
+from numpyro_scores.infer.noise_paths import LevelOnPath, NoisePaths
+from numpyro_scores.infer.path_widths import Widths
 from numpyro_scores.infer.swaps import even_odd_partners, swap
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -127,23 +125,47 @@ def test_swaps_leave_the_product_of_the_levels_invariant():
 
 
 def test_a_level_sees_the_mean_of_the_value_and_what_that_leaves_open(monkeypatch, x64):
+    """Two data that are correlated where the value is not: along their own axes they are wider."""
     monkeypatch.setattr(noise_paths, "NUM_PILOTS", 4_000)
-    x = jnp.array([0.3, -2.0])
-    paths = paths_of(1, x)
-    pilots = paths.pilots(random.key(1), {"x": x})
-    widths = paths.widths(random.key(0), pilots, (0.1, 20.0))
-    own = VARIANCE + PROCESS.sigma_min**2
+    x, scale, own = jnp.array([0.3, -2.0]), 1.2 * SCALE, 1 + PROCESS.sigma_min**2
+    rows, y = jnp.array([[1.0, 0.9], [0.8, 1.1]]), jnp.asarray(Y)
+
+    def model(scale):
+        prior = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), PROCESS, 2)
+        numpyro.sample(
+            "y", dist.Normal(rows @ numpyro.sample("x", prior), scale).to_event(1), obs=y
+        )
+
+    paths = NoisePaths(model, 1, (SCALE,), {}, {"x": x})
+    widths, _ = paths.prepared(random.key(0), {"x": x}, (0.1, 20.0), is_given=True)
     sigma = jnp.exp(widths.log_levels[5])
-    added = own * (sigma**2 - 0.1**2) / (VARIANCE + sigma**2)
-    np.testing.assert_allclose(widths.at("y", sigma), added, rtol=0.1)
     np.testing.assert_array_equal(widths.at("y", jnp.asarray(0.1)), 0)
-    ladder = ns.NoiseLevels([0.1, 20.0], num_path_steps=1)
-    model = partial(ladder.wrap(gaussian_model), **{RUNG: LevelOnPath(sigma, widths)})
-    substituted = numpyro.handlers.substitute(model, data={"x": x})
-    site = numpyro.handlers.trace(substituted).get_trace()["y"]["fn"].base_dist
-    exact = MEAN + own / (VARIANCE + sigma**2) * (x - MEAN)
-    np.testing.assert_allclose(site.loc, exact, rtol=1e-6)
-    np.testing.assert_allclose(site.variance, SCALE**2 + widths.at("y", sigma), rtol=1e-6)
+    # Of another noise than that of the frame.
+    paths = NoisePaths(model, 1, (scale,), {}, {"x": x})
+    kept = own / (1 + sigma**2)
+    covariance = kept * (sigma**2 - 0.1**2) * rows @ rows.T + scale**2 * np.eye(2)
+    for at in (x, jnp.array([3.0, -4.0])):
+        exact = -stats.multivariate_normal.logpdf(y, kept * rows @ at, covariance)
+        np.testing.assert_allclose(
+            paths.energy(LevelOnPath(sigma, widths), {"x": at}), exact, rtol=0.05
+        )
+    level, likelihood = LevelOnPath(jnp.asarray(0.1), widths), stats.norm.logpdf(y, rows @ x, scale)
+    np.testing.assert_allclose(paths.energy(level, {"x": x}), -np.sum(likelihood), rtol=1e-9)
+
+
+def test_masked_data_are_widened_one_by_one(x64):
+    def model():
+        x = numpyro.sample("x", ns.DiffusionPrior(gaussian_denoiser, PROCESS, 2))
+        seen = dist.Normal(x, SCALE).mask(jnp.array([True, False])).to_event(1)
+        numpyro.sample("y", seen, obs=jnp.asarray(Y))
+
+    x = jnp.array([0.3, -2.0])
+    paths = NoisePaths(model, 1, (), {}, {"x": x})
+    widths, _ = paths.prepared(random.key(0), {"x": x}, (0.1, 20.0), is_given=True)
+    exact = -stats.norm.logpdf(Y[0], x[0], SCALE)
+    energy = paths.energy(LevelOnPath(jnp.asarray(0.1), widths), {"x": x})
+    np.testing.assert_allclose(energy, exact, rtol=1e-9)
+    assert not widths.frames
 
 
 def test_a_swapped_replica_is_where_the_path_of_its_partner_ends(x64):

@@ -84,12 +84,14 @@ def replica_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int =
 
 def path_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
     """
-    Every 15th draw of each of 40 chains, whose replicas swap along the probability flow. A metric
-    that is learned from several modes would be none of any of them.
+    Every 15th draw of each of 40 chains, whose replicas swap along the probability flow: on 6 rungs
+    in 8 dimensions, 13 in 80 and 42 in 800. A metric that is learned from several modes would be
+    none of any of them.
     """
     process, num_chains = prior.process, 40
-    rungs = np.geomspace(process.sigma_min, process.sigma_max, 6)
-    ladder = ns.NoiseLevels(tuple(rungs), num_path_steps=3)
+    num_rungs = max(6, int(1.5 * np.prod(prior.event_shape) ** 0.5))
+    rungs = np.geomspace(process.sigma_min, process.sigma_max, num_rungs)
+    ladder = ns.NoiseLevels(tuple(rungs), num_path_steps=1 + 14 // num_rungs)
     kernel = ns.MALA(
         model,
         num_steps=1,

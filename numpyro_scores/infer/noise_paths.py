@@ -24,9 +24,9 @@ This is replica exchange by the weights of a forward and a backward path (accele
 tempering, Zhang et al. 2025, arXiv 2502.10328; CREPE, He et al. 2025, arXiv 2509.23265), with the
 flow of no noise in place of their stochastic paths: its weights are those of the data alone.
 
-A mode in which a replica starts at all levels alike may hold it for long, however little it weighs:
-the levels give a mode about the same weight, and no swap carries a replica out of it. So replicas
-start at draws of the priors, with the noise of their level, of which the likelihoods pick one.
+A mode in which all replicas start may hold the first for long, however little it weighs: where it
+weighs no more at the levels above, no swap carries a replica out of it. So replicas start at draws
+of the priors, with the noise of their level, of which the likelihoods pick one.
 
 The likelihood of a level is that of the mean :math:`m(x) = E[v | x]` of the value `v` that the
 model sees, and the variances of Normal data are as much larger as the data of `v` differ from those

@@ -89,12 +89,12 @@ class TwistedDiffusionSampler(LevelSampler):
     :raises ValueError: if an argument is out of its range, or at `run` if the model has no
         noise-conditional prior, or one that depends on another latent site or another on it.
 
-    A level costs three evaluations of the denoiser for the flow (nine for more than 64 numbers with
-    a covariance), two for the twist with its
+    A level costs three evaluations of the denoiser for the flow, two for the twist with its
     gradient, one more for the noise of Normal numbers with a covariance, two or three for data that
     are not Normal, and products with its Jacobian: two for each of up to 16 such numbers, 18 for up
-    to 64, or where their means depend on other sites, 50 for up to 1,024 that are linear in the
-    value, and one for more.
+    to 64, or where their means depend on other sites, and one for more. Of up to 1,024 that are
+    linear in the value it takes nine for the flow, four more and 25 products, which go with the
+    particles to the noise; twice these where particles and dimensions are too many to keep them.
     """
 
     _advice = "Take more particles, or use TemperedSMC."

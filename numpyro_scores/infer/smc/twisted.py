@@ -94,7 +94,7 @@ class TwistedDiffusionSampler(LevelSampler):
     are not Normal, and products with its Jacobian: two for each of up to 16 such numbers, 18 for up
     to 64, or where their means depend on other sites, and one for more. Of up to 1,024 that are
     linear in the value it takes nine for the flow, four more and 25 products, which go with the
-    particles to the noise; twice these where particles and dimensions are too many to keep them.
+    particles to the noise; 26 more where particles and dimensions are too many to keep these.
     """
 
     _advice = "Take more particles, or use TemperedSMC."

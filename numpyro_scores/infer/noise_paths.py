@@ -24,19 +24,22 @@ This is replica exchange by the weights of a forward and a backward path (accele
 tempering, Zhang et al. 2025, arXiv 2502.10328; CREPE, He et al. 2025, arXiv 2509.23265), with the
 flow of no noise in place of their stochastic paths: its weights are those of the data alone.
 
+A mode in which all replicas start may hold the first for long, however little it weighs: where it
+weighs no more at the levels above, no swap carries a replica out of it. So replicas start at draws
+of the priors, with the noise of their level, of which the likelihoods pick one.
+
 The likelihood of a level is that of the mean :math:`m(x) = E[v | x]` of the value `v` that the
 model sees, and the variances of Normal data are as much larger as the data of `v` differ from those
-of `m(x)`, on average over draws of the prior. Neither is to be right: any `E` will do, and at the
-level of the priors themselves, :math:`m(x) = x`, it is the likelihood as it is.
+of `m(x)`, on average over draws of the prior (see :mod:`~numpyro_scores.infer.path_widths`).
+Neither is to be right: any `E` will do, and at the level of the priors themselves,
+:math:`m(x) = x`, it is the likelihood as it is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro.distributions as dist
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed
@@ -44,34 +47,16 @@ from numpyro.primitives import Messenger
 
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.distributions._wrapped import base_of, with_base
-from numpyro_scores.handlers import at_noise_level, denoised, is_likelihood, latent_prior
+from numpyro_scores.handlers import at_noise_level, denoised, latent_prior
 from numpyro_scores.infer.diffusion.priors import prior_coordinates
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import diffusion_by_score, wrapped
+from numpyro_scores.infer.path_widths import AT_ONCE, Widths, measured_widths
 from numpyro_scores.infer.smc.exponential_steps import in_steps
 from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.trees import map_rows
 
-NUM_PILOTS = 32  # draws of the priors, for the widths
-NUM_LEVELS = 12  # at which the widths are measured
-
-
-class Widths(NamedTuple):
-    """
-    - **log_levels** - logarithms of noise levels, increasing, shape `(L,)`.
-    - **variances** - what is added to the variances of Normal data at these, by site, each of shape
-      `(L, *batch_shape)`; zero at the first.
-    """
-
-    log_levels: Array
-    variances: Mapping[str, Array]
-
-    def at(self, name: str, sigma: Array) -> Array:
-        """The variances of a site at a noise level, linear in its logarithm."""
-        table = self.variances[name]
-        position = jnp.interp(jnp.log(sigma), self.log_levels, jnp.arange(len(table), dtype=float))
-        below = jnp.clip(jnp.floor(position).astype(int), 0, len(table) - 2)
-        share = position - below
-        return (1 - share) * table[below] + share * table[below + 1]
+NUM_PILOTS = 128  # draws of the priors, for the widths and where replicas start
 
 
 class LevelOnPath(NamedTuple):
@@ -141,8 +126,8 @@ class expected_value(Messenger):
             msg["fn"] = at_noise_level(msg["fn"], self.sigma)
         elif self.widths is not None and msg["type"] == "sample":
             if msg["name"] in self.widths.variances:
-                added = self.widths.at(msg["name"], self.sigma)
-                msg["fn"] = with_base(msg["fn"], lambda base: _widened(base, added))
+                widened = partial(self.widths.widened, msg["name"], sigma=self.sigma)
+                msg["fn"] = with_base(msg["fn"], widened)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         # The trace, outside, has recorded the noisy value by now.
@@ -151,10 +136,6 @@ class expected_value(Messenger):
             noisy = at_noise_level(own, self.sigma)
             kept = (base_of(own).sigma / base_of(noisy).sigma) ** 2
             msg["value"] = kept * msg["value"] + (1 - kept) * denoised(noisy, msg["value"])
-
-
-def _widened(base: dist.Normal, added: Array) -> dist.Normal:
-    return dist.Normal(base.loc, jnp.sqrt(base.scale**2 + added))
 
 
 class NoisePaths:
@@ -195,49 +176,58 @@ class NoisePaths:
         proposal = self.carried(z_partner, level_of_partner.sigma, level.sigma)
         return proposal, self.energy(level, z) - self.energy(level, proposal)
 
-    def noisy(self, key: Array, z: Any, sigma: Array) -> Any:
-        """Values of the priors' own levels with the noise of another: where a replica starts."""
+    def prepared(
+        self, key: Array, z: Any, rungs: Sequence[float], is_given: bool
+    ) -> tuple[Widths, Callable[[Array, LevelOnPath], Any]]:
+        """
+        The widths, and where a replica starts: a function of a key and of its level.
+
+        :param z: unconstrained values, those of all other sites for the draws of the priors.
+        :param rungs: noise levels, of which the first and the last count.
+        :param is_given: whether all replicas start at `z`, but for the noise of their levels.
+        """
+        key_pilots, key_widths = random.split(key)
+        pilots = self.pilots(key_pilots, z)
+
+        def start(key: Array, level: LevelOnPath) -> Any:
+            if is_given:
+                return self._noisy(key, z, level.sigma)
+            return self.picked(key, pilots, level, z)
+
+        return measured_widths(key_widths, pilots, rungs, self._flat, self._twist), start
+
+    def _noisy(self, key: Array, z: Any, sigma: Array) -> Any:
         x, unravel = ravel_pytree(z)
         return unravel(x + self._noise_scale(x, sigma) * random.normal(key, x.shape, x.dtype))
 
     def _noise_scale(self, x: Array, sigma: Array) -> Array:
         return jnp.sqrt(jnp.maximum(self._twist.variance(x, sigma), 0))
 
-    def widths(self, key: Array, z: Any, rungs: Sequence[float]) -> Widths:
-        """
-        The mean squares of how far the data of a value differ from those of its mean given the
-        noisy value, over draws of the diffusion priors.
-
-        :param z: values of all other sites, unconstrained.
-        :param rungs: noise levels, of which the first and the last count.
-        """
-        key_draws, key_noise = random.split(key)
+    def pilots(self, key: Array, z: Any) -> Array:
+        """Draws of the diffusion priors, shape `(NUM_PILOTS, d)`, all other sites as in `z`."""
         x = ravel_pytree(z)[0]
-        latent = self._flat.sites(x).items()
         given = {
             name: site["value"]
-            for name, site in latent
+            for name, site in self._flat.sites(x).items()
             if site["type"] == "sample" and not site["is_observed"] and latent_prior(site) is None
         }
-        v = jax.vmap(lambda key: self._flat.draw(key, given))(random.split(key_draws, NUM_PILOTS))
-        noise = random.normal(key_noise, v.shape, v.dtype)
-        loc = jax.vmap(self._locs)(v)
+        keys = random.split(key, NUM_PILOTS)
+        return map_rows(lambda key: self._flat.draw(key, given), keys, AT_ONCE)
 
-        def at(sigma):
-            noisy = v + self._noise_scale(v[0], sigma) * noise
-            mean = jax.vmap(lambda x: self._twist.mean(x, sigma))(noisy)
-            return jax.tree.map(
-                lambda a, b: jnp.mean((a - b) ** 2, axis=0), loc, jax.vmap(self._locs)(mean)
-            )
+    def picked(self, key: Array, pilots: Array, level: LevelOnPath, z: Any) -> Any:
+        """
+        One of the pilots with the noise of a level, picked by the likelihood there: a draw of the
+        level as their number grows.
 
-        levels = jnp.asarray(np.geomspace(rungs[0], rungs[-1], NUM_LEVELS), v.dtype)
-        variances = jax.tree.map(lambda table: table.at[0].set(0), lax.map(at, levels))
-        return Widths(jnp.log(levels), variances)
-
-    def _locs(self, x: Array) -> dict[str, Array]:
-        """The means of the Normal data, by site."""
-        return {
-            name: base_of(site["fn"]).loc
-            for name, site in self._flat.sites(x).items()
-            if is_likelihood(site) and type(base_of(site["fn"])) is dist.Normal
-        }
+        :param z: what starts, with that noise, if the likelihood is zero at all pilots.
+        """
+        key_noise, key_pick = random.split(key)
+        x, unravel = ravel_pytree(z)
+        candidates = jnp.vstack([x, pilots])
+        noise = random.normal(key_noise, candidates.shape, x.dtype)
+        candidates += self._noise_scale(x, level.sigma) * noise
+        log_weights = -lax.map(lambda x: self.energy(level, unravel(x)), candidates)
+        log_weights = jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
+        is_lost = jnp.all(log_weights[1:] == -jnp.inf)
+        log_weights = log_weights.at[0].set(jnp.where(is_lost, 0, -jnp.inf))
+        return unravel(candidates[random.categorical(key_pick, log_weights)])

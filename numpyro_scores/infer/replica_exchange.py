@@ -68,7 +68,8 @@ class ReplicaExchange(ChainKernel):
     :raises ValueError: if the kernel cannot be wrapped; at `init`, if the ladder does not fit the
         model, or if the state of a replica is not finite at the start; and what the kernel raises.
 
-    `init_params` are where all replicas of a chain start. A swap rate below 0.2 or so asks for more
+    `init_params` are where all replicas of a chain start; without them, those that swap along paths
+    start at draws of the prior that the data pick. A swap rate below 0.2 or so asks for more
     rungs. The swaps are exact; an unadjusted kernel brings its bias along. Where a site is known by
     its score, a :class:`~numpyro_scores.ScoreDistribution`, a Langevin kernel's replicas swap by
     the integral of the score between their positions (13 nodes), whose error is measured: where it
@@ -139,22 +140,23 @@ class ReplicaExchange(ChainKernel):
     def _init_chain(self, rng_key, z, num_warmup, model_args, model_kwargs):
         rungs = jnp.asarray(self._ladder.rungs)
         rng_key, key_replicas = random.split(rng_key)
-        paths = widths = None
+        start_at = widths = None
         if self._num_path_steps is not None:
-            key_start, key_widths = random.split(random.fold_in(key_replicas, 0))
-            if z is None:
+            key_start, key_paths = random.split(random.fold_in(key_replicas, 0))
+            is_given = z is not None
+            if not is_given:
                 kwargs = self._on_target(model_kwargs)
                 z = self._kernel.init(key_start, num_warmup, None, model_args, kwargs)
                 z = getattr(z, self._kernel.sample_field)
             paths = NoisePaths(self._model, self._num_path_steps, model_args, model_kwargs, z)
-            widths = paths.widths(key_widths, z, self._ladder.rungs)
+            widths, start_at = paths.prepared(key_paths, z, self._ladder.rungs, is_given)
 
         def init_replica(key, rung):
-            start = z
-            if paths is not None:
-                key, key_noise = random.split(key)
-                start = paths.noisy(key_noise, z, rung)
-            kwargs = {**model_kwargs, RUNG: level_on_path(rung, widths)}
+            start, level = z, level_on_path(rung, widths)
+            if start_at is not None:
+                key, key_start = random.split(key)
+                start = start_at(key_start, level)
+            kwargs = {**model_kwargs, RUNG: level}
             kernel_state = self._kernel.init(key, num_warmup, start, model_args, kwargs)
             potential_fn = self._kernel.get_potential_fn(model_args, kwargs)
             return kernel_state, potential_fn(getattr(kernel_state, self._kernel.sample_field))

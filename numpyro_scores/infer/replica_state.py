@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from numpyro_scores.infer.kernel import by_position
-from numpyro_scores.infer.noise_paths import Widths
+from numpyro_scores.infer.path_widths import Widths
 
 
 class ReplicaExchangeState(NamedTuple):

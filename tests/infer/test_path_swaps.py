@@ -3,24 +3,20 @@
 
 """Swaps of replicas along the probability flow between two noise levels."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.helpers import assert_no_rejection, assert_within, mean_and_error
-from infer.replicas import run
+from infer.helpers import assert_no_rejection
 from jax import random
-from numpyro.infer import NUTS
 from scipy import stats
 
 import numpyro_scores as ns
 from numpyro_scores.infer import noise_paths
-from numpyro_scores.infer.ladders import RUNG
-from numpyro_scores.infer.noise_paths import LevelOnPath, NoisePaths, Widths
+from numpyro_scores.infer.noise_paths import LevelOnPath, NoisePaths
+from numpyro_scores.infer.path_widths import Widths
 from numpyro_scores.infer.swaps import even_odd_partners, swap
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -129,21 +125,47 @@ def test_swaps_leave_the_product_of_the_levels_invariant():
 
 
 def test_a_level_sees_the_mean_of_the_value_and_what_that_leaves_open(monkeypatch, x64):
+    """Two data that are correlated where the value is not: along their own axes they are wider."""
     monkeypatch.setattr(noise_paths, "NUM_PILOTS", 4_000)
-    x = jnp.array([0.3, -2.0])
-    widths = paths_of(1, x).widths(random.key(0), {"x": x}, (0.1, 20.0))
-    own = VARIANCE + PROCESS.sigma_min**2
+    x, scale, own = jnp.array([0.3, -2.0]), 1.2 * SCALE, 1 + PROCESS.sigma_min**2
+    rows, y = jnp.array([[1.0, 0.9], [0.8, 1.1]]), jnp.asarray(Y)
+
+    def model(scale):
+        prior = ns.DiffusionPrior(lambda x, sigma: x / (1 + sigma**2), PROCESS, 2)
+        numpyro.sample(
+            "y", dist.Normal(rows @ numpyro.sample("x", prior), scale).to_event(1), obs=y
+        )
+
+    paths = NoisePaths(model, 1, (SCALE,), {}, {"x": x})
+    widths, _ = paths.prepared(random.key(0), {"x": x}, (0.1, 20.0), is_given=True)
     sigma = jnp.exp(widths.log_levels[5])
-    added = own * (sigma**2 - 0.1**2) / (VARIANCE + sigma**2)
-    np.testing.assert_allclose(widths.at("y", sigma), added, rtol=0.1)
     np.testing.assert_array_equal(widths.at("y", jnp.asarray(0.1)), 0)
-    ladder = ns.NoiseLevels([0.1, 20.0], num_path_steps=1)
-    model = partial(ladder.wrap(gaussian_model), **{RUNG: LevelOnPath(sigma, widths)})
-    substituted = numpyro.handlers.substitute(model, data={"x": x})
-    site = numpyro.handlers.trace(substituted).get_trace()["y"]["fn"].base_dist
-    exact = MEAN + own / (VARIANCE + sigma**2) * (x - MEAN)
-    np.testing.assert_allclose(site.loc, exact, rtol=1e-6)
-    np.testing.assert_allclose(site.variance, SCALE**2 + widths.at("y", sigma), rtol=1e-6)
+    # Of another noise than that of the frame.
+    paths = NoisePaths(model, 1, (scale,), {}, {"x": x})
+    kept = own / (1 + sigma**2)
+    covariance = kept * (sigma**2 - 0.1**2) * rows @ rows.T + scale**2 * np.eye(2)
+    for at in (x, jnp.array([3.0, -4.0])):
+        exact = -stats.multivariate_normal.logpdf(y, kept * rows @ at, covariance)
+        np.testing.assert_allclose(
+            paths.energy(LevelOnPath(sigma, widths), {"x": at}), exact, rtol=0.05
+        )
+    level, likelihood = LevelOnPath(jnp.asarray(0.1), widths), stats.norm.logpdf(y, rows @ x, scale)
+    np.testing.assert_allclose(paths.energy(level, {"x": x}), -np.sum(likelihood), rtol=1e-9)
+
+
+def test_masked_data_are_widened_one_by_one(x64):
+    def model():
+        x = numpyro.sample("x", ns.DiffusionPrior(gaussian_denoiser, PROCESS, 2))
+        seen = dist.Normal(x, SCALE).mask(jnp.array([True, False])).to_event(1)
+        numpyro.sample("y", seen, obs=jnp.asarray(Y))
+
+    x = jnp.array([0.3, -2.0])
+    paths = NoisePaths(model, 1, (), {}, {"x": x})
+    widths, _ = paths.prepared(random.key(0), {"x": x}, (0.1, 20.0), is_given=True)
+    exact = -stats.norm.logpdf(Y[0], x[0], SCALE)
+    energy = paths.energy(LevelOnPath(jnp.asarray(0.1), widths), {"x": x})
+    np.testing.assert_allclose(energy, exact, rtol=1e-9)
+    assert not widths.frames
 
 
 def test_a_swapped_replica_is_where_the_path_of_its_partner_ends(x64):
@@ -166,66 +188,6 @@ def test_a_swapped_replica_is_where_the_path_of_its_partner_ends(x64):
     exact = jnp.where(is_swapped[:, None, None], moved, x)
     np.testing.assert_allclose(after.kernel_states.z["x"], exact, rtol=1e-9)
     np.testing.assert_array_equal(after.z["x"], after.kernel_states.z["x"][:, 0])
-
-
-POINTS, WEIGHTS, WIDTH = np.array([-3.0, 3.0]), np.array([0.7, 0.3]), 0.5
-LOG_SCALE = np.log(1.5), 0.4
-
-
-def modes_denoiser(x, sigma):
-    variance = WIDTH**2 + sigma**2
-    shares = jax.nn.softmax(jnp.log(WEIGHTS) - (x - POINTS) ** 2 / (2 * variance))
-    mean = jnp.sum(shares * POINTS, keepdims=True)
-    return mean + WIDTH**2 / variance * (x - mean)
-
-
-def modes_model(y):
-    """Two modes, a datum between them, and an unknown noise that is carried along."""
-    x = numpyro.sample("x", ns.DiffusionPrior(modes_denoiser, ns.VarianceExploding(0.05, 20.0), 1))
-    scale = numpyro.sample("scale", dist.LogNormal(*LOG_SCALE))
-    numpyro.sample("y", dist.Normal(x[0], scale), obs=y)
-
-
-def exact_of_modes(y):
-    """Mass of the right mode, mean and variance of the logarithm of the noise, by quadrature."""
-    x, log_scale = np.meshgrid(np.linspace(-6, 6, 601), np.linspace(-1.5, 2.5, 401))
-    sd = np.sqrt(WIDTH**2 + 0.05**2)
-    prior = sum(w * stats.norm.pdf(x, m, sd) for w, m in zip(WEIGHTS, POINTS, strict=True))
-    mass = prior * stats.norm.pdf(log_scale, *LOG_SCALE) * stats.norm.pdf(y, x, np.exp(log_scale))
-    mass /= mass.sum()
-    mean = np.sum(mass * log_scale)
-    return np.sum(mass * (x > 0)), mean, np.sum(mass * (log_scale - mean) ** 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kernel",
-    [
-        partial(ns.MALA, num_steps=2),
-        partial(ns.MALT, num_steps=3),
-        partial(NUTS, max_tree_depth=2),
-    ],
-    ids=["MALA", "MALT", "NUTS"],
-)
-def test_the_share_of_a_mode_and_the_noise_beside_it(kernel):
-    """No kernel reaches the other mode by itself; MALA and MALT never ask for a log density."""
-    y = 0.5
-    ladder = ns.NoiseLevels([0.05, 0.7, 2.5, 8.0], num_path_steps=4)
-    kernel = ns.ReplicaExchange(kernel(modes_model), ladder)
-    mcmc = run(kernel, y, num_warmup=100, num_samples=200, num_chains=200)
-    draws = mcmc.get_samples(group_by_chain=True)
-    log_scale = np.log(np.asarray(draws["scale"], np.float64))
-    right, mean, variance = exact_of_modes(y)
-    pairs = [
-        (draws["x"][..., 0] > 0, right),
-        (log_scale, mean),
-        ((log_scale - mean) ** 2, variance),
-    ]
-    for values, exact in pairs:
-        found, error = mean_and_error(values)
-        assert error < 0.02
-        assert_within(found, exact, error)
-    assert np.mean(mcmc.last_state.round_trip_rate) > 0.02
 
 
 @pytest.mark.parametrize("num_path_steps", [0, 1.5, True])

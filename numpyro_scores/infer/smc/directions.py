@@ -48,6 +48,18 @@ class Directions(NamedTuple):
         return self._replace(values=moved(self.values), rest=moved(self.rest))
 
 
+class Seen(NamedTuple):
+    r"""
+    What a denoiser has said of a noisy value, with all other sites as they are.
+
+    - **mean** - `m(x)`, shape `(d,)`.
+    - **directions** - of :math:`\nabla m`.
+    """
+
+    mean: Array
+    directions: Directions
+
+
 def directions_of(
     product: Product, entries: np.ndarray, like: Array, num: int = NUM_DIRECTIONS
 ) -> Directions:

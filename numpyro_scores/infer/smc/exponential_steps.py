@@ -32,6 +32,12 @@ def exponential_step(x: Array, fall: Array, stages: tuple[Array, Array, Array]) 
     return jnp.exp(-fall) * x + a * first + b * second + c * third
 
 
+def fallen(x: Array, fall: Array, denoised: Array) -> Array:
+    """The same where `D` stays as it is."""
+    kept = jnp.exp(-fall)
+    return kept * x + (1 - kept) * denoised
+
+
 def in_steps(flow: Callable, x: Array, sigma: Array, new_sigma: Array, num_steps: int) -> Array:
     """A `flow(x, sigma, new_sigma)` by steps of equal ratios of the noise levels."""
     ratio = (new_sigma / sigma) ** (1 / num_steps)

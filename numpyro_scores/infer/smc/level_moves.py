@@ -20,6 +20,7 @@ from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import others_alone, parts, wrapped
+from numpyro_scores.infer.smc.directions import Seen
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
 from numpyro_scores.infer.smc.population import Population, rounds_with
 from numpyro_scores.infer.smc.twist import DiffusionTwist
@@ -33,12 +34,14 @@ class Twisted(NamedTuple):
     - **log_twist** - before the moves.
     - **accept_prob** - mean acceptance probability of the moves.
     - **num_diverging** - number of proposals that were not finite.
+    - **seen** - what the noise of the next level asks of the denoiser too; None without directions.
     """
 
     point: Point
     log_twist: Array
     accept_prob: Array
     num_diverging: Array
+    seen: Seen | None
 
 
 def twisted(
@@ -55,12 +58,13 @@ def twisted(
     others = np.flatnonzero(~twist.is_noisy(x))
     mean, product = jax.linearize(partial(twist.mean, sigma=sigma), x)
     products = twist.products(mean, product)
-    spread, varies = twist.spread(mean, products, sigma), twist.varies(x)
+    found = twist.directions(mean, products)
+    spread, varies = twist.spread(mean, products, sigma, found), twist.varies(x)
     prior = twist.model.potential(others_alone(twist.model.model))
 
     def log_twist(mean):
         line = twist.line(mean, products, sigma)
-        here = twist.spread(mean, products, sigma) if varies else spread
+        here = twist.spread(mean, products, sigma, found) if varies else spread
         return twist.log_density(mean, here, line)
 
     def step(current, key):
@@ -95,7 +99,8 @@ def twisted(
     )
     accept_prob, diverging = statistics
     before = after if before is None else before
-    return Twisted(point, before, jnp.mean(accept_prob), jnp.sum(diverging))
+    seen = None if found is None else Seen(mean, found)
+    return Twisted(point, before, jnp.mean(accept_prob), jnp.sum(diverging), seen)
 
 
 def has_energies(model: FlatModel, x: Array) -> bool:
@@ -131,8 +136,12 @@ class LevelTarget(NamedTuple):
 
     def twist(self, x: Array) -> Point:
         """The point at `x` with the log twist alone, as particles go from level to level."""
+        return self.twisted(x).point
+
+    def twisted(self, x: Array) -> Twisted:
+        """The same, with what the denoiser has said."""
         unmoved = jnp.zeros_like(x)
-        return twisted(random.key(0), x, self.of_data, self.sigma, unmoved, num_moves=0).point
+        return twisted(random.key(0), x, self.of_data, self.sigma, unmoved, num_moves=0)
 
     def rise(self, start: Point, end: Point) -> tuple[Array, Array]:
         """There is no part that is known by its score alone."""
@@ -176,12 +185,19 @@ class LevelMoves(NamedTuple):
             target_accept_prob=self.target_accept_prob,
             batch_size=self.batch_size,
         )
-        points = map_rows(target.twist, moved.points.x, self.batch_size)
+        keeps = state.seen is not None
+
+        def arrived(x):
+            found = target.twisted(x)
+            return found.point, found.seen if keeps else None
+
+        points, seen = map_rows(arrived, moved.points.x, self.batch_size)
         i = state.i - 1
         products = 3 + twist.num_products(x[0])
         spent = state.rounds.num_grad_evals[i] + (self.num_steps + 2) * products
         return state._replace(
             points=points,
             log_likelihood=-points.energy,
+            seen=seen,
             rounds=rounds_with(state.rounds, i, **moved.figures(), num_grad_evals=spent),
         )

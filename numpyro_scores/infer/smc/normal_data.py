@@ -12,6 +12,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import logsumexp
+from jax.scipy.stats import multivariate_normal, norm
 from numpyro.distributions.distribution import ExpandedDistribution, Independent
 
 from numpyro_scores.handlers import is_likelihood
@@ -59,6 +60,26 @@ def _without_events(fn: Any) -> Any:
     while isinstance(fn, ExpandedDistribution | Independent):
         fn = fn.base_dist
     return fn
+
+
+def log_density(data: GaussianData, spread: Array) -> Array:
+    """Of the data, whose means are uncertain with this covariance, or with these variances."""
+    if spread.ndim == 2:
+        covariance = with_noise(spread, data.scale)
+        return jnp.asarray(multivariate_normal.logpdf(data.value, data.loc, covariance))
+    scale = jnp.sqrt(spread + data.scale**2)
+    return jnp.sum(norm.logpdf(data.value, data.loc, scale))
+
+
+def line_of(slope: Array, pulled: Array) -> Array:
+    """
+    :param slope: of a log density.
+    :param pulled: the covariance of the value times it.
+    :return: the mean of the value, a standard deviation of the slope's direction further on.
+    """
+    square = jnp.vdot(slope, pulled)
+    length = jnp.sqrt(jnp.where(square > 0, square, 1))
+    return jnp.where(square > 0, pulled / length, 0)
 
 
 def log_mean_along(f: Callable[[Array], Array], mean: Array, line: Array) -> Array:

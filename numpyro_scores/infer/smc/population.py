@@ -61,6 +61,7 @@ class Population(NamedTuple):
     - **rng_key** - key of the next round.
     - **added_variances** - of twists, by noise level (see `twist_widths`), None without.
     - **moments** - of diffusion priors (see `gaussian_twist`), None without.
+    - **seen** - of each particle by its denoiser (see `twist`), None where nothing is kept.
     """
 
     i: Array
@@ -78,6 +79,7 @@ class Population(NamedTuple):
     rng_key: Array
     added_variances: Array | None = None
     moments: Any = None
+    seen: Any = None
 
 
 def no_rounds(dtype: jnp.dtype) -> Rounds:
@@ -106,6 +108,7 @@ def resampled_population(
         points=take(state.points, selection.rows),
         log_likelihood=state.log_likelihood[selection.rows],
         ancestor=state.ancestor[selection.rows],
+        seen=take(state.seen, selection.rows),
         log_evidence=state.log_evidence + selection.log_increment,
         relative_variance=state.relative_variance + selection.variance,
         rounds=rounds_with(state.rounds, at, **selection.figures(), **figures),

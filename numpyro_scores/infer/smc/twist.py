@@ -41,7 +41,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
-from jax.scipy.stats import multivariate_normal, norm
 from numpyro.ops.provenance import eval_provenance
 
 from numpyro_scores import handlers
@@ -50,13 +49,20 @@ from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.directions import (
     MANY_DIRECTIONS,
     NUM_DIRECTIONS,
+    Directions,
     Product,
     by_directions,
     directions_of,
 )
-from numpyro_scores.infer.smc.exponential_steps import exponential_step
+from numpyro_scores.infer.smc.exponential_steps import exponential_step, fallen
 from numpyro_scores.infer.smc.linear_data import DataBasis, LinearSpread, spread_of
-from numpyro_scores.infer.smc.normal_data import GaussianData, log_mean_along, parts_of, with_noise
+from numpyro_scores.infer.smc.normal_data import (
+    GaussianData,
+    line_of,
+    log_density,
+    log_mean_along,
+    parts_of,
+)
 
 LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
 LARGEST_DENSE = 64  # numbers with a full covariance
@@ -135,10 +141,7 @@ class DiffusionTwist:
 
     def has_covariance(self, x: Array) -> bool:
         """Whether the Normal sites have a covariance, not variances alone."""
-        return self.basis is not None or self._is_dense(x)
-
-    def _is_dense(self, x: Array) -> bool:
-        return 0 < self._size(x) <= LARGEST_DENSE
+        return self.basis is not None or 0 < self._size(x) <= LARGEST_DENSE
 
     def num_products(self, x: Array) -> int:
         """How many products with the Jacobian of the denoiser a twist takes."""
@@ -166,19 +169,12 @@ class DiffusionTwist:
         high, low = self.levels(x, sigma), self.levels(x, new_sigma)
         fall = jnp.log(_positive(high) / _positive(low))
         first = self.denoised(x, sigma)
-        half = jnp.exp(-fall / 2)
-        second = self.denoised(half * x + (1 - half) * first, sigma, new_sigma)
-        whole = jnp.exp(-fall)
-        third = self.denoised(whole * x + (1 - whole) * (2 * second - first), new_sigma)
+        second = self.denoised(fallen(x, fall / 2, first), sigma, new_sigma)
+        third = self.denoised(fallen(x, fall, 2 * second - first), new_sigma)
         return exponential_step(x, fall, (first, second, third))
 
     def products(self, mean: Array, product: Product) -> Product:
-        r"""
-        Products with :math:`\nabla m`, as they are or by a few of them.
-
-        :param mean: `m(x)`.
-        :param product: products with its Jacobian at `x`.
-        """
+        r"""Products with :math:`\nabla m`, the Jacobian of `m(x)`, as they are or by a few."""
         size = self.data(mean)[0].loc.size
         if size > LARGEST_DENSE or self._is_exact(size, mean):
             return product
@@ -213,18 +209,27 @@ class DiffusionTwist:
         r""":math:`\tau^2` of each entry."""
         return self.levels(x, sigma) ** 2 - self.levels(x) ** 2
 
-    def spread(self, mean: Array, product: Product, sigma: Array) -> Array | LinearSpread:
+    def directions(self, mean: Array, product: Product) -> Directions | None:
+        r"""Of :math:`\nabla m`, for the covariance of numbers with a basis; of others none."""
+        if self.basis is None:
+            return None
+        noisy = np.flatnonzero(self.is_noisy(mean))
+        return directions_of(product, noisy, mean, MANY_DIRECTIONS)
+
+    def spread(
+        self, mean: Array, product: Product, sigma: Array, found: Directions | None
+    ) -> Array | LinearSpread:
         r"""
         The covariance :math:`\tau^2 J\, \nabla m\, J^\top` of the Normal sites, shape `(dim_y,
         dim_y)`, or what it is made of in their basis; its diagonal alone for many without one,
         where :math:`\nabla m = c I`, with fixed random signs.
+
+        :param found: the directions.
         """
-        if self.basis is not None:
-            noisy = np.flatnonzero(self.is_noisy(mean))
-            found = directions_of(product, noisy, mean, MANY_DIRECTIONS)
-            variance = self.variance(mean, sigma)[noisy[0]]
+        if found is not None and self.basis is not None:
+            variance = self.variance(mean, sigma)[np.flatnonzero(self.is_noisy(mean))[0]]
             return lax.stop_gradient(spread_of(self.basis, found, variance, self.added(sigma)))
-        if self._is_dense(mean):
+        if self.has_covariance(mean):
             return lax.stop_gradient(self.covariance(*self.informed(mean, product), sigma))
         mask = self.is_noisy(mean)
         signs = random.rademacher(random.key(0), (NUM_PROBES, mean.size), mean.dtype) * mask
@@ -243,10 +248,7 @@ class DiffusionTwist:
             return None
         slope = jax.grad(self._rest)(mean)
         slope = jnp.where(self.is_noisy(mean) & jnp.isfinite(slope), slope, 0)
-        pulled = self.variance(mean, sigma) * product(slope)
-        square = jnp.vdot(slope, pulled)
-        length = jnp.sqrt(jnp.where(square > 0, square, 1))
-        return lax.stop_gradient(jnp.where(square > 0, pulled / length, 0))
+        return lax.stop_gradient(line_of(slope, self.variance(mean, sigma) * product(slope)))
 
     def log_density_of_rest(self, mean: Array, line: Array) -> Array:
         """Of the data that are not Normal, on average along a line."""
@@ -280,11 +282,8 @@ class DiffusionTwist:
             rotated = self.basis.rotated(data.value - data.loc, data.scale)
             return law.log_density(rotated) - jnp.sum(jnp.log(data.scale))
         if spread.ndim == 2:
-            spread = spread + jnp.diag(jnp.broadcast_to(more, data.scale.shape))
-            covariance = with_noise(spread, data.scale)
-            return jnp.asarray(multivariate_normal.logpdf(data.value, data.loc, covariance))
-        scale = jnp.sqrt(spread + more + data.scale**2)
-        return jnp.sum(norm.logpdf(data.value, data.loc, scale))
+            more = jnp.diag(jnp.broadcast_to(more, data.scale.shape))
+        return log_density(data, spread + more)
 
     def data(self, mean: Array) -> tuple[GaussianData, Array | None]:
         """The Normal sites at a point, and the log density of all other data, None without any."""
@@ -296,5 +295,5 @@ def _level(prior: Any, sigma: Any) -> Any:
 
 
 def _positive(levels: Array) -> Array:
-    """Something to divide by where there is no noise."""
+    """To divide by, where there is no noise."""
     return jnp.where(levels > 0, levels, 1)

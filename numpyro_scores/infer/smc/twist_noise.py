@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.smc.directions import MANY_DIRECTIONS, Directions, directions_of
+from numpyro_scores.infer.smc.directions import Directions, Seen
 from numpyro_scores.infer.smc.linear_data import (
     DataBasis,
     LinearSpread,
@@ -31,6 +31,7 @@ def informed_noise(
     sigma: Array,
     churned: Array,
     new_sigma: Array,
+    seen: Seen | None = None,
 ) -> tuple[Array, Array]:
     r"""
     A particle at the noise level `sigma` with the noise :math:`s z` added that raises it to
@@ -47,6 +48,7 @@ def informed_noise(
     of the log twist, and all there is.
 
     :param slope: of the log twist at `x`, shape `(d,)`.
+    :param seen: what the denoiser says of `x`, if it has been asked.
     """
     high, low = twist.levels(x, churned), twist.levels(x, sigma)
     s = jnp.sqrt((high - low) * (high + low))
@@ -56,25 +58,21 @@ def informed_noise(
         b = s * slope
         z = b + noise
         return x + s * z, _log_ratio(z, b)
+    if seen is not None and twist.data(x)[1] is None:
+        b = jnp.zeros_like(x)
+        return _of_many((key_data, noise), x, b, s, seen, twist, (sigma, new_sigma))
     mean, product = jax.linearize(partial(twist.mean, sigma=sigma), x)
-    data = twist.data(mean)[0]
     b = jnp.zeros_like(x)
     line = twist.line(mean, product, sigma)
     if line is not None:
         slope = jax.grad(lambda m: twist.log_density_of_rest(m, line))(mean)
         (slope,) = jax.linear_transpose(product, x)(jnp.where(jnp.isfinite(slope), slope, 0))
         b = s * slope
-    if twist.basis is not None:
-        noisy = np.flatnonzero(twist.is_noisy(x))
-        found = directions_of(product, noisy, mean, MANY_DIRECTIONS)
-        variance, low = (twist.variance(mean, v)[noisy[0]] for v in (sigma, new_sigma))
-        there = found.at(variance, low)
-        spread = spread_of(twist.basis, there, low, twist.added(new_sigma))
-        centred, log_ratio = _linear_noise(
-            (key_data, noise[noisy]), data, b[noisy], s[noisy[0]], twist.basis, found, spread
-        )
-        z = (b + noise).at[noisy].set(b[noisy] + centred)
-        return x + s * z, log_ratio + _log_ratio(z, b)
+    found = twist.directions(mean, product) if seen is None else seen.directions
+    if found is not None:
+        seen = Seen(mean, found)
+        return _of_many((key_data, noise), x, b, s, seen, twist, (sigma, new_sigma))
+    data = twist.data(mean)[0]
     rows, images = twist.informed(mean, twist.products(mean, product))
     covariance = with_noise(twist.covariance(rows, images, new_sigma), data.scale)
     images = images * s
@@ -89,6 +87,33 @@ def informed_noise(
     log_det = jnp.sum(jnp.log(jnp.diagonal(root_sum) / jnp.diagonal(root)))
     log_ratio = (jnp.vdot(left, left) - jnp.vdot(white, white)) / 2 - log_det
     z = b + z
+    return x + s * z, log_ratio + _log_ratio(z, b)
+
+
+def _of_many(
+    numbers: tuple[Array, Array],
+    x: Array,
+    b: Array,
+    s: Array,
+    seen: Seen,
+    twist: DiffusionTwist,
+    levels: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    """
+    The same of numbers with a basis.
+
+    :param numbers: a key, and a standard normal draw of the shape of `x`.
+    :param levels: `sigma` and `new_sigma`.
+    """
+    (key, noise), (mean, found), basis = numbers, seen, twist.basis
+    assert basis is not None
+    noisy = np.flatnonzero(twist.is_noisy(x))
+    variance, low = (twist.variance(mean, level)[noisy[0]] for level in levels)
+    spread = spread_of(basis, found.at(variance, low), low, twist.added(levels[1]))
+    centred, log_ratio = _linear_noise(
+        (key, noise[noisy]), twist.data(mean)[0], b[noisy], s[noisy[0]], basis, found, spread
+    )
+    z = (b + noise).at[noisy].set(b[noisy] + centred)
     return x + s * z, log_ratio + _log_ratio(z, b)
 
 

@@ -50,7 +50,8 @@ def added_variances(
         mean, product = jax.linearize(
             partial(twist.mean, sigma=sigma), v + tau * random.normal(key_noise, v.shape, v.dtype)
         )
-        spread = twist.spread(mean, twist.products(mean, product), sigma)
+        product = twist.products(mean, product)
+        spread = twist.spread(mean, product, sigma, twist.directions(mean, product))
         given, seen = twist.data(v)[0], twist.data(mean)[0]
         y = given.loc + given.scale * random.normal(key_data, given.loc.shape, v.dtype)
 

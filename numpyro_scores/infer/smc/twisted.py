@@ -17,6 +17,7 @@ from numpyro_scores.infer.adaptation import corrected_step_size
 from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
 from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.directions import MANY_DIRECTIONS
 from numpyro_scores.infer.smc.exponential_steps import in_steps
 from numpyro_scores.infer.smc.level_moves import LevelMoves, Twisted, twisted
 from numpyro_scores.infer.smc.level_sampler import LevelSampler
@@ -35,6 +36,7 @@ from numpyro_scores.infer.trees import map_rows
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 CHURN = 0.5
 NUM_FLOW_STEPS = 3  # from level to level, of many data
+LARGEST_CARRIED = 2**27  # numbers of the directions that go with all particles
 MOVES_ACCEPT_PROB = 0.35  # 0.44 is optimal in one dimension, 0.234 in many
 
 
@@ -87,12 +89,12 @@ class TwistedDiffusionSampler(LevelSampler):
     :raises ValueError: if an argument is out of its range, or at `run` if the model has no
         noise-conditional prior, or one that depends on another latent site or another on it.
 
-    A level costs three evaluations of the denoiser for the flow (nine for more than 64 numbers with
-    a covariance), two for the twist with its
+    A level costs three evaluations of the denoiser for the flow, two for the twist with its
     gradient, one more for the noise of Normal numbers with a covariance, two or three for data that
     are not Normal, and products with its Jacobian: two for each of up to 16 such numbers, 18 for up
-    to 64, or where their means depend on other sites, 50 for up to 1,024 that are linear in the
-    value, and one for more.
+    to 64, or where their means depend on other sites, and one for more. Of up to 1,024 that are
+    linear in the value it takes nine for the flow, four more and 25 products, which go with the
+    particles to the noise; 26 more where particles and dimensions are too many to keep these.
     """
 
     _advice = "Take more particles, or use TemperedSMC."
@@ -162,7 +164,8 @@ class TwistedDiffusionSampler(LevelSampler):
         # No moves yet, the sites beside being exact draws: the key stays unused.
         added, cost = self._added_variances(random.fold_in(key_draws, 0), model)
         twist = self._twist(model, added)
-        points = self._twisted(key_draws, x, twist, sigma, jnp.zeros_like(x[0]), 0).point
+        particles = self._twisted(key_draws, x, twist, sigma, jnp.zeros_like(x[0]), 0)
+        points = particles.point
         state = Population(
             i=jnp.array(0),
             points=points,
@@ -178,6 +181,7 @@ class TwistedDiffusionSampler(LevelSampler):
             rounds=no_rounds(x.dtype),
             rng_key=rng_key,
             added_variances=added,
+            seen=particles.seen,
         )
         figures = {"rung": sigma, "num_grad_evals": 2 + cost, "accept_prob": 1.0}
         return resampled_population(key_resample, state, -points.energy, n, at=0, **figures)
@@ -219,9 +223,11 @@ class TwistedDiffusionSampler(LevelSampler):
         num_moves: int = NUM_MOVES,
     ) -> Twisted:
         """The particles at a noise level, after moves of the sites beside diffusion priors."""
+        keeps = MANY_DIRECTIONS * x.size <= LARGEST_CARRIED
 
         def one(particle):
-            return twisted(*particle, twist, sigma, scale, num_moves)
+            found = twisted(*particle, twist, sigma, scale, num_moves)
+            return found if keeps else found._replace(seen=None)
 
         return map_rows(one, (random.split(key, len(x)), x), self._batch_size)
 
@@ -239,9 +245,14 @@ class TwistedDiffusionSampler(LevelSampler):
         levels = jnp.asarray(self._levels, x.dtype)
         sigma, new_sigma = state.rung, levels[state.i]
         churned = self._churned(x, twist, sigma, new_sigma)  # within the levels of each prior
+
+        def raised(row):
+            *particle, seen = row
+            return informed_noise(*particle, twist, sigma, churned, new_sigma, seen)
+
         risen, log_ratio = map_rows(
-            lambda particle: informed_noise(*particle, twist, sigma, churned, new_sigma),
-            (random.split(key_noise, len(x)), x, -state.points.grad),
+            raised,
+            (random.split(key_noise, len(x)), x, -state.points.grad, state.seen),
             self._batch_size,
         )
         # The error of the flow counts for each of the data.
@@ -258,13 +269,14 @@ class TwistedDiffusionSampler(LevelSampler):
         state = state._replace(
             points=particles.point,
             log_likelihood=-particles.point.energy,
+            seen=particles.seen,
             rung=new_sigma,
             step_size=corrected_step_size(state.step_size, accept_prob, MOVES_ACCEPT_PROB),
             rng_key=rng_key,
         )
         figures = {
             "rung": new_sigma,
-            "num_grad_evals": _num_scores(twist, x[0]),
+            "num_grad_evals": _num_scores(twist, x[0], state.seen is not None),
             "accept_prob": accept_prob,
         }
         state = resampled_population(
@@ -273,11 +285,16 @@ class TwistedDiffusionSampler(LevelSampler):
         return self._move_at_level(random.fold_in(key_moves, 1), state, twist)
 
 
-def _num_scores(twist: DiffusionTwist, x: Array) -> int:
-    """Evaluations of the denoiser, or products with its Jacobian, at a level."""
+def _num_scores(twist: DiffusionTwist, x: Array, keeps: bool) -> int:
+    """
+    Evaluations of the denoiser, or products with its Jacobian, at a level.
+
+    :param keeps: whether the noise knows the directions of the twist.
+    """
     products, has_rest = twist.num_products(x), twist.data(x)[1] is not None
     flow_and_twist = 5 + products + has_rest
     if not twist.has_covariance(x):
         return flow_and_twist
     of_the_level = 0 if twist.basis is None else 2 + 3 * (NUM_FLOW_STEPS - 1)
-    return flow_and_twist + 1 + products + 2 * has_rest + of_the_level
+    of_the_noise = 0 if keeps and not has_rest else 1 + (0 if keeps else products)
+    return flow_and_twist + of_the_noise + 2 * has_rest + of_the_level

@@ -3,6 +3,8 @@
 
 """The covariance of many Normal numbers that are linear in the value of a diffusion prior."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +101,31 @@ def test_weights_of_normal_values_are_one_where_the_noise_rises_to_the_reversing
 
     found = log_weight(x, random.split(random.key(1), 50))
     np.testing.assert_allclose(found, 0, atol=0.01)
+
+
+def test_particles_take_along_what_the_denoiser_said_of_them(x64):
+    sampler = ns.TwistedDiffusionSampler(measured, 30, num_levels=3)
+    sampler._levels = np.geomspace(50.0, 0.1, 3)
+    model = FlatModel(measured, (), {})
+    start = partial(sampler._start, model=model, given={})
+    state = jax.jit(lambda key: sampler._level(start(key), model))(random.key(0))
+    twist = sampler._twist(model, state.added_variances)
+    exact = jax.vmap(lambda x: twist.mean(x, state.rung))(state.points.x)
+    np.testing.assert_allclose(state.seen.mean, exact, rtol=1e-9)
+    # Nine for the flow, four for the twist and the level, and seven products.
+    assert state.rounds.num_grad_evals[1] == 20
+
+
+def test_the_noise_asks_nothing_of_a_denoiser_that_the_twist_has_asked(monkeypatch, x64):
+    plain = DiffusionTwist(FlatModel(measured, (), {}))
+    x = random.normal(random.key(0), (5,))
+    twist = DiffusionTwist(plain.model, basis=data_basis(plain, x))
+    ends = tuple(map(jnp.asarray, (0.8, 1.0, 0.6)))
+    found = twisted(random.key(1), x, twist, ends[0], jnp.zeros(5), num_moves=0)
+    exact = informed_noise(random.key(2), x, 0 * x, twist, *ends)
+    monkeypatch.setattr(twist, "denoised", None)
+    again = informed_noise(random.key(2), x, 0 * x, twist, *ends, found.seen)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9), again, exact)
 
 
 def bent():

@@ -13,7 +13,7 @@ from jax import random
 
 import numpyro_scores as ns
 from numpyro_scores.infer.model import FlatModel
-from numpyro_scores.infer.smc import twist_noise
+from numpyro_scores.infer.smc import twist as twist_module
 from numpyro_scores.infer.smc.directions import by_directions
 from numpyro_scores.infer.smc.linear_data import data_basis
 from numpyro_scores.infer.smc.normal_data import LINE_NODES, LINE_WEIGHTS
@@ -118,7 +118,7 @@ def test_directions_of_their_own_enter_the_noise_and_its_weight(monkeypatch, x64
         x = numpyro.sample("x", ns.DiffusionPrior(wide, PROCESS, 6))
         numpyro.sample("y", dist.Normal(rows @ x, 0.7).to_event(1), obs=y)
 
-    monkeypatch.setattr(twist_noise, "MANY_DIRECTIONS", 4)
+    monkeypatch.setattr(twist_module, "MANY_DIRECTIONS", 4)
     plain = DiffusionTwist(FlatModel(model, (), {}))
     x, ends = jnp.linspace(-1.0, 2.0, 6), (0.8, 1.2, 0.6)
     twist = DiffusionTwist(plain.model, basis=data_basis(plain, x))

@@ -9,33 +9,40 @@ import numpy as np
 from jax import random
 
 import numpyro_scores as ns
-from examples.digits_deblurring import load_pictures, make_energy, prior_of, train_energy
+from examples.digits_deblurring import (
+    PROCESS,
+    load_pictures,
+    make_energy,
+    prior_of,
+    train_energy,
+)
 from numpyro_scores.diagnostics import LevelNormalizers, level_normalizers
 
 FOLDER = Path(".cache/digit_energy")
 NUM_STEPS = 4_000
 
 
-def digit_prior(num_steps: int = NUM_STEPS, seed: int = 0) -> ns.DiffusionPrior:
-    """That of the demo, whose weights are kept: the next run has them at once."""
+def digit_prior(level: float = PROCESS.sigma_min, seed: int = 0) -> ns.DiffusionPrior:
+    """
+    That of the demo, whose weights are kept: the next run has them at once.
+
+    :param level: its smallest noise level.
+    """
     pictures, _ = load_pictures(seed)
-    path = FOLDER / f"{num_steps}-steps-seed-{seed}.safetensors"
+    path = FOLDER / f"{NUM_STEPS}-steps-seed-{seed}.safetensors"
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        ns.save_weights(path, train_energy(pictures, num_steps, seed))
-    return prior_of(ns.load_weights(path, make_energy(pictures, seed)), pictures)
+        ns.save_weights(path, train_energy(pictures, NUM_STEPS, seed))
+    prior = prior_of(ns.load_weights(path, make_energy(pictures, seed)), pictures)
+    process = ns.VarianceExploding(sigma_min=level, sigma_max=PROCESS.sigma_max)
+    return ns.DiffusionPrior(prior.energy, process, prior.event_shape)
 
 
-def digit_normalizers(
-    num_steps: int = NUM_STEPS, seed: int = 0, num_levels: int = 100, num_moves: int = 2
-) -> LevelNormalizers:
-    """log Z of its levels, and particles of its smallest level; kept likewise."""
-    path = FOLDER / f"{num_steps}-steps-seed-{seed}-levels-{num_levels}-moves-{num_moves}.npz"
+def digit_normalizers(level: float = PROCESS.sigma_min) -> LevelNormalizers:
+    """log Z of the levels down to this one, and particles there; kept likewise."""
+    path = FOLDER / f"levels-to-{level}.npz"
     if not path.exists():
-        prior = digit_prior(num_steps, seed)
-        found = level_normalizers(
-            prior, random.key(seed), num_levels=num_levels, num_moves=num_moves
-        )
+        found = level_normalizers(digit_prior(level), random.key(0))
         np.savez(path, **{name: np.asarray(value) for name, value in found._asdict().items()})
     with np.load(path) as file:
         return LevelNormalizers(**file)

@@ -24,7 +24,7 @@ from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 from benchmarks._digit_denoiser import annealed_kernel, train_denoiser
-from benchmarks._digit_energy import FOLDER, NUM_STEPS, digit_prior
+from benchmarks._digit_energy import FOLDER, digit_prior
 from benchmarks._rows import Rows
 from benchmarks.energy_coverage import particles
 from examples.digits_deblurring import (
@@ -172,17 +172,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-pictures", type=int, default=50)
     parser.add_argument("--annealed", action="store_true", help="a denoiser and anneals")
-    parser.add_argument("--num-steps", type=int, help="training steps, 4,000, of a denoiser 12,000")
+    parser.add_argument("--num-steps", type=int, default=12_000, help="to train the denoiser")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     pictures, held_out = load_pictures(args.seed)
     rows = Rows(FOLDER / "digits.jsonl")
-    num_steps = args.num_steps or (12_000 if args.annealed else NUM_STEPS)
-    kind = f"{'annealed' if args.annealed else 'levels'} {num_steps}"
+    kind = f"annealed {args.num_steps}" if args.annealed else "levels"
     if args.annealed:
-        prior = train_denoiser(pictures, num_steps, args.seed)
+        prior = train_denoiser(pictures, args.num_steps, args.seed)
     else:
-        prior = digit_prior(num_steps, args.seed)
+        prior = digit_prior(seed=args.seed)
     draws_of = (anneals if args.annealed else by_levels)(prior)
     some = held_out[: args.num_pictures]
     posteriors(draws_of, prior, pictures, some, args.seed, rows, kind)

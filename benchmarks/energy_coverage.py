@@ -34,7 +34,7 @@ from scipy import stats
 import numpyro_scores as ns
 from benchmarks._digit_energy import FOLDER, digit_normalizers, digit_prior
 from benchmarks._rows import Rows
-from examples.digits_deblurring import blur, load_pictures
+from examples.digits_deblurring import PROCESS, blur, load_pictures
 
 NOISE_SCALE = 0.3
 NUM_SETTLING = 1_000
@@ -55,7 +55,7 @@ SETTINGS = {"known": Setting(0.1, 48), "unknown": Setting(None, 48), "sharp": Se
 
 
 def of_levels(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
-    particles = digit_normalizers().particles.reshape(-1, *prior.event_shape)
+    particles = digit_normalizers(prior.process.sigma_min).particles.reshape(-1, *prior.event_shape)
     if num > len(particles):
         raise ValueError(f"there are {len(particles)} particles, {num} were wanted")
     return np.asarray(random.permutation(key, jnp.asarray(particles)))[:num]
@@ -76,16 +76,17 @@ def of_flow(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
     return np.asarray(mcmc.get_samples()["x"])
 
 
-def held_out(prior: ns.DiffusionPrior, num: int, key: Array, grain: float = 0.0) -> np.ndarray:
+def held_out(prior: ns.DiffusionPrior, num: int, key: Array, has_noise: bool = False) -> np.ndarray:
     pictures = load_pictures(0)[1][:num]
-    return pictures + grain * np.asarray(random.normal(key, pictures.shape))
+    level = prior.process.sigma_min if has_noise else 0.0
+    return pictures + level * np.asarray(random.normal(key, pictures.shape))
 
 
 TRUTHS: dict[str, Callable] = {
     "levels": of_levels,
     "flow": of_flow,
     "held-out": held_out,
-    "grainy": partial(held_out, grain=0.08),
+    "grainy": partial(held_out, has_noise=True),
 }
 
 
@@ -228,18 +229,20 @@ def report(name: str, rows: list[dict[str, Any]]) -> None:
     print("\n    ".join(lines), flush=True)
 
 
-def coverage(setting: str, truths: str, sampler: str, num: int, seed: int) -> None:
-    prior, rows = digit_prior(), Rows(FOLDER / "coverage.jsonl")
+def coverage(
+    setting: str, truths: str, sampler: str, num: int, seed: int, level: float = PROCESS.sigma_min
+) -> None:
+    prior, rows = digit_prior(level), Rows(FOLDER / "coverage.jsonl")
     # Particles cannot be more than there are, and 100 are the first of all that are drawn.
     x = TRUTHS[truths](prior, max(num, 100), random.key(seed))[:num]
     posterior = SAMPLERS[sampler](model_of(prior, SETTINGS[setting].noise))
     energy = jax.jit(lambda x: -prior.log_prob(x))
     found = []
     for i, data in enumerate(measured(SETTINGS[setting], x, seed)):
-        name = f"{setting} {truths} {sampler} {seed} {i}"
+        name = f"{setting} {truths} {sampler} {seed} {i} at {level}"
         key = random.key(1_000 * seed + i)
         found.append(rows.get(name, partial(row, posterior, energy, data, key)))
-    report(f"{setting}, {truths}, {sampler}", found)
+    report(f"{setting}, {truths}, {sampler}, noise level {level}", found)
 
 
 def main() -> None:
@@ -249,11 +252,14 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS)[:2])
     parser.add_argument("--num-pictures", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--level", type=float, default=PROCESS.sigma_min, help="smallest noise level of the prior"
+    )
     args = parser.parse_args()
     for setting in args.settings:
         for truths in args.truths:
             for sampler in args.samplers:
-                coverage(setting, truths, sampler, args.num_pictures, args.seed)
+                coverage(setting, truths, sampler, args.num_pictures, args.seed, args.level)
 
 
 if __name__ == "__main__":

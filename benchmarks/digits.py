@@ -9,10 +9,13 @@ and how many nats the log likelihood of its draws lies below the truth's, over h
 Many posteriors of one model are drawn faster by `NoiseLevelSMC` than by the chains of the example,
 and both are exact. With `--annealed` the prior is a denoiser and the draws are anneals; then the
 two ways to the log density of a denoiser are compared, too.
+
+Each digit becomes a line of a file in `.cache/digit_energy`: a run that was cut goes on.
 """
 
 import argparse
 import time
+from functools import partial
 
 import jax
 import numpy as np
@@ -21,6 +24,9 @@ from numpyro.infer import MCMC
 
 import numpyro_scores as ns
 from benchmarks._digit_denoiser import annealed_kernel, train_denoiser
+from benchmarks._digit_energy import FOLDER, digit_prior
+from benchmarks._rows import Rows
+from benchmarks.energy_coverage import particles
 from examples.digits_deblurring import (
     NOISE,
     load_pictures,
@@ -28,24 +34,19 @@ from examples.digits_deblurring import (
     measure,
     misfit,
     rmse,
-    train_prior,
     wiener,
 )
 
 NUM_PARTICLES, NUM_LEVELS = 500, 25
 
 
-def particles(prior):
+def by_levels(prior):
     """A function `(key, problem) -> draws by site`."""
     smc = ns.NoiseLevelSMC(
         make_model(prior), NUM_PARTICLES, num_levels=NUM_LEVELS, progress_bar=False
     )
-
-    def draws(key, problem):
-        smc.run(key, problem.observed, y=problem.y)
-        return smc.get_samples()
-
-    return draws
+    posterior = particles(smc)
+    return lambda key, problem: posterior(key, problem.observed, problem.y)[0]
 
 
 def anneals(prior):
@@ -67,33 +68,52 @@ def anneals(prior):
     return draws
 
 
-def posteriors(draws_of, prior, pictures, held_out, seed):
+def row(draws_of, prior, pictures, problem, key):
+    """What is kept of a digit."""
+    start = time.process_time()
+    samples = draws_of(key, problem)
+    draws, noise = np.asarray(samples["x"]), np.asarray(samples["noise"])
+    seconds = time.process_time() - start
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    inside = (low <= problem.truth) & (problem.truth <= high)
+    low, high = np.quantile(noise, [0.05, 0.95])
+    return {
+        "num_draws": len(noise),
+        "inside": float(np.mean(inside)),
+        # Of what the prior has as background nearly always, it knows the value.
+        "inside_ink": float(np.mean(inside[problem.truth > -1])),
+        "noise_inside": float(low <= NOISE <= high),
+        "noise_mean": float(noise.mean()),
+        "error": rmse(draws.mean(axis=0), problem.truth),
+        "wiener_error": rmse(wiener(problem, pictures), problem.truth),
+        "below": float(np.median(misfit(prior, problem, samples))),
+        "seconds": seconds,
+    }
+
+
+def posteriors(draws_of, prior, pictures, held_out, seed, rows, kind):
     rng = np.random.default_rng(seed)
-    problems = [measure(truth, rng) for truth in held_out]
-    errors, wiener_errors, inside, noise_inside, noise_means, below = [], [], [], [], [], []
-    start = time.perf_counter()
-    for i, problem in enumerate(problems):
-        samples = draws_of(random.key(i), problem)
-        draws, noise = np.asarray(samples["x"]), np.asarray(samples["noise"])
-        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
-        inside.append(np.mean((low <= problem.truth) & (problem.truth <= high)))
-        low, high = np.quantile(noise, [0.05, 0.95])
-        noise_inside.append(low <= NOISE <= high)
-        noise_means.append(noise.mean())
-        errors.append(rmse(draws.mean(axis=0), problem.truth))
-        wiener_errors.append(rmse(wiener(problem, pictures), problem.truth))
-        below.append(np.median(misfit(prior, problem, samples)))
-    elapsed = time.perf_counter() - start
-    total, total_wiener = np.sqrt(np.mean(np.square([errors, wiener_errors]), axis=1))
+    found = []
+    for i, truth in enumerate(held_out):
+        measure_row = partial(row, draws_of, prior, pictures, measure(truth, rng), random.key(i))
+        found.append(rows.get(f"{kind} {seed} {i}", measure_row))
+    column = {name: np.array([one[name] for one in found]) for name in found[0]}
+    total, total_wiener = (
+        np.sqrt(np.mean(column[name] ** 2)) for name in ("error", "wiener_error")
+    )
     print(
-        f"{len(problems)} held-out digits, {len(noise)} draws each, {elapsed:.0f} s\n"
+        f"{len(found)} held-out digits, {column['num_draws'][0]} draws each, "
+        f"{np.median(column['seconds']):.1f} s of CPU a posterior (median)\n"
         f"  error of the posterior mean {total:.4f}, of the Wiener filter {total_wiener:.4f}, "
         f"ratio {total / total_wiener:.3f}\n"
-        f"  coverage of the 90% intervals of the pixels {np.mean(inside):.3f}\n"
-        f"  true noise scale within its 90% interval: {sum(noise_inside)} of {len(problems)}, "
-        f"mean of the posterior means {np.mean(noise_means):.3f} (truth {NOISE})\n"
-        f"  log likelihood of draws below the truth's, median of a digit: {np.median(below):.1f} "
-        f"nats (half of all digits), {np.max(below):.1f} (all)"
+        f"  coverage of the 90% intervals of the pixels {column['inside'].mean():.3f}, "
+        f"of those with ink {column['inside_ink'].mean():.3f}\n"
+        f"  true noise scale within its 90% interval: {column['noise_inside'].sum():.0f} of "
+        f"{len(found)}, mean of the posterior means {column['noise_mean'].mean():.3f} "
+        f"(truth {NOISE})\n"
+        f"  log likelihood of draws below the truth's, median of a digit: "
+        f"{np.median(column['below']):.1f} nats (half of all digits), {column['below'].max():.1f} "
+        "(all)"
     )
 
 
@@ -152,16 +172,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-pictures", type=int, default=50)
     parser.add_argument("--annealed", action="store_true", help="a denoiser and anneals")
-    parser.add_argument("--num-steps", type=int, help="training steps, 4,000, of a denoiser 12,000")
+    parser.add_argument("--num-steps", type=int, default=12_000, help="to train the denoiser")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     pictures, held_out = load_pictures(args.seed)
-    start = time.perf_counter()
-    train, num_steps = (train_denoiser, 12_000) if args.annealed else (train_prior, 4_000)
-    prior = train(pictures, args.num_steps or num_steps, args.seed)
-    print(f"training {time.perf_counter() - start:.0f} s")
-    draws_of = (anneals if args.annealed else particles)(prior)
-    posteriors(draws_of, prior, pictures, held_out[: args.num_pictures], args.seed)
+    rows = Rows(FOLDER / "digits.jsonl")
+    kind = f"annealed {args.num_steps}" if args.annealed else "levels"
+    if args.annealed:
+        prior = train_denoiser(pictures, args.num_steps, args.seed)
+    else:
+        prior = digit_prior(seed=args.seed)
+    draws_of = (anneals if args.annealed else by_levels)(prior)
+    some = held_out[: args.num_pictures]
+    posteriors(draws_of, prior, pictures, some, args.seed, rows, kind)
     if args.annealed:
         log_densities(prior, held_out[:64])
 

@@ -2,18 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-How often 90% intervals of exact samplers hold the truth under an energy that was learned from
-digits, for digits drawn from that energy: blurred, a quarter of the pixels missing, with noise of
-0.1 or with a noise scale drawn from HalfNormal(0.3) that is inferred.
+How often 90% intervals hold the truth under the energy that `examples/digits_deblurring.py` learns
+from digits: blurred digits, a quarter of the pixels missing, with noise of 0.1 (`known`) or with a
+noise scale drawn from HalfNormal(0.3) that is inferred (`unknown`); or all pixels with noise of
+0.03 (`sharp`).
 
-The truths are draws of the prior by the probability flow, after steps of MALA at the smallest noise
-level, so that they are of the energy itself. A part of :mod:`benchmarks.noise_energy`.
+The truths are draws of the energy itself, `levels`: particles of `level_normalizers`, which go down
+its noise levels by its values. Or `flow`: draws by its scores, with steps of MALA at the smallest
+noise level; `held-out`: digits that it never saw; `grainy`: these with the noise of the prior's
+smallest level, 0.08, as the pictures are that it has learned. If a truth is a draw of the energy,
+the rank of its energy among those of the posterior is uniform, as that of each pixel is.
+
+Each posterior becomes a line of `.cache/digit_energy/coverage.jsonl`: a run that was cut goes on.
 """
 
+import argparse
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -23,16 +32,37 @@ from numpyro.infer import MCMC
 from scipy import stats
 
 import numpyro_scores as ns
-from examples.digits_deblurring import blur
+from benchmarks._digit_energy import FOLDER, digit_normalizers, digit_prior
+from benchmarks._rows import Rows
+from examples.digits_deblurring import PROCESS, blur, load_pictures
 
-NOISE, NOISE_SCALE = 0.1, 0.3
-NUM_MISSING = 16
+NOISE_SCALE = 0.3
 NUM_SETTLING = 1_000
 UNCERTAIN = 0.1  # least posterior standard deviation of such a pixel
 
 
-def settled(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
-    """Draws of the energy at the smallest noise level, one of each of as many chains."""
+class Setting(NamedTuple):
+    """The standard deviation of the noise, None if it is inferred, and how many pixels are seen."""
+
+    noise: float | None
+    num_seen: int
+
+
+SETTINGS = {"known": Setting(0.1, 48), "unknown": Setting(None, 48), "sharp": Setting(0.03, 64)}
+
+
+# The truths.
+
+
+def of_levels(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
+    particles = digit_normalizers(prior.process.sigma_min).particles.reshape(-1, *prior.event_shape)
+    if num > len(particles):
+        raise ValueError(f"there are {len(particles)} particles, {num} were wanted")
+    return np.asarray(random.permutation(key, jnp.asarray(particles)))[:num]
+
+
+def of_flow(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
+    """One draw of each of as many chains."""
     key_start, key_chains = random.split(key)
     mcmc = MCMC(
         ns.MALA(lambda: numpyro.sample("x", prior), num_steps=10),
@@ -46,74 +76,191 @@ def settled(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
     return np.asarray(mcmc.get_samples()["x"])
 
 
-def model_of(prior: ns.DiffusionPrior, centre: np.ndarray, knows_noise: bool) -> Callable:
+def held_out(prior: ns.DiffusionPrior, num: int, key: Array, has_noise: bool = False) -> np.ndarray:
+    pictures = load_pictures(0)[1][:num]
+    level = prior.process.sigma_min if has_noise else 0.0
+    return pictures + level * np.asarray(random.normal(key, pictures.shape))
+
+
+TRUTHS: dict[str, Callable] = {
+    "levels": of_levels,
+    "flow": of_flow,
+    "held-out": held_out,
+    "grainy": partial(held_out, has_noise=True),
+}
+
+
+# The samplers.
+
+
+def particles(sampler: Any, prior_evals: float = 0.0) -> Callable:
+    """
+    A function of a key and data, one program for all data: the draws, evaluations a draw, and the
+    smallest effective sample size.
+
+    :param prior_evals: evaluations for draws of the prior that the sampler does not count.
+    """
+
+    @jax.jit
+    def posterior(key: Array, observed: Array, y: Array) -> tuple[dict, Array, Array]:
+        sampler.run(key, observed, y)
+        evals, ess = sampler.rounds.num_grad_evals, sampler.rounds.ess
+        smallest = jnp.min(jnp.where(evals > 0, ess, jnp.inf))
+        return sampler.get_samples(), jnp.sum(evals) + prior_evals, smallest
+
+    return posterior
+
+
+def anneals(model: Callable, num_draws: int) -> Callable:
+    """Likewise, of independent draws."""
+    mcmc = MCMC(
+        ns.AnnealedLangevin(model),
+        num_warmup=0,
+        num_samples=1,
+        num_chains=num_draws,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+
+    @jax.jit
+    def posterior(key: Array, observed: Array, y: Array) -> tuple[dict, Array, Array]:
+        mcmc.run(key, observed, y, extra_fields=("num_grad_evals",))
+        evals = jnp.mean(mcmc.get_extra_fields()["num_grad_evals"])
+        return mcmc.get_samples(), evals, jnp.asarray(num_draws)
+
+    return posterior
+
+
+# Of draws of the prior for TemperedSMC, twice as many as particles.
+SAMPLERS: dict[str, Callable] = {
+    "NoiseLevelSMC": lambda model: particles(
+        ns.NoiseLevelSMC(model, 500, num_levels=25, progress_bar=False)
+    ),
+    "TemperedSMC": lambda model: particles(
+        ns.TemperedSMC(model, 500, progress_bar=False), prior_evals=2 * 40
+    ),
+    "TwistedDiffusionSampler": lambda model: particles(
+        ns.TwistedDiffusionSampler(model, 100, progress_bar=False)
+    ),
+    "AnnealedLangevin": lambda model: anneals(model, 100),
+}
+
+
+def model_of(prior: ns.DiffusionPrior, known: float | None) -> Callable:
     """Of a measurement of the pixels `observed`, integers."""
 
     def model(observed: Array, y: Array | None = None) -> None:
         x = numpyro.sample("x", prior)
-        noise: Any = NOISE
-        if not knows_noise:
+        noise: Any = known
+        if noise is None:
             noise = numpyro.sample("noise", dist.HalfNormal(NOISE_SCALE))
-        seen = blur(x + centre).ravel()[observed]
+        seen = blur(x).ravel()[observed]
         numpyro.sample("y", dist.Normal(seen, noise).to_event(1), obs=y)
 
     return model
 
 
-def report(name: str, ranks: np.ndarray, sds: np.ndarray, of_noise: list[float], cost: str) -> None:
-    """
-    :param ranks: share of the draws below each pixel of each truth, shape `(num, d)`.
-    :param sds: posterior standard deviations, likewise.
-    """
+class Data(NamedTuple):
+    """A truth, its noise scale, the pixels that are seen and their values."""
+
+    x: np.ndarray
+    noise: float
+    observed: np.ndarray
+    y: np.ndarray
+
+
+def measured(setting: Setting, truths: np.ndarray, seed: int) -> Iterator[Data]:
+    rng = np.random.default_rng(seed)
+    for x in truths:
+        noise = abs(rng.normal(scale=NOISE_SCALE))
+        noise = noise if setting.noise is None else setting.noise
+        observed = np.sort(rng.permutation(x.size)[: setting.num_seen])
+        y = np.asarray(blur(x)).ravel()[observed]
+        yield Data(x, noise, observed, (y + noise * rng.normal(size=y.shape)).astype(np.float32))
+
+
+def row(posterior: Callable, energy: Callable, data: Data, key: Array) -> dict[str, Any]:
+    """The shares of the draws below the truth, and the cost."""
+    start = time.process_time()
+    draws, evals, ess = jax.device_get(posterior(key, data.observed, data.y))
+    seconds = time.process_time() - start
+    x = draws["x"]
+    found = {
+        "ranks": np.mean(x < data.x, axis=0).ravel().round(4).tolist(),
+        "sds": x.std(axis=0).ravel().round(4).tolist(),
+        "energy_rank": float(np.mean(energy(x) < energy(data.x[None]))),
+        "evals": float(evals),
+        "ess": float(ess),
+        "seconds": seconds,
+        "noise": data.noise,
+    }
+    if "noise" in draws:
+        found["noise_rank"] = float(np.mean(draws["noise"] < data.noise))
+        found["noise_mean"] = float(np.mean(draws["noise"]))
+    return found
+
+
+def uniformity(ranks: np.ndarray) -> str:
+    p = stats.kstest(ranks, "uniform").pvalue
+    error = np.sqrt(1 / 12 / len(ranks))
+    return f"{ranks.mean():.3f} +- {error:.3f} on average, uniform with p = {p:.2g}"
+
+
+def report(name: str, rows: list[dict[str, Any]]) -> None:
+    ranks, sds = (np.array([row[key] for row in rows]) for key in ("ranks", "sds"))
     inside = (ranks > 0.05) & (ranks < 0.95)
-    share = inside.mean(axis=1)
-    error = share.std() / np.sqrt(len(share))
-    uncertain = sds > UNCERTAIN
-    text = (
-        f"  {name}: 90% intervals hold {share.mean():.1%} +- {error:.1%} of the pixels, "
-        f"{inside[uncertain].mean():.1%} of the {uncertain.mean():.0%} that are uncertain"
-    )
-    if of_noise:
-        noise = np.asarray(of_noise)
+    share, uncertain = inside.mean(axis=1), sds > UNCERTAIN
+    lines = [
+        f"{name}, {len(rows)} pictures: 90% intervals hold {share.mean():.1%} +- "
+        f"{share.std() / np.sqrt(len(share)):.1%} of the pixels, {inside[uncertain].mean():.1%} of "
+        f"the {uncertain.mean():.0%} that are uncertain",
+        f"ranks of the energy {uniformity(np.array([row['energy_rank'] for row in rows]))}",
+    ]
+    if "noise_rank" in rows[0]:
+        noise = np.array([row["noise_rank"] for row in rows])
         held = np.mean((noise > 0.05) & (noise < 0.95))
         error = np.sqrt(held * (1 - held) / len(noise))
-        p = stats.kstest(noise, "uniform").pvalue
-        text += (
-            f"; of the noise scale {held:.0%} +- {error:.0%}, its ranks {noise.mean():.2f} on "
-            f"average, uniform with p = {p:.2f}"
-        )
-    print(f"{text}; {cost}", flush=True)
+        lines += [f"of the noise scale {held:.0%} +- {error:.0%}, its ranks {uniformity(noise)}"]
+    evals, ess, seconds = ([row[key] for row in rows] for key in ("evals", "ess", "seconds"))
+    lines += [
+        f"{np.mean(evals):.0f} evaluations a draw, {np.median(seconds):.1f} s of CPU a posterior, "
+        f"smallest effective sample size {np.median(ess):.0f} (median), {np.min(ess):.0f} (all)"
+    ]
+    print("\n    ".join(lines), flush=True)
 
 
 def coverage(
-    prior: ns.DiffusionPrior, centre: np.ndarray, num: int, seed: int, num_particles: int = 500
+    setting: str, truths: str, sampler: str, num: int, seed: int, level: float = PROCESS.sigma_min
 ) -> None:
-    """Of `num` pictures, with known and with unknown noise, by two samplers."""
-    truths = settled(prior, num, random.key(seed))
-    for knows_noise in (True, False):
-        model = model_of(prior, centre, knows_noise)
-        samplers = {
-            "NoiseLevelSMC": ns.NoiseLevelSMC(model, num_particles, progress_bar=False),
-            "TemperedSMC": ns.TemperedSMC(model, num_particles, progress_bar=False),
-        }
-        print(f"digits of the prior, noise {'known' if knows_noise else 'unknown'}:")
-        for name, sampler in samplers.items():
-            rng = np.random.default_rng(seed)
-            ranks, sds, of_noise, evals = [], [], [], []
-            start = time.process_time()
-            for i, truth in enumerate(truths):
-                noise = NOISE if knows_noise else abs(rng.normal(scale=NOISE_SCALE))
-                observed = np.sort(rng.permutation(truth.size)[NUM_MISSING:])
-                y = np.asarray(blur(truth + centre)).ravel()[observed]
-                y = y + noise * rng.normal(size=y.shape)
-                sampler.run(random.key(i), jnp.asarray(observed), jnp.asarray(y, jnp.float32))
-                draws = sampler.get_samples()
-                x = np.asarray(draws["x"])
-                ranks.append(np.mean(x < truth, axis=0).ravel())
-                sds.append(x.std(axis=0).ravel())
-                evals.append(sampler.num_grad_evals)
-                if not knows_noise:
-                    of_noise.append(float(np.mean(np.asarray(draws["noise"]) < noise)))
-            seconds = (time.process_time() - start) / num
-            cost = f"{np.mean(evals):.0f} evaluations a draw, {seconds:.1f} s of CPU a posterior"
-            report(name, np.array(ranks), np.array(sds), of_noise, cost)
+    prior, rows = digit_prior(level), Rows(FOLDER / "coverage.jsonl")
+    # Particles cannot be more than there are, and 100 are the first of all that are drawn.
+    x = TRUTHS[truths](prior, max(num, 100), random.key(seed))[:num]
+    posterior = SAMPLERS[sampler](model_of(prior, SETTINGS[setting].noise))
+    energy = jax.jit(lambda x: -prior.log_prob(x))
+    found = []
+    for i, data in enumerate(measured(SETTINGS[setting], x, seed)):
+        name = f"{setting} {truths} {sampler} {seed} {i} at {level}"
+        key = random.key(1_000 * seed + i)
+        found.append(rows.get(name, partial(row, posterior, energy, data, key)))
+    report(f"{setting}, {truths}, {sampler}, noise level {level}", found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--truths", nargs="+", choices=TRUTHS, default=["levels"])
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS)[:2])
+    parser.add_argument("--num-pictures", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--level", type=float, default=PROCESS.sigma_min, help="smallest noise level of the prior"
+    )
+    args = parser.parse_args()
+    for setting in args.settings:
+        for truths in args.truths:
+            for sampler in args.samplers:
+                coverage(setting, truths, sampler, args.num_pictures, args.seed, args.level)
+
+
+if __name__ == "__main__":
+    main()

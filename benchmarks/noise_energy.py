@@ -8,7 +8,8 @@ known, and beside a denoiser that had as much time.
 `mixture`: five modes in 8 dimensions, whose density is known: error of the value and of the score,
 the weights of the modes, the cost of values. `plane`: two moons, and the potential of Mueller and
 Brown: do draws by the reverse process and Langevin draws at the smallest level agree? `digits`:
-denoising of held-out digits, log Z of the levels, cost of values.
+denoising of held-out digits, log Z of the levels, cost of values. `levels`: log Z of the energy of
+`examples/digits_deblurring.py`, and what its particles look like.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from jax import random
 from jax.scipy.special import logsumexp
 
 import numpyro_scores as ns
+from benchmarks._digit_energy import digit_normalizers
 from benchmarks._timing import timed
 from numpyro_scores.diagnostics import level_normalizers
 
@@ -65,7 +67,7 @@ def cost_of_values(energy: Any, denoiser: Any, process: Any, x: np.ndarray) -> N
 # Five modes in 8 dimensions.
 
 
-def mixture(num_steps: int, seed: int) -> None:
+def mixture(num_steps: int, seed: int, with_denoiser: bool = True) -> None:
     dim, variance = 8, 0.25
     rng = np.random.default_rng(seed)
     means = rng.normal(scale=4.0, size=(5, dim))
@@ -97,17 +99,19 @@ def mixture(num_steps: int, seed: int) -> None:
         seed,
         batch_size=PAIRS,
     )
-    denoiser, seconds_denoiser = trained(
-        ns.nn.MLPDenoiser(dim, **options),
-        ns.objectives.DenoisingScoreMatching(process),
-        data,
-        num_steps,
-        seed,
-    )
-    print(f"five modes in 8-d, seed {seed}: training {seconds:.0f} s and {seconds_denoiser:.0f} s")
-    priors = [ns.DiffusionPrior(f, process, dim) for f in (energy, denoiser)]
-    found = level_normalizers(priors[0], random.key(seed), num_levels=60, num_particles=64)
-    print(found)
+    print(f"five modes in 8-d, seed {seed}: training {seconds:.0f} s")
+    networks = [energy]
+    if with_denoiser:
+        denoiser, seconds = trained(
+            ns.nn.MLPDenoiser(dim, **options),
+            ns.objectives.DenoisingScoreMatching(process),
+            data,
+            num_steps,
+            seed,
+        )
+        print(f"  a denoiser {seconds:.0f} s")
+        networks.append(denoiser)
+    priors = [ns.DiffusionPrior(f, process, dim) for f in networks]
     x, modes = draws(20_000)
     for sigma in (0.05, 0.5, 5.0):
         y = x + sigma * rng.normal(size=x.shape).astype(np.float32)
@@ -117,13 +121,14 @@ def mixture(num_steps: int, seed: int) -> None:
         relative = np.sqrt(np.asarray(errors) / np.mean(np.square(score)))
         share = np.bincount(modes, np.exp(error), minlength=5)
         print(
-            f"  sigma {sigma:4g}: log p off by {error.mean():+.3f} +- {error.std():.3f}, with "
-            f"log Z of the level {error.mean() - float(found(sigma)):+.3f}; exact log Z "
+            f"  sigma {sigma:4g}: log p off by {error.mean():+.3f} +- {error.std():.3f}; log Z "
             f"{np.log(np.mean(np.exp(error))):+.3f}; weights of the modes, total variation "
             f"{np.abs(share / share.sum() - weights).sum() / 2:.3f}; relative error of the score "
-            f"{relative[0]:.3f}, denoiser's {relative[1]:.3f}"
+            f"of energy (and denoiser) {relative.round(3)}"
         )
-    cost_of_values(energy, denoiser, process, x[:1_000])
+    if with_denoiser:
+        cost_of_values(*networks, process, x[:1_000])
+    print(level_normalizers(priors[0], random.key(seed), num_levels=60, num_particles=64))
 
 
 # Digits.
@@ -209,13 +214,27 @@ def digits(num_steps: int, seed: int) -> None:
     print(level_normalizers(prior, random.key(seed), num_particles=64))
 
 
-def coverage_of_digits(num_steps: int, seed: int, num_pictures: int) -> None:
-    from benchmarks.energy_coverage import coverage
-
-    pictures, _, mean = digits_data(seed)
-    energy, seconds = trained_on_digits("energy", pictures, num_steps, seed)
-    print(f"energy of digits, {num_steps} steps, {seconds:.0f} s")
-    coverage(ns.DiffusionPrior(energy, DIGITS, (8, 8)), mean, num_pictures, seed)
+def levels() -> None:
+    """
+    log Z of the energy of the demo at every level, and whether the particles at the smallest, as
+    many as it holds for likely, are digits: how far each is from the nearest picture of training.
+    """
+    found = digit_normalizers()
+    print(found)
+    pictures, held_out, mean = digits_data(0)
+    noise = np.random.default_rng(0).normal(size=held_out.shape)
+    particles = found.particles.reshape(-1, 8, 8) - mean
+    for name, x in {
+        "particles": particles,
+        "held-out digits with noise": held_out + DIGITS.sigma_min * noise,
+    }.items():
+        squares = np.mean((x[:, None] - pictures[None]) ** 2, axis=(2, 3))
+        distance = np.median(np.sqrt(squares.min(axis=1)))
+        beyond = np.mean(np.abs(x + mean) > 1.3)
+        print(
+            f"  {name}: root mean square distance from the nearest picture {distance:.2f} "
+            f"(median), {beyond:.2%} of the pixels beyond 1.3"
+        )
 
 
 def main():
@@ -223,17 +242,21 @@ def main():
     parser.add_argument("parts", nargs="*", default=["mixture", "plane", "digits"])
     parser.add_argument("--num-steps", type=int, default=10_000, help="of the energy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--coverage", action="store_true", help="of posteriors of digits, alone")
-    parser.add_argument("--num-pictures", type=int, default=20, help="for the coverage")
+    parser.add_argument("--energy-alone", action="store_true", help="of the mixture, no denoiser")
     args = parser.parse_args()
     from benchmarks.energy_plane import plane
 
+    if "levels" in args.parts:
+        levels()
+    parts = {
+        "mixture": partial(mixture, with_denoiser=not args.energy_alone),
+        "plane": plane,
+        "digits": digits,
+    }
     for seed in args.seeds:
-        if args.coverage:
-            coverage_of_digits(args.num_steps, seed, args.num_pictures)
-            continue
         for part in args.parts:
-            {"mixture": mixture, "plane": plane, "digits": digits}[part](args.num_steps, seed)
+            if part in parts:
+                parts[part](args.num_steps, seed)
 
 
 if __name__ == "__main__":

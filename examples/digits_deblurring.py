@@ -68,28 +68,39 @@ def about(mean, energy, x, sigma):
     return energy(x - mean, sigma)
 
 
-def train_prior(pictures: np.ndarray, num_steps: int, seed: int) -> ns.DiffusionPrior:
-    mean = pictures.mean(axis=0)
-    energy = ns.nn.MLPNoiseEnergy(
+def make_energy(pictures: np.ndarray, seed: int) -> ns.nn.MLPNoiseEnergy:
+    """Of what pictures have beside their mean."""
+    return ns.nn.MLPNoiseEnergy(
         event_shape=(8, 8),
         rngs=nnx.Rngs(seed),
         hidden_features=128,
         num_layers=3,
-        sigma_data=float((pictures - mean).std()),
+        sigma_data=float((pictures - pictures.mean(axis=0)).std()),
     )
+
+
+def train_energy(pictures: np.ndarray, num_steps: int, seed: int) -> Any:
     rate = optax.warmup_cosine_decay_schedule(0.0, 6e-3, num_steps // 20, num_steps)
     fitted = ns.fit(
-        energy,
+        make_energy(pictures, seed),
         # One noise a point: with so few pictures more of them in a batch do more than pairs.
         ns.objectives.DualScoreMatching(PROCESS, antithetic=False),
-        pictures - mean,
+        pictures - pictures.mean(axis=0),
         key=random.key(seed),
         optimizer=optax.adamw(rate, weight_decay=0.15),
         num_steps=num_steps,
         ema_decay=0.9995,
     )
-    energy_of_pictures = jax.tree_util.Partial(about, mean, fitted.module)
-    return ns.DiffusionPrior(energy_of_pictures, PROCESS, (8, 8))
+    return fitted.module
+
+
+def prior_of(energy: Any, pictures: np.ndarray) -> ns.DiffusionPrior:
+    about_their_mean = jax.tree_util.Partial(about, pictures.mean(axis=0), energy)
+    return ns.DiffusionPrior(about_their_mean, PROCESS, (8, 8))
+
+
+def train_prior(pictures: np.ndarray, num_steps: int, seed: int) -> ns.DiffusionPrior:
+    return prior_of(train_energy(pictures, num_steps, seed), pictures)
 
 
 def make_model(prior: ns.DiffusionPrior):

@@ -35,6 +35,8 @@ class LevelNormalizers(NamedTuple):
     - **ess** - share of the particles that carried the weight at a level, of the population and of
       the run where it was smallest.
     - **accept_prob** - mean acceptance probability of the moves.
+    - **particles** - of the smallest level, by the run with more moves, shape `(8, num_particles,
+      *event_shape)`: what the energy holds for likely there, to be looked at.
     """
 
     sigma: Array
@@ -44,6 +46,7 @@ class LevelNormalizers(NamedTuple):
     fewer_moves_error: Array
     ess: Array
     accept_prob: Array
+    particles: Array
 
     def __call__(self, sigma: Any) -> Array:
         r""":math:`\log Z` at a noise level, linear in :math:`\log \sigma` between those known."""
@@ -139,11 +142,14 @@ def level_normalizers(
             num_particles=num_particles,
             num_moves=moves,
         )
-        runs.append(_combined(*found))
+        *figures, particles = found
+        runs.append(_combined(*figures))
     (fewer, fewer_error, fewer_ess, _), (log_z, error, ess, accept_prob) = runs
     error, fewer_error = _with_disagreement(log_z, error, fewer, fewer_error)
     smallest = jnp.minimum(ess, fewer_ess)
-    return LevelNormalizers(levels, log_z, error, fewer, fewer_error, smallest, accept_prob)
+    return LevelNormalizers(
+        levels, log_z, error, fewer, fewer_error, smallest, accept_prob, particles
+    )
 
 
 def _with_disagreement(

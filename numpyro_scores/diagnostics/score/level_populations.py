@@ -44,24 +44,24 @@ def populations(
     event_shape: Any,
     num_particles: int,
     num_moves: int,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """
     Of each population and level, :math:`\\log Z`, the share of effective particles and the
-    acceptance probability.
+    acceptance probability; and the particles at the last level.
     """
 
-    def population(key: Array) -> tuple[Array, Array, Array]:
+    def population(key: Array) -> tuple[Array, Array, Array, Array]:
         key_start, key_levels = random.split(key)
         shape = (num_particles, *event_shape)
         start, accepted = _start(denoiser, levels[0], key_start, shape, num_moves)
         step = partial(_next_level, denoiser.energy, num_moves)
         keys = random.split(key_levels, len(levels) - 1)
-        _, found = lax.scan(step, start, (levels[:-1], levels[1:], keys))
+        end, found = lax.scan(step, start, (levels[:-1], levels[1:], keys))
         first = (start.log_z, start.ess, accepted)
         log_z, ess, accept_prob = (
             jnp.concatenate([one[None], rest]) for one, rest in zip(first, found, strict=True)
         )
-        return log_z, ess, accept_prob
+        return log_z, ess, accept_prob, end.x
 
     return jax.vmap(population)(keys)
 

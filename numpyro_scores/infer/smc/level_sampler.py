@@ -3,7 +3,11 @@
 
 """What samplers of particles through noise levels share: the levels, and what has none."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from numpyro_scores._validation import check_count
 from numpyro_scores.infer.smc.checks import check_noise_conditional
@@ -35,3 +39,15 @@ class LevelSampler(ParticleSampler):
         levels = np.geomspace(largest, smallest, self._num_levels)
         if not np.array_equal(levels, self._levels):
             self._levels, self._programs = levels, None  # the programs hold the levels
+
+
+def spaced_levels(largest: Any, smallest: Any, spread: Array, num: int) -> Array:
+    r"""
+    Noise levels from the largest to the smallest at equal distances of :math:`\operatorname{arsinh}
+    (s / \sigma)`, shape `(num,)`: geometric far below the spread `s` of what has the noise, and few
+    far above it, where all is noise and the density is a Gaussian at every level.
+    """
+    ends = jnp.arcsinh(spread / jnp.asarray([largest, smallest], spread.dtype))
+    levels = spread / jnp.sinh(jnp.linspace(*ends, num))
+    # As they are: at the smallest the twist is to be the likelihood, not nearly.
+    return levels.at[0].set(largest).at[-1].set(smallest)

@@ -23,7 +23,7 @@ from numpyro_scores.infer.parts import others_alone
 from numpyro_scores.infer.smc.checks import check_energies
 from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist, moments_of, transport
 from numpyro_scores.infer.smc.level_moves import LevelTarget, twisted
-from numpyro_scores.infer.smc.level_sampler import LevelSampler
+from numpyro_scores.infer.smc.level_sampler import LevelSampler, spaced_levels
 from numpyro_scores.infer.smc.level_start import WALK, steered
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
 from numpyro_scores.infer.smc.population import (
@@ -71,8 +71,10 @@ class NoiseLevelSMC(LevelSampler):
     :param model: a NumPyro model with data and at least one :class:`~numpyro_scores.DiffusionPrior`
         of an energy, no prior of which depends on another latent site, nor another on it.
     :param num_particles: number of draws.
-    :param num_levels: number of geometric noise levels, from the largest of the priors' processes
-        to the smallest that a prior has in the model.
+    :param num_levels: number of noise levels, from the largest of the priors' processes to the
+        smallest that a prior has in the model, at equal distances of :math:`\operatorname{arsinh}
+        (s / \sigma)` with the standard deviation `s` of the priors' draws: most of them where
+        :math:`\sigma < s`, since above it the density hardly differs from its Gaussian.
     :param num_level_steps: number of steps of MALA at each level.
     :param num_steps: number of steps at the end.
     :param dense_mass: as of :class:`~numpyro_scores.TemperedSMC`, and so all that follow.
@@ -188,7 +190,9 @@ class NoiseLevelSMC(LevelSampler):
         """From one noise level to the next."""
         key_walk, key_moves, key_resample, rng_key = random.split(state.rng_key, 4)
         x, sigma = state.points.x, state.rung
-        new_sigma = jnp.asarray(self._levels, x.dtype)[state.i]
+        spread = jnp.sqrt(jnp.mean(jnp.diagonal(state.moments.covariance)))
+        levels = spaced_levels(self._levels[0], self._levels[-1], spread, self._num_levels)
+        new_sigma = levels[state.i]
         here = GaussianTwist(model, state.moments, sigma, x[0])
         there = GaussianTwist(model, state.moments, new_sigma, x[0])
         # One map for all particles, which any map may be: about the mean of what they stand for.

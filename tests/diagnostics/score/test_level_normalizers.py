@@ -49,6 +49,12 @@ def test_it_finds_the_normaliser_of_a_mixture_at_every_level():
         np.testing.assert_array_less(np.abs(value - exact), 0.01 + 4 * error)
     assert np.all((found.accept_prob > 0.3) & (found.accept_prob < 0.95))
     assert len(str(found).splitlines()) == 13
+    # The particles are of the smallest level, and of the second mode with its weight.
+    assert found.particles.shape == (8, 200, 3)
+    is_second = found.particles[..., 0] > -1
+    assert abs(is_second.mean() - 0.7) < 4 * is_second.mean(axis=1).std() / np.sqrt(7)
+    second = found.particles[is_second]
+    np.testing.assert_allclose(second.std(axis=0), np.hypot(SCALES, 0.1), rtol=0.15)
     # As the normaliser of a prior it makes it a density.
     d = DiffusionPrior(energy, PROCESS, 3, log_normalizer=found)
     x = np.array([1.0, 0.0, 0.0])

@@ -15,6 +15,7 @@ from scipy import stats
 
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist
+from numpyro_scores.infer.smc.level_sampler import spaced_levels
 from numpyro_scores.infer.smc.level_start import steered
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -45,3 +46,14 @@ def test_other_sites_are_drawn_given_the_mean_of_the_prior():
     cdf = np.concatenate([[0], np.cumsum((p[1:] + p[:-1]) / 2)]) * (noise[1] - noise[0]) / evidence
     assert stats.kstest(values["noise"], lambda x: np.interp(x, noise, cdf)).statistic < 0.05
     assert np.all(values["x"] == np.float32(moments.mean))
+
+
+def test_noise_levels_are_few_above_the_spread_and_geometric_below():
+    levels = np.asarray(spaced_levels(50.0, 0.02, jnp.array(0.5), 30), float)
+    assert levels[0] == 50 and np.float32(levels[-1]) == np.float32(0.02)
+    # Its rate in log sigma is the share of the spread in the standard deviation of the sum.
+    log_sigma = np.linspace(np.log(50), np.log(0.02), 100_000)
+    rate = 0.5 / np.hypot(0.5, np.exp(log_sigma))
+    distance = np.concatenate([[0], np.cumsum((rate[1:] + rate[:-1]) / 2)])
+    at = np.interp(-np.log(levels), -log_sigma, distance / distance[-1])
+    np.testing.assert_allclose(at, np.linspace(0, 1, 30), atol=1e-4)

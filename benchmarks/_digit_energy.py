@@ -1,0 +1,48 @@
+# Copyright Contributors to the numpyro-scores project.
+# SPDX-License-Identifier: Apache-2.0
+
+"""The energy of `examples/digits_deblurring.py`, trained once, and what is drawn from it."""
+
+from pathlib import Path
+
+import numpy as np
+from jax import random
+
+import numpyro_scores as ns
+from examples.digits_deblurring import (
+    PROCESS,
+    load_pictures,
+    make_energy,
+    prior_of,
+    train_energy,
+)
+from numpyro_scores.diagnostics import LevelNormalizers, level_normalizers
+
+FOLDER = Path(".cache/digit_energy")
+NUM_STEPS = 4_000
+
+
+def digit_prior(level: float = PROCESS.sigma_min, seed: int = 0) -> ns.DiffusionPrior:
+    """
+    That of the demo, whose weights are kept: the next run has them at once.
+
+    :param level: its smallest noise level.
+    """
+    pictures, _ = load_pictures(seed)
+    path = FOLDER / f"{NUM_STEPS}-steps-seed-{seed}.safetensors"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        ns.save_weights(path, train_energy(pictures, NUM_STEPS, seed))
+    prior = prior_of(ns.load_weights(path, make_energy(pictures, seed)), pictures)
+    process = ns.VarianceExploding(sigma_min=level, sigma_max=PROCESS.sigma_max)
+    return ns.DiffusionPrior(prior.energy, process, prior.event_shape)
+
+
+def digit_normalizers(level: float = PROCESS.sigma_min) -> LevelNormalizers:
+    """log Z of the levels down to this one, and particles there; kept likewise."""
+    path = FOLDER / f"levels-to-{level}.npz"
+    if not path.exists():
+        found = level_normalizers(digit_prior(level), random.key(0))
+        np.savez(path, **{name: np.asarray(value) for name, value in found._asdict().items()})
+    with np.load(path) as file:
+        return LevelNormalizers(**file)

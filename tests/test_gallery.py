@@ -6,6 +6,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -59,3 +60,12 @@ def test_every_example_with_a_picture_is_in_the_gallery(monkeypatch):
     assert drawing == set(pictures)
     for name, picture in pictures.items():
         assert f"]({picture})" in page and f"`{name}`" in page and (DOCS / picture).exists()
+
+
+@pytest.mark.slow
+def test_weights_that_lie_beside_an_example_are_of_its_network_as_it_is(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "examples")
+    import mnist_unet
+
+    train, _ = mnist_unet.load(0)
+    assert mnist_unet.learned_prior(train).event_shape == (28, 28)

@@ -74,8 +74,9 @@ def load_weights(path: Any, module: Any) -> Any:
         raise ValueError(
             f"{str(path)!r} can't be read as safetensors, it is damaged or something else: {error}"
         ) from error
-    now = {"configuration": configuration(module), "arrays": _kinds(_named_arrays(module))}
-    there = {"configuration": _saved_configuration(path, entry), "arrays": _kinds(found)}
+    saved = _saved_configuration(path, entry)
+    now = {"configuration": _public(configuration(module)), "arrays": _kinds(_named_arrays(module))}
+    there = {"configuration": _public(saved), "arrays": _kinds(found)}
     other = list(differences(there, now))
     if other:
         raise ValueError(
@@ -107,6 +108,11 @@ def _saved_configuration(path: Any, entry: str | None) -> dict[str, str]:
             f"{str(path)!r} has metadata {ENTRY!r} that save_weights did not write: {entry[:80]!r}."
         )
     return saved
+
+
+def _public(words: dict[str, str]) -> dict[str, str]:
+    """An underscore before the name of a class says who may use it, not what it is."""
+    return {name: str(word).lstrip("_") for name, word in words.items()}
 
 
 def _read(path: Any, file: Any, name: str) -> np.ndarray:

@@ -104,6 +104,13 @@ def test_weights_of_another_module_are_told(tmp_path, module, words):
         load_weights(tmp_path / "w", module)
 
 
+def test_a_class_that_has_become_public_is_the_same(tmp_path):
+    private = type("_Mixed", (Mixed,), {})
+    save_weights(tmp_path / "w", private(0))
+    loaded = load_weights(tmp_path / "w", Mixed(1))
+    np.testing.assert_array_equal(loaded.order[...], private(0).order[...])
+
+
 def test_missing_and_extra_weights_are_told(tmp_path):
     save_weights(tmp_path / "w", denoiser())
     with weights.safe_open(tmp_path / "w", framework="numpy") as file:

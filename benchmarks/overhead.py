@@ -188,7 +188,9 @@ ROWS = {
 }
 
 
-def seconds_a_draw(kernel: Any, start: Array, short: int, long: int) -> float:
+def seconds_a_draw(
+    kernel: Any, start: Array, short: int, long: int, timed: Callable = timed
+) -> float:
     def run(num_samples):
         mcmc = MCMC(
             kernel,

@@ -11,9 +11,9 @@ are compared with the truth,
 
 and what is printed are the gradients a chain after which the median of `b^2` over the chains stays
 below 0.01. Warmup is not counted, as in the paper; it takes 2,000 draws of NUTS and of MAMS and
-10,000 steps of MCLMC, of BlackJAX's as of ours. Each target with each sampler is a piece of its own
-that ends when the number is known, when the budget of gradients is spent ("> N") or when time is up
-("> N", too), and leaves a file in `results`.
+10,000 steps of MCLMC, of BlackJAX's as of ours, or with `--warmup` a share of these. Each target
+with each sampler is a piece of its own that ends when the number is known, when the budget of
+gradients is spent ("> N") or when time is up ("> N", too), and leaves a file in `results`.
 
 The last number of a line is the bias: with the noise of the mean of all chains taken off,
 
@@ -47,36 +47,41 @@ from benchmarks.others import Vectorized
 RESULTS = Path(__file__).parent / "results"
 LOW_ERROR = 0.01
 NUM_WARMUP = 2_000
-# The number is known once so much more has been seen below it.
-BEYOND = 1.3
 SMALLEST_NUM_DRAWS = 400
 NUM_CHAINS = 32
 
 
 class Sampler(NamedTuple):
     """
-    - **make** - a kernel of many chains, by a potential and whether it learns a metric.
-    - **num_warmup** - draws of it; 0 if all of it is made by `init`.
+    - **make** - a kernel of many chains, by a potential, the draws of warmup and whether it learns
+      a metric.
+    - **num_warmup** - draws of warmup.
     - **chunk** - draws of one call of the compiled program.
+    - **is_made_by_init** - whether `init` makes all of the warmup.
     """
 
-    make: Callable[[Callable, bool], Any]
+    make: Callable[[Callable, int, bool], Any]
     num_warmup: int = NUM_WARMUP
     chunk: int = 100
+    is_made_by_init: bool = False
+
+    def length(self, share: float) -> int:
+        """Draws of a share of the warmup, in chunks."""
+        return self.chunk * max(1, round(share * self.num_warmup / self.chunk))
 
 
 def ours(kernel: Callable, num_warmup: int = NUM_WARMUP, chunk: int = 100, **settings: Any):
-    def make(potential: Callable, has_metric: bool) -> Any:
+    def make(potential: Callable, num_warmup: int, has_metric: bool) -> Any:
         return kernel(potential_fn=potential, adapt_mass_matrix=has_metric, **settings)
 
     return Sampler(make, num_warmup, chunk)
 
 
-def theirs(kernel: Callable, size: int, chunk: int = 100) -> Sampler:
-    def make(potential: Callable, has_metric: bool) -> Any:
-        return Vectorized(kernel(potential, size, has_metric))
+def theirs(kernel: Callable, num_warmup: int, chunk: int = 100) -> Sampler:
+    def make(potential: Callable, num_warmup: int, has_metric: bool) -> Any:
+        return Vectorized(kernel(potential, num_warmup, has_metric))
 
-    return Sampler(make, 0, chunk)
+    return Sampler(make, num_warmup, chunk, is_made_by_init=True)
 
 
 NUM_STEPS = 10_000
@@ -121,10 +126,10 @@ class Seen(NamedTuple):
         above = np.flatnonzero(~(self.errors < LOW_ERROR))
         return int(above[-1]) + 1 if above.size else 0
 
-    @property
-    def is_known(self) -> bool:
+    def is_known(self, beyond: float) -> bool:
+        """Whether so much more has been seen below it."""
         num_draws = len(self.errors)
-        return num_draws >= SMALLEST_NUM_DRAWS and num_draws > BEYOND * self.crossing
+        return num_draws >= SMALLEST_NUM_DRAWS and num_draws > beyond * self.crossing
 
 
 def program(kernel: Any, figures: Callable, length: int) -> Callable:
@@ -138,18 +143,17 @@ def program(kernel: Any, figures: Callable, length: int) -> Callable:
     return jax.jit(lambda state: lax.scan(draw, state, length=length))
 
 
-def watch(
-    sampler: Sampler, problem: Problem, num_chains: int, budget: float, seconds: float
-) -> Seen:
+def watch(sampler: Sampler, problem: Problem, args: argparse.Namespace) -> Seen:
     """Draws until the number is known, or the budget or the CPU time is spent."""
-    begin = time.process_time()
-    kernel = sampler.make(problem.potential, problem.has_variances)
-    z = starts(problem, num_chains)
-    keys = random.split(random.key(1), num_chains)
-    state = jax.jit(lambda keys, z: kernel.init(keys, sampler.num_warmup, z, (), {}))(keys, z)
+    begin, budget, seconds = time.process_time(), args.budget, args.seconds
+    num_warmup = sampler.length(args.warmup)
+    kernel = sampler.make(problem.potential, num_warmup, problem.has_variances)
+    z = starts(problem, args.num_chains)
+    keys = random.split(random.key(1), args.num_chains)
+    state = jax.jit(lambda keys, z: kernel.init(keys, num_warmup, z, (), {}))(keys, z)
     advance = program(kernel, problem.figures, sampler.chunk)
     total, num_draws, num_grads, errors = 0.0, 0, 0.0, []
-    for _ in range(sampler.num_warmup // sampler.chunk):
+    for _ in range(0 if sampler.is_made_by_init else num_warmup // sampler.chunk):
         state, (_, grads) = advance(state)
         num_grads += float(jnp.sum(grads))
         if time.process_time() - begin > seconds:
@@ -157,7 +161,7 @@ def watch(
     else:
         num_grads = 0.0
     seen = None
-    while seen is None or not (seen.is_known or num_grads > budget):
+    while seen is None or not (seen.is_known(args.beyond) or num_grads > budget):
         state, (figures, grads) = advance(state)
         sums = total + np.cumsum(np.asarray(figures, float), axis=0)
         counts = num_draws + 1 + np.arange(len(sums))
@@ -178,7 +182,7 @@ def bias(means: np.ndarray, problem: Problem) -> float:
 
 def measure(target: str, name: str, args: argparse.Namespace) -> dict[str, Any]:
     problem, begin = problem_of(target), time.process_time()
-    seen = watch(SAMPLERS[name], problem, args.num_chains, args.budget, args.seconds)
+    seen = watch(SAMPLERS[name], problem, args)
     per_draw = seen.num_grads / len(seen.errors)
     noise = np.mean(seen.means.var(axis=0, ddof=1) / args.num_chains / problem.variance)
     is_reached = seen.errors[-1] < LOW_ERROR
@@ -186,6 +190,7 @@ def measure(target: str, name: str, args: argparse.Namespace) -> dict[str, Any]:
         "target": target,
         "sampler": name,
         "chains": args.num_chains,
+        "draws of warmup": SAMPLERS[name].length(args.warmup),
         "reached": bool(is_reached),
         "gradients": round(per_draw * seen.crossing if is_reached else seen.num_grads),
         "gradients a draw": round(per_draw, 2),
@@ -244,6 +249,8 @@ def main() -> None:
     parser.add_argument("--num-chains", type=int, default=NUM_CHAINS)
     parser.add_argument("--budget", type=float, default=5e6, help="gradients a chain")
     parser.add_argument("--seconds", type=float, default=240, help="of CPU time, a piece")
+    parser.add_argument("--warmup", type=float, default=1.0, help="share of the usual length")
+    parser.add_argument("--beyond", type=float, default=1.3, help="draws over those needed")
     parser.add_argument("--known", action="store_true", help="print what is in `results`")
     args = parser.parse_args()
     if args.known:

@@ -51,13 +51,11 @@ def accept_or_stay(
     return select(uniform < accept_prob, proposal, current), accept_prob, ~finite
 
 
-def after_draw(state: Any, num_warmup: int, adapt: Callable[[], Any], **figures: Array) -> Any:
+def counted(state: Any, num_warmup: int, **figures: Array) -> Any:
     """
-    The state with what each draw of a Metropolis kernel moves on: the count `i` of draws, the
-    `adapt_state`, and of each figure its value and its mean over the draws of this phase, warmup or
-    sampling.
+    The state with one draw more: the count `i`, and of each figure its value and its mean over the
+    draws of this phase, warmup or sampling.
 
-    :param adapt: the next `adapt_state`, asked for in warmup alone.
     :param figures: by name, such as `accept_prob` of the fields `accept_prob`, `mean_accept_prob`.
     """
     i = state.i + 1
@@ -65,8 +63,21 @@ def after_draw(state: Any, num_warmup: int, adapt: Callable[[], Any], **figures:
     for name, value in figures.items():
         mean = getattr(state, f"mean_{name}")
         state = state._replace(**{name: value, f"mean_{name}": mean + (value - mean) / n})
-    adapt_state = lax.cond(state.i < num_warmup, adapt, lambda: state.adapt_state)
-    return state._replace(i=i, adapt_state=adapt_state)
+    return state._replace(i=i)
+
+
+def after_draw(state: Any, num_warmup: int, adapt: Callable[[], Any], **figures: Array) -> Any:
+    """
+    The state with what each draw of a Metropolis kernel moves on: what is :func:`counted`, and the
+    `adapt_state`.
+
+    :param adapt: the next `adapt_state`, asked for in warmup alone.
+    """
+    state = counted(state, num_warmup, **figures)
+    if not num_warmup:  # a condition that never holds would still copy what it returns
+        return state
+    adapt_state = lax.cond(state.i <= num_warmup, adapt, lambda: state.adapt_state)
+    return state._replace(adapt_state=adapt_state)
 
 
 def corrected_step_size(step_size: Array, accept_prob: Array, target: float) -> Array:

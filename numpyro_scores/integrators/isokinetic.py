@@ -68,6 +68,20 @@ def random_direction(key: Array, shape: tuple[int, ...], dtype) -> Array:
     return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
 
 
+def refreshment(decay: Array | float, d: int) -> tuple[Array, Array]:
+    r"""
+    The weights :math:`e^{-\lambda}` and :math:`\sqrt{(1 - e^{-2 \lambda}) / d}` of
+    :func:`partly_refreshed`: of the direction, and of the noise.
+    """
+    return jnp.exp(-decay), jnp.sqrt(-jnp.expm1(-2 * decay) / d)
+
+
+def mixed(direction: Array, noise: Array, kept: Array, fresh: Array) -> Array:
+    """A direction and noise by their weights, on the sphere again."""
+    sum_of_both = kept * direction + fresh * noise
+    return sum_of_both / jnp.linalg.norm(sum_of_both, axis=-1, keepdims=True)
+
+
 def partly_refreshed(direction: Array, noise: Array, decay: Array | float) -> Array:
     r"""
     The direction of which a share is left after a time in which a free one would forget:
@@ -77,9 +91,7 @@ def partly_refreshed(direction: Array, noise: Array, decay: Array | float) -> Ar
     :param noise: `z`, standard normal, of the shape of the direction.
     :param decay: the time over that in which the direction is forgotten.
     """
-    share = jnp.sqrt(-jnp.expm1(-2 * decay) / direction.shape[-1])
-    mixed = jnp.exp(-decay) * direction + share * noise
-    return mixed / jnp.linalg.norm(mixed, axis=-1, keepdims=True)
+    return mixed(direction, noise, *refreshment(decay, direction.shape[-1]))
 
 
 def turned(direction: Array, grad: Array, time: Array | float) -> tuple[Array, Array]:

@@ -20,27 +20,45 @@ from numpyro_scores.infer.trees import scan_random
 from numpyro_scores.integrators.isokinetic import (
     MINIMAL_NORM,
     Splitting,
-    partly_refreshed,
+    mixed,
+    refreshment,
     turned,
 )
 
 
-class Move(NamedTuple):
+class Course(NamedTuple):
     """
-    - **point**, **direction** - where it ends; the direction in the coordinates of the metric.
-    - **kinetic** - by how much the kinetic energy rose.
-    - **doubt** - the error that is measured of the integral of scores.
+    - **point** - where it is.
+    - **direction** - in the coordinates of the metric, of length one.
+    - **slope** - the gradient there in the coordinates of the metric, which the next step begins
+      with; None if the metric is a diagonal, where one product a number is cheaper than memory.
     """
 
     point: Point
     direction: Array
+    slope: Array | None
+
+
+class Move(NamedTuple):
+    """
+    - **end** - the course behind it.
+    - **kinetic** - by how much the kinetic energy rose.
+    - **doubt** - the error that is measured of the integral of scores.
+    """
+
+    end: Course
     kinetic: Array
     doubt: Array
 
 
+def set_out(point: Point, direction: Array, root: Root) -> Course:
+    """Where a flight or a trajectory begins."""
+    is_elementwise = root is None or (isinstance(root, Array) and root.ndim == 1)
+    return Course(point, direction, None if is_elementwise else whiten(root, point.grad))
+
+
 def isokinetic_step(
-    start: Point,
-    direction: Array,
+    start: Course,
     target: Target,
     step_size: Array,
     root: Root,
@@ -50,21 +68,26 @@ def isokinetic_step(
     r"""
     One step.
 
+    :param start: of :func:`set_out`, or the end of the step before.
     :param step_size: of a coordinate: a step is :math:`\sqrt d` times as long.
     :param root: of the inverse metric, by which steps are scaled.
     :param is_energy_asked: whether the end knows its energy; else it has that of the start.
     """
-    time = step_size * math.sqrt(start.x.size)
-    direction, kinetic = turned(direction, whiten(root, start.grad), time * splitting.turns[0])
-    point, doubt = start, jnp.zeros_like(start.energy)
+    point, direction, slope = start
+    time = step_size * math.sqrt(point.x.size)
+    slope = whiten(root, point.grad) if slope is None else slope
+    direction, kinetic = turned(direction, slope, time * splitting.turns[0])
+    doubt = jnp.zeros_like(point.energy)
     last = len(splitting.moves) - 1
     for k, (share, turn) in enumerate(zip(splitting.moves, splitting.turns[1:], strict=True)):
         jump = unwhiten(root, time * share * direction)
         point, error = target.leap(point, jump, is_energy_asked and k == last)
         doubt = doubt + error
-        direction, more = turned(direction, whiten(root, point.grad), time * turn)
+        slope = whiten(root, point.grad)
+        direction, more = turned(direction, slope, time * turn)
         kinetic = kinetic + more
-    return Move(point, direction, kinetic, doubt)
+    kept = None if start.slope is None else slope
+    return Move(Course(point, direction, kept), kinetic, doubt)
 
 
 def check_can_turn(kernel: str, x: Array) -> None:
@@ -112,21 +135,23 @@ def flight(
     def draw(key, shape):
         return random.normal(key, (*shape, d), point.x.dtype)
 
-    def one(carry, noise):
-        start, direction = carry
-        new, direction, kinetic, doubt = isokinetic_step(
-            start, direction, target, step_size, root, splitting, is_energy_asked=True
+    def one(start, noise):
+        new, kinetic, doubt = isokinetic_step(
+            start, target, step_size, root, splitting, is_energy_asked=True
         )
-        error = new.energy - start.energy + (new.integral - start.integral) + kinetic
+        (end, direction, _), begin = new, start.point
+        error = end.energy - begin.energy + (end.integral - begin.integral) + kinetic
         # Where the dynamics have left the finite numbers, the noise alone makes the direction.
         is_finite = jnp.isfinite(error)
         direction = jnp.where(is_finite, direction, 0.0)
-        direction = partly_refreshed(direction, noise, step_size / decoherence_length)
+        direction = mixed(direction, noise, kept, fresh)
         # An integral that is not known tells no energy.
         is_known = target.is_known(doubt)
         error = jnp.where(is_known | ~is_finite, error, 0.0)
-        return (new, direction), (error**2 / d, is_known)
+        return new._replace(direction=direction), (error**2 / d, is_known)
 
-    carry = point, direction
-    (end, direction), (squares, known) = scan_random(one, draw, carry, key, num_steps)
-    return Flight(end, direction, jnp.sum(squares) / jnp.maximum(jnp.sum(known), 1))
+    # The same of all steps: of few dimensions they cost as much as the steps themselves.
+    kept, fresh = refreshment(step_size / decoherence_length, d)
+    start = set_out(point, direction, root)
+    end, (squares, known) = scan_random(one, draw, start, key, num_steps)
+    return Flight(end.point, end.direction, jnp.sum(squares) / jnp.maximum(jnp.sum(known), 1))

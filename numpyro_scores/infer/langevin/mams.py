@@ -16,7 +16,7 @@ from numpyro_scores._validation import check_positive
 from numpyro_scores.infer.adaptation import after_draw
 from numpyro_scores.infer.langevin.adjusted import AdjustedKernel, AdjustedState
 from numpyro_scores.infer.langevin.base import PotentialFn
-from numpyro_scores.infer.langevin.isokinetic import check_can_turn, isokinetic_step
+from numpyro_scores.infer.langevin.isokinetic import check_can_turn, isokinetic_step, set_out
 from numpyro_scores.infer.langevin.targets import Point, Root, Target, Transition
 from numpyro_scores.infer.langevin.trajectories import accept_end
 from numpyro_scores.infer.langevin.trajectory_length import (
@@ -53,18 +53,17 @@ def step(
     key_direction, key_accept = random.split(key)
 
     def move(_, carry):
-        point, direction, kinetic, error = carry
-        new, direction, gain, new_error = isokinetic_step(
-            point, direction, target, step_size, root, LEAPFROG, is_energy_asked=False
+        course, kinetic, error = carry
+        new, gain, new_error = isokinetic_step(
+            course, target, step_size, root, LEAPFROG, is_energy_asked=False
         )
-        return new, direction, kinetic + gain, error + new_error
+        return new, kinetic + gain, error + new_error
 
     zero = jnp.zeros_like(state.energy)
     direction = random_direction(key_direction, state.x.shape, state.x.dtype)
-    end, _, kinetic, integral_error = lax.fori_loop(
-        0, num_steps, move, (state, direction, zero, zero)
-    )
-    return accept_end(key_accept, state, end, target, kinetic, integral_error, num_steps)
+    start = set_out(state, direction, root)
+    end, kinetic, integral_error = lax.fori_loop(0, num_steps, move, (start, zero, zero))
+    return accept_end(key_accept, state, end.point, target, kinetic, integral_error, num_steps)
 
 
 class MAMS(AdjustedKernel):

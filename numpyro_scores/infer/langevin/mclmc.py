@@ -16,7 +16,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro_scores._validation import check_count, check_positive
 from numpyro_scores.densities.line_integral import LineIntegral
 from numpyro_scores.densities.segment_integral import SegmentIntegral
-from numpyro_scores.infer.adaptation import Adaptation, after_draw
+from numpyro_scores.infer.adaptation import Adaptation, counted
 from numpyro_scores.infer.kernel import by_position
 from numpyro_scores.infer.langevin.base import LangevinKernel, PotentialFn
 from numpyro_scores.infer.langevin.energy_error import Calibration, Tuning
@@ -25,7 +25,7 @@ from numpyro_scores.infer.langevin.metric import Dense, Diagonal
 from numpyro_scores.infer.langevin.microcanonical_warmup import Warmup
 from numpyro_scores.infer.langevin.targets import check_rule, flat_root
 from numpyro_scores.infer.low_rank import LowRank
-from numpyro_scores.infer.trees import all_finite, select
+from numpyro_scores.infer.trees import select
 from numpyro_scores.integrators.isokinetic import (
     MINIMAL_NORM,
     Splitting,
@@ -215,8 +215,8 @@ class MCLMC(LangevinKernel):
             splitting,
             self._warmup.num_steps,
         )
-        # What is not finite once stays so: one look at the end sees every step.
-        finite = all_finite(end)
+        # In it is every gradient and every energy on the way.
+        finite = jnp.isfinite(end.energy_variance)
         end = select(finite, end, Flight(start, end.direction, state.mean_energy_variance))
         num_grads = self._warmup.num_steps * len(splitting.moves)
         num_evals = num_grads * (1 + target.num_score_evals) + (start.force is not None)
@@ -237,9 +237,7 @@ class MCLMC(LangevinKernel):
                 lambda state: state,
                 state,
             )
-        state = after_draw(
-            state, num_warmup, lambda: state.adapt_state, energy_variance=energy_variance
-        )
+        state = counted(state, num_warmup, energy_variance=energy_variance)
         bias = self._warmup.calibration.bias(state.mean_energy_variance)
         return state._replace(variance_error=bias)
 

@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.infer.langevin.decoherence import Recorder, autocorrelation_time
-from numpyro_scores.infer.langevin.isokinetic import isokinetic_step
+from numpyro_scores.infer.langevin.isokinetic import isokinetic_step, set_out
 from numpyro_scores.infer.langevin.targets import Point, Root, Target
 from numpyro_scores.integrators.isokinetic import LEAPFROG, random_direction
 
@@ -133,17 +133,18 @@ def way_to_u_turn(
         return (progress > 0) & (num_steps < max_num_steps)
 
     def move(carry):
-        num_steps, point, direction, moved, _, progress = carry
-        new, turned, kinetic, _ = isokinetic_step(
-            point, direction, target, step_size, root, LEAPFROG, is_energy_asked=False
+        num_steps, course, moved, _, progress = carry
+        new, kinetic, _ = isokinetic_step(
+            course, target, step_size, root, LEAPFROG, is_energy_asked=False
         )
-        moved = moved + (direction + turned) / 2
+        moved = moved + (course.direction + new.direction) / 2
         # In a gradient that is no number the direction stays, and the way would have no end.
-        ahead = jnp.where(jnp.isfinite(kinetic), jnp.vdot(moved, turned), -jnp.inf)
-        return num_steps + 1, new, turned, moved, progress, ahead
+        ahead = jnp.where(jnp.isfinite(kinetic), jnp.vdot(moved, new.direction), -jnp.inf)
+        return num_steps + 1, new, moved, progress, ahead
 
     one = jnp.ones_like(start.energy)
-    carry = jnp.array(0), start, direction, jnp.zeros_like(direction), one, one
+    course = set_out(start, direction, root)
+    carry = jnp.array(0), course, jnp.zeros_like(direction), one, one
     num_steps, *_, before, after = lax.while_loop(is_ahead, move, carry)
     # Between the last two steps, where the progress is 0.
     share = jnp.clip(before / jnp.maximum(before - after, jnp.finfo(one.dtype).tiny), 0, 1)

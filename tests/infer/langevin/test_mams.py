@@ -9,9 +9,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.langevin.bent_target import assert_right_moments, bent
+from infer.langevin.bent_target import assert_right_moments, bent, exact_draws
 from jax import random
 from numpyro.infer import MCMC
+from scipy.stats import kstest
 
 import numpyro_scores as ns
 from numpyro_scores.infer.langevin import mams
@@ -28,6 +29,26 @@ ROOTS = {
     "dense": np.array([[1.2, 0.5], [0.0, 0.6]]),
     "low rank": LowRankRoot(np.array([1.2, 0.7]), np.array([[0.6], [0.8]]), np.array([0.6])),
 }
+
+
+def test_exact_draws_stay_exact(x64):
+    """From 40,000 of them, a trajectory each, of which many are rejected."""
+    starts, distribution = exact_draws(KEY, 40_000)
+    target = Target(bent)
+
+    @jax.jit
+    @jax.vmap
+    def moved(key, x):
+        key_length, key = random.split(key)
+        num_steps = random.randint(key_length, (), 1, 4)
+        new = mams.step(key, init(x, target), target, 0.6, None, num_steps)
+        return new.point.x, new.accept_prob
+
+    ends, accept_prob = moved(random.split(random.key(1), 40_000), starts)
+    assert 0.3 < np.mean(accept_prob) < 0.9
+    x, y = np.asarray(ends).T
+    assert kstest(x, distribution).pvalue > 1e-3
+    assert kstest((y - np.sin(2 * x)) * np.sqrt(2), "norm").pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def clustering_scores(
     finds in codes of unit variance.
 
     :param codes: shape `(n, num_codes)`.
-    :param labels: the class of each sample, shape `(n,)`.
+    :param labels: the class of each sample, a number or a name, shape `(n,)`.
     :param key: of the starts of k-means, of which the best of ten is taken.
     :param num_clusters: as many as there are classes unless given.
     :raises ValueError: for one class, more clusters than samples, or entries that are not finite.
@@ -57,7 +57,10 @@ def clustering_scores(
         raise ValueError(
             f"labels must be one class for each sample, shape (n,), got shape {np.shape(labels)}."
         )
-    classes = as_labels(name, np.asarray(labels)[:, None], len(codes))[:, 0]
+    labels = np.asarray(labels)
+    if labels.dtype.kind in "US":  # names of classes
+        labels = np.unique(labels, return_inverse=True)[1]
+    classes = as_labels(name, labels[:, None], len(codes))[:, 0]
     if num_clusters is None:
         num_clusters = int(classes.max()) + 1
     check_count("num_clusters", num_clusters)

@@ -5,6 +5,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
@@ -68,6 +69,10 @@ def generator_of(name: str, key: Array) -> np.random.Generator:
 
 def scaled(codes: np.ndarray) -> np.ndarray:
     """Codes of standard deviation 1; a constant one is zero."""
+    # Differences of a constant one are zero, and squares of these in range, but for the last scale.
+    codes = codes - codes[0]
+    sizes = np.abs(codes).max(axis=0)
+    codes = codes / np.where(sizes > 0, sizes, 1.0)
     codes = codes - codes.mean(axis=0)
     deviations = codes.std(axis=0)
     return codes / np.where(deviations > 0, deviations, 1.0)
@@ -81,10 +86,15 @@ def _as_table(name: str, x: Any) -> np.ndarray:
             f"{name} must have one row for each sample, shape (n, number of {name}), got shape "
             f"{x.shape}: flatten what belongs to one sample."
         )
-    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+    # JAX knows of numbers that NumPy does not, such as those of 16 bits of a network's code.
+    is_real = jnp.issubdtype(x.dtype, jnp.number) and not jnp.issubdtype(
+        x.dtype, jnp.complexfloating
+    )
+    if not (is_real or x.dtype == bool):
         raise ValueError(
-            f"{name} must be numbers, got {x.dtype}: number the categories, as with "
-            "numpy.unique(..., return_inverse=True)."
+            f"{name} must be real numbers, got {x.dtype}: number the categories, as with "
+            "numpy.unique(..., return_inverse=True), and stack parts of complex ones."
         )
+    x = x.astype(np.float64)
     check_finite(name, "samples", x, "find out why before you leave them out")
-    return x.astype(np.float64)
+    return x

@@ -6,6 +6,7 @@
 import itertools
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
@@ -128,11 +129,21 @@ def test_dci_by_hand():
     np.testing.assert_allclose(categorical[:3], [1, 1, 1], atol=1e-3)
 
 
+def test_neither_units_nor_precision_of_a_code_matter():
+    exact = sap_score(GRID, GRID).scores
+    for codes in (GRID * 1e300, GRID * 1e-300 + 0.0, jnp.asarray(GRID, jnp.bfloat16)):
+        np.testing.assert_allclose(sap_score(codes, GRID).scores, exact, atol=1e-12)
+    # A constant code of a number that rounds has no part in anything.
+    constant = np.where(np.arange(4) == 1, 0.1, GRID)
+    assert np.all(sap_score(constant, GRID).scores[1] == 0)
+
+
 def test_clusters_that_are_the_classes_and_one_cluster_for_two():
     labels = np.repeat(np.arange(4), 50)
     corners = np.array([[0, 0], [0, 9], [9, 0], [9, 9]])[labels]
     codes = corners + RNG.normal(size=corners.shape)
-    np.testing.assert_allclose(clustering_scores(codes, labels, key=KEY), 1)
+    for names in (labels, np.array(["a", "b", "c", "d"])[labels]):
+        np.testing.assert_allclose(clustering_scores(codes, names, key=KEY), 1)
     found = clustering_scores(codes * [1, 0], labels, key=KEY, num_clusters=2)
     # log 2 of log 4 is told, and all of each class lies in one cluster.
     np.testing.assert_allclose(found, [2 / 3, 1 / 2, 1])
@@ -177,8 +188,10 @@ def test_words_for_what_is_missing(monkeypatch):
         factor_vae_score(0 * z, GRID, key=KEY)
     with pytest.raises(ValueError, match="modularity compares factors and needs two or more"):
         modularity(z, GRID[:, :1])
-    with pytest.raises(ValueError, match="factors must be numbers, got <U"):
+    with pytest.raises(ValueError, match="factors must be real numbers, got <U"):
         ns.diagnostics.mutual_information_gap(z, GRID.astype(str))
+    with pytest.raises(ValueError, match="codes must be real numbers, got complex128"):
+        sap_score(1j * z, GRID)
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
     with pytest.raises(ImportError, match=r"dci learns with scikit-learn: pip install"):
         dci(z, GRID, key=KEY)

@@ -81,8 +81,9 @@ def as_event_shape(event_shape: Sequence[int] | int, name: str = "event_shape") 
     """The shape of one point as a tuple: an integer `d` means `(d,)`."""
     if isinstance(event_shape, int | np.integer) and not isinstance(event_shape, bool):
         event_shape = (int(event_shape),)
+    sizes: Any = event_shape
     try:
-        shape = tuple(event_shape)
+        shape = tuple(sizes)
     except TypeError:
         raise ValueError(
             f"{name} must be a positive integer or a sequence of them, got {event_shape!r}."

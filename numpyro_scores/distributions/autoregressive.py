@@ -144,8 +144,8 @@ class AutoregressivePrior(PointwiseDistribution):
         return self.conditional(*jnp.moveaxis(parameters, -1, 0))
 
     def _log_density(self, x: Array) -> Array:
-        entries = self._entries(self.network(x))
-        if not self._support.is_discrete:
+        entries: Any = self._entries(self.network(x))
+        if not self.is_discrete:
             return jnp.sum(entries.log_prob(x))
         # Tables of probabilities are looked up at integers, and have nothing beyond their end.
         value = entries.log_prob(x.astype(int))

@@ -89,7 +89,7 @@ def log_mean_weight(log_weights: Array) -> ImportanceEstimate:
     return ImportanceEstimate(log_mean, error, m / jnp.mean(relative**2, axis=-1))
 
 
-def joint(q: Any) -> dist.Distribution:
+def joint(q: Any) -> Any:
     """
     What a proposal returned, as the distribution of one `z`; raise unless it is a distribution.
     """

@@ -43,14 +43,14 @@ LAPLACE_SCALE, STUDENT_SCALE = 0.4, 0.3
 NUM_SCALES = 100_000
 
 
-def energy(means: Array, weights: Array, variance: Array, x: Array, sigma: Array) -> Array:
+def energy(means: Array, weights: Array, variance: Array, x: Array, sigma: Any) -> Array:
     """`-log p_sigma(x)` of a mixture of Gaussians of one variance."""
     total = variance + sigma**2
     logits = jnp.log(weights) - jnp.sum((x - means) ** 2, axis=1) / (2 * total)
     return len(x) / 2 * jnp.log(2 * np.pi * total) - logsumexp(logits)
 
 
-def denoiser(means: Array, weights: Array, variance: Array, x: Array, sigma: Array) -> Array:
+def denoiser(means: Array, weights: Array, variance: Array, x: Array, sigma: Any) -> Array:
     return x - sigma**2 * jax.grad(energy, argnums=3)(means, weights, variance, x, sigma)
 
 
@@ -70,7 +70,7 @@ def draw_mixture(mixture: tuple, rng: np.random.Generator) -> np.ndarray:
 
 def counts(data: tuple, function: Callable = denoiser) -> None:
     count, value = data
-    x = numpyro.sample("x", prior_of(function, LINE))[0]
+    x = jnp.asarray(numpyro.sample("x", prior_of(function, LINE)))[0]
     numpyro.sample("count", dist.Poisson(jnp.exp(x)).expand([3]).to_event(1), obs=count)
     numpyro.sample("value", dist.StudentT(3.0, x, STUDENT_SCALE), obs=value)
     numpyro.factor("factor", -((x - 0.5) ** 4) / 10)
@@ -96,7 +96,7 @@ OPERATOR = np.random.default_rng(0).normal(size=(6, 4)) / 2
 
 
 def laplace(data: Array, function: Callable = denoiser) -> None:
-    x = numpyro.sample("x", prior_of(function, SPACE))
+    x = jnp.asarray(numpyro.sample("x", prior_of(function, SPACE)))
     numpyro.sample("y", dist.Laplace(OPERATOR @ x, LAPLACE_SCALE).to_event(1), obs=data)
 
 
@@ -135,7 +135,7 @@ def mixture(data: inverse.Problem, function: Callable = denoiser) -> None:
     dim = data.operator.shape[1]
     process = inverse.prior_of(data.weights, dim).process
     parts = jnp.asarray(inverse.means_of(dim)), data.weights, jnp.ones(())
-    x = numpyro.sample("x", prior_of(function, parts, process))
+    x = jnp.asarray(numpyro.sample("x", prior_of(function, parts, process)))
     numpyro.sample("y", dist.Normal(data.operator @ x, data.noise).to_event(1), obs=data.y)
 
 

@@ -21,6 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 import numpyro_scores as ns
 from benchmarks.exact.levy_prior import LIMIT, Increments, denoise, energy, increments
@@ -183,7 +184,7 @@ def _of_chains(law, operator, y, num_draws, seed):
     )
 
 
-def figures(exact: np.ndarray, x: Array) -> dict[str, float]:
+def figures(exact: np.ndarray, x: ArrayLike) -> dict[str, float]:
     draws = np.asarray(x, np.float64)
     num = len(draws)
     total = exact.var(axis=0).sum()

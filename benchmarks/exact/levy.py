@@ -36,9 +36,10 @@ SIGNAL_TO_NOISE = 25.0
 LARGEST_R_HAT, GIBBS_LENGTHS = 1.03, (700, 3_000, 12_000)
 COLUMNS = ("NoiseLevelSMC",)
 MANY_LEVELS = "NoiseLevelSMC(num_levels=100)"
-# Minutes each: they compile at every run, and take up to thousands of gradients a draw.
+# Minutes each: most compile at every run, and take up to thousands of gradients a draw.
 COLUMNS_IN_FULL = (
     *COLUMNS,
+    MANY_LEVELS,
     "DiffusionPosteriorSampling",
     "MomentMatching",
     "DAPS",
@@ -212,9 +213,6 @@ def cells(full: bool) -> Iterator[Cell]:
 
 def cell(law_name: str, name: str, full: bool) -> Cell:
     length = 64 if full else 16
-    # Where increments are mostly zero, few particles come down the noise levels.
-    is_sparse = law_name.startswith("Bernoulli")
-    columns = COLUMNS_IN_FULL if full else COLUMNS
     law, operator = laws(length)[law_name], operators(length)[name]
     prior = ns.DiffusionPrior(partial(denoise, law), PROCESS, length)
     column = list(laws(length)).index(law_name)
@@ -238,9 +236,9 @@ def cell(law_name: str, name: str, full: bool) -> Cell:
         [(problem,) for problem in problems],
         draws,
         lambda i, x: figures(exact(i), x),
-        1_000 if full or is_sparse else 400,
-        (*columns, MANY_LEVELS) if is_sparse else columns,
+        1_000 if full else 400,
+        COLUMNS_IN_FULL if full else COLUMNS,
         {method: {EXCESS: values[column]} for method, values in rows},
         MAKERS,
-        dict.fromkeys(SAMPLERS, 199 if full else 19) | {MANY_LEVELS: 600},
+        dict.fromkeys(SAMPLERS, 199 if full else 19),
     )

@@ -188,7 +188,7 @@ SETS = {
 
 
 def run(name: str, sampler_name: str, num_runs: int) -> Iterator[str]:
-    """What has been found after each 50 runs."""
+    """What has been found after each 20 runs."""
     found, start = SETS[name], time.process_time()
     sampler = SAMPLERS[sampler_name](found.model)
     off, reported = [], []
@@ -201,7 +201,7 @@ def run(name: str, sampler_name: str, num_runs: int) -> Iterator[str]:
             sampler.run(random.key(i), data)
         off.append(float(sampler.log_evidence) - exact)
         reported.append(float(sampler.log_evidence_error))
-        if (i + 1) % 50 == 0 or i + 1 == num_runs:
+        if (i + 1) % 20 == 0 or i + 1 == num_runs:
             errors, is_finite = np.abs(off), np.isfinite(reported)
             num_within = np.sum((errors <= 3 * np.array(reported)) & is_finite)
             yield (

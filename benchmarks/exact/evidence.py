@@ -62,7 +62,8 @@ def draw_mixture(mixture: tuple, rng: np.random.Generator) -> np.ndarray:
     """At the smallest noise level."""
     means, weights, variance = (np.asarray(a, np.float64) for a in mixture)
     sd = np.sqrt(variance + PROCESS.sigma_min**2)
-    return means[rng.choice(len(means), p=weights)] + sd * rng.normal(size=means.shape[1])
+    component = rng.choice(len(means), p=weights / weights.sum())
+    return means[component] + sd * rng.normal(size=means.shape[1])
 
 
 # Counts.

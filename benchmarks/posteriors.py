@@ -64,11 +64,17 @@ def twisted(
     return _of_particles(sampler)
 
 
-def noise_level(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
-    """Of priors that are made of energies."""
+def noise_level(
+    model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS, **options: Any
+) -> Draw:
+    """
+    Of priors that are made of energies.
+
+    :param options: of the sampler.
+    """
     del prior
-    smc = ns.NoiseLevelSMC(model, num_draws, batch_size=BATCH_SIZE, progress_bar=False)
-    return _of_particles(smc)
+    options = {"batch_size": BATCH_SIZE, "progress_bar": False} | options
+    return _of_particles(ns.NoiseLevelSMC(model, num_draws, **options))
 
 
 def _of_particles(sampler: Any, num_prior_evals: float = 0.0) -> Draw:

@@ -68,7 +68,7 @@ def main() -> None:
 def _cut(cell: Cell, num_problems: int | None, num_draws: int | None) -> Cell:
     """A cell of fewer problems, or of another number of draws for all samplers."""
     cell = cell._replace(problems=cell.problems[:num_problems])
-    return cell if num_draws is None else cell._replace(num_draws=num_draws, fewer_draws={})
+    return cell if num_draws is None else cell._replace(num_draws=num_draws, draws_of={})
 
 
 if __name__ == "__main__":

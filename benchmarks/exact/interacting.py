@@ -31,10 +31,10 @@ PROCESS = ns.VarianceExploding(sigma_min=0.02, sigma_max=80.0)
 COLUMNS = (
     "TemperedSMC",
     "TwistedDiffusionSampler(num_steps=40)",
-    "MomentMatching",
 )
 COLUMNS_IN_FULL = (
     *COLUMNS,
+    "MomentMatching",
     "NoiseLevelSMC",
     "DiffusionPosteriorSampling",
     "AnnealedLangevin",

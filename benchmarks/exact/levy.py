@@ -21,6 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array, random
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 import numpyro_scores as ns
 from benchmarks.exact.levy_prior import LIMIT, Increments, denoise, energy, increments
@@ -34,9 +35,11 @@ SIGNAL_TO_NOISE = 25.0
 # Chains are made longer until they agree.
 LARGEST_R_HAT, GIBBS_LENGTHS = 1.03, (700, 3_000, 12_000)
 COLUMNS = ("NoiseLevelSMC",)
-# Minutes each: they compile at every run, and take up to thousands of gradients a draw.
+MANY_LEVELS = "NoiseLevelSMC(num_levels=100)"
+# Minutes each: most compile at every run, and take up to thousands of gradients a draw.
 COLUMNS_IN_FULL = (
     *COLUMNS,
+    MANY_LEVELS,
     "DiffusionPosteriorSampling",
     "MomentMatching",
     "DAPS",
@@ -182,7 +185,7 @@ def _of_chains(law, operator, y, num_draws, seed):
     )
 
 
-def figures(exact: np.ndarray, x: Array) -> dict[str, float]:
+def figures(exact: np.ndarray, x: ArrayLike) -> dict[str, float]:
     draws = np.asarray(x, np.float64)
     num = len(draws)
     total = exact.var(axis=0).sum()
@@ -196,25 +199,24 @@ def figures(exact: np.ndarray, x: Array) -> dict[str, float]:
     return {EXCESS: 10 * np.log10(max(1 + squared / total, 1e-3)), COVERED: float(inside)}
 
 
-MAKERS = SAMPLERS | {"NoiseLevelSMC": of_model(energy_model, noise_level)}
+MAKERS = SAMPLERS | {
+    "NoiseLevelSMC": of_model(energy_model, noise_level),
+    MANY_LEVELS: of_model(energy_model, partial(noise_level, num_levels=100)),
+}
 
 
 def cells(full: bool) -> Iterator[Cell]:
+    for law_name in laws(64):
+        for name in operators(64):
+            yield cell(law_name, name, full)
+
+
+def cell(law_name: str, name: str, full: bool) -> Cell:
     length = 64 if full else 16
-    for law_name in laws(length):
-        # Where increments are mostly zero, most particles do not come down the noise levels.
-        num_draws = 1_000 if full or "Bernoulli" in law_name else 400
-        for name in operators(length):
-            yield cell(law_name, name, length, 20 if full else 1, num_draws, full)
-
-
-def cell(
-    law_name: str, name: str, length: int, num_problems: int, num_draws: int, full: bool
-) -> Cell:
     law, operator = laws(length)[law_name], operators(length)[name]
     prior = ns.DiffusionPrior(partial(denoise, law), PROCESS, length)
     column = list(laws(length)).index(law_name)
-    problems = make_problems(law, operator, num_problems)
+    problems = make_problems(law, operator, 20 if full else 1)
     known: dict[int, np.ndarray] = {}
 
     def exact(i: int) -> np.ndarray:
@@ -234,7 +236,8 @@ def cell(
         [(problem,) for problem in problems],
         draws,
         lambda i, x: figures(exact(i), x),
-        num_draws,
+        # Where increments are mostly zero, few particles come down the noise levels.
+        1_000 if full or law_name.startswith("Bernoulli") else 400,
         COLUMNS_IN_FULL if full else COLUMNS,
         {method: {EXCESS: values[column]} for method, values in rows},
         MAKERS,

@@ -14,6 +14,7 @@ diffusion and its own remedy have there.
 from collections.abc import Callable, Iterator
 from functools import cache
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
@@ -58,7 +59,7 @@ def reverse(model: Callable, prior: None, num_draws: int) -> Draw:
 
     def draw(key, num_steps, seed):
         x = by_reverse_process(fitted(num_steps, seed).prior, key, num_draws)
-        return Posterior(x, 2 * NUM_HEUN_STEPS)
+        return Posterior(jnp.asarray(x), 2 * NUM_HEUN_STEPS)
 
     return draw
 
@@ -69,7 +70,7 @@ def langevin(model: Callable, prior: None, num_draws: int) -> Draw:
     def draw(key, num_steps, seed):
         starts = points(num_steps, seed, NUM_CHAINS, stream=2)
         x = by_langevin(fitted(num_steps, seed).prior, key, starts, num_draws)
-        return Posterior(x, 1 + NUM_WARMUP * NUM_CHAINS / num_draws)
+        return Posterior(jnp.asarray(x), 1 + NUM_WARMUP * NUM_CHAINS / num_draws)
 
     return draw
 
@@ -81,12 +82,12 @@ def cells(full: bool) -> Iterator[Cell]:
     num_steps = NUM_STEPS_IN_FULL if full else NUM_STEPS
     problems = [(num_steps, seed) for seed in range(3 if full else 1)]
 
-    def exact(i: int, key: Array, num_draws: int) -> np.ndarray:
-        return points(*problems[i], num_draws, stream=int(random.bits(key)))
+    def exact(i: int, key: Array, num_draws: int) -> Array:
+        return jnp.asarray(points(*problems[i], num_draws, stream=int(random.bits(key))))
 
-    def figures(i: int, x: np.ndarray) -> dict[str, float]:
+    def figures(i: int, x: Array) -> dict[str, float]:
         truth = points(*problems[i], len(x), stream=1)
-        return {JENSEN_SHANNON: energy_plane.jensen_shannon(x, truth)}
+        return {JENSEN_SHANNON: energy_plane.jensen_shannon(np.asarray(x), truth)}
 
     yield Cell(
         f"Mueller-Brown, {num_steps:,} steps of training",

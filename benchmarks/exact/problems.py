@@ -31,7 +31,7 @@ class Cell(NamedTuple):
     - **num_draws** - of each sampler, for each problem.
     - **samplers** - names of the columns, keys of `makers`.
     - **published** - by method, what papers report, by the names of the figures.
-    - **fewer_draws** - of samplers that make another number of draws, by name.
+    - **draws_of** - of samplers that make another number of draws than the rest, by name.
     - **makers** - by name, functions of model, prior and number of draws that return a
       :data:`~benchmarks.posteriors.Draw`.
     """
@@ -46,7 +46,7 @@ class Cell(NamedTuple):
     samplers: Sequence[str]
     published: Mapping[str, Figures] = {}
     makers: Mapping[str, Callable[..., Draw]] = SAMPLERS
-    fewer_draws: Mapping[str, int] = {}
+    draws_of: Mapping[str, int] = {}
 
 
 class Row(NamedTuple):
@@ -82,7 +82,7 @@ class Programs:
         self._made: dict[Any, Draw] = {}
 
     def draw(self, cell: Cell, name: str) -> Draw:
-        num_draws = cell.fewer_draws.get(name, cell.num_draws)
+        num_draws = cell.draws_of.get(name, cell.num_draws)
         key = cell.model, name, num_draws
         if key not in self._made:
             self._made[key] = cell.makers[name](cell.model, cell.prior, num_draws)

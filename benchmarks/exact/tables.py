@@ -111,14 +111,13 @@ def figure(results: Results, path: Path) -> None:
                 handles.setdefault(label, line)
         panel.set_yticks(range(len(cells)), list(cells), fontsize=7)
         panel.set_ylim(len(cells) - 0.5, -0.5)
-        panel.set_xscale("symlog" if "dB" in first else "linear", **_linear_part(first))
+        if "dB" in first:
+            panel.set_xscale("symlog", linthresh=0.3)
+        else:
+            panel.set_xlim(left=0)
         panel.set_xlabel(first, fontsize=8)
         panel.grid(axis="x", color="0.9")
     fig.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=130)
     plt.close(fig)
-
-
-def _linear_part(name: str) -> dict[str, float]:
-    return {"linthresh": 0.3} if "dB" in name else {}

@@ -33,9 +33,9 @@ def digit_prior(level: float = PROCESS.sigma_min, seed: int = 0) -> ns.Diffusion
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         ns.save_weights(path, train_energy(pictures, NUM_STEPS, seed))
-    prior = prior_of(ns.load_weights(path, make_energy(pictures, seed)), pictures)
+    energy = ns.load_weights(path, make_energy(pictures, seed))
     process = ns.VarianceExploding(sigma_min=level, sigma_max=PROCESS.sigma_max)
-    return ns.DiffusionPrior(prior.energy, process, prior.event_shape)
+    return prior_of(energy, pictures, process)
 
 
 def digit_normalizers(level: float = PROCESS.sigma_min) -> LevelNormalizers:

@@ -4,7 +4,9 @@
 """The energy of `examples/digits_deblurring.py`, trained once, and what is drawn from it."""
 
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from jax import random
 
@@ -43,6 +45,7 @@ def digit_normalizers(level: float = PROCESS.sigma_min) -> LevelNormalizers:
     path = FOLDER / f"levels-to-{level}.npz"
     if not path.exists():
         found = level_normalizers(digit_prior(level), random.key(0))
-        np.savez(path, **{name: np.asarray(value) for name, value in found._asdict().items()})
+        arrays: dict[str, Any] = jax.device_get(found._asdict())
+        np.savez(path, **arrays)
     with np.load(path) as file:
-        return LevelNormalizers(**file)
+        return LevelNormalizers(**{name: file[name] for name in LevelNormalizers._fields})

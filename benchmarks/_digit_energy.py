@@ -4,7 +4,9 @@
 """The energy of `examples/digits_deblurring.py`, trained once, and what is drawn from it."""
 
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from jax import random
 
@@ -33,9 +35,9 @@ def digit_prior(level: float = PROCESS.sigma_min, seed: int = 0) -> ns.Diffusion
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         ns.save_weights(path, train_energy(pictures, NUM_STEPS, seed))
-    prior = prior_of(ns.load_weights(path, make_energy(pictures, seed)), pictures)
+    energy = ns.load_weights(path, make_energy(pictures, seed))
     process = ns.VarianceExploding(sigma_min=level, sigma_max=PROCESS.sigma_max)
-    return ns.DiffusionPrior(prior.energy, process, prior.event_shape)
+    return prior_of(energy, pictures, process)
 
 
 def digit_normalizers(level: float = PROCESS.sigma_min) -> LevelNormalizers:
@@ -43,6 +45,7 @@ def digit_normalizers(level: float = PROCESS.sigma_min) -> LevelNormalizers:
     path = FOLDER / f"levels-to-{level}.npz"
     if not path.exists():
         found = level_normalizers(digit_prior(level), random.key(0))
-        np.savez(path, **{name: np.asarray(value) for name, value in found._asdict().items()})
+        arrays: dict[str, Any] = jax.device_get(found._asdict())
+        np.savez(path, **arrays)
     with np.load(path) as file:
-        return LevelNormalizers(**file)
+        return LevelNormalizers(**{name: file[name] for name in LevelNormalizers._fields})

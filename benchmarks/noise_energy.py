@@ -27,7 +27,7 @@ from jax import random
 from jax.scipy.special import logsumexp
 
 import numpyro_scores as ns
-from benchmarks._digit_energy import digit_normalizers
+from benchmarks._digit_energy import digit_normalizers, digit_prior
 from benchmarks._timing import timed
 from numpyro_scores.diagnostics import level_normalizers
 
@@ -216,12 +216,14 @@ def digits(num_steps: int, seed: int) -> None:
 
 def levels() -> None:
     """
-    log Z of the energy of the demo at every level, and whether the particles at the smallest, as
-    many as it holds for likely, are digits: how far each is from the nearest picture of training.
+    log Z of the energy of the demo at every level, its denoising error, and whether the particles
+    of its smallest level are digits: how far each is from the nearest picture of training.
     """
-    found = digit_normalizers()
+    found, prior = digit_normalizers(), digit_prior()
     print(found)
     pictures, held_out, mean = digits_data(0)
+    errors = [denoising_error(prior.denoise, held_out + mean, sigma) for sigma in (0.1, 0.3, 1.0)]
+    print(f"  error of held-out digits at noise 0.1 / 0.3 / 1: {np.round(errors, 4)}")
     noise = np.random.default_rng(0).normal(size=held_out.shape)
     particles = found.particles.reshape(-1, 8, 8) - mean
     for name, x in {

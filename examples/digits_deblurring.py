@@ -94,9 +94,9 @@ def train_energy(pictures: np.ndarray, num_steps: int, seed: int) -> Any:
     return fitted.module
 
 
-def prior_of(energy: Any, pictures: np.ndarray) -> ns.DiffusionPrior:
+def prior_of(energy: Any, pictures: np.ndarray, process: Any = PROCESS) -> ns.DiffusionPrior:
     about_their_mean = jax.tree_util.Partial(about, pictures.mean(axis=0), energy)
-    return ns.DiffusionPrior(about_their_mean, PROCESS, (8, 8))
+    return ns.DiffusionPrior(about_their_mean, process, (8, 8))
 
 
 def train_prior(pictures: np.ndarray, num_steps: int, seed: int) -> ns.DiffusionPrior:

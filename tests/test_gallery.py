@@ -65,7 +65,9 @@ def test_every_example_with_a_picture_is_in_the_gallery(monkeypatch):
 @pytest.mark.slow
 def test_weights_that_lie_beside_an_example_are_of_its_network_as_it_is(monkeypatch):
     monkeypatch.syspath_prepend(DOCS.parent / "examples")
+    import mnist_energy
     import mnist_unet
 
     train, _ = mnist_unet.load(0)
-    assert mnist_unet.learned_prior(train).event_shape == (28, 28)
+    assert not mnist_unet.learned_prior(train).has_energy
+    assert mnist_energy.learned_energy_prior(train).has_energy

@@ -226,6 +226,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
+    problems = {problem.name.split()[0]: problem for problem in PROBLEMS}
+    parser.add_argument("--targets", nargs="+", choices=problems, default=list(problems))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of the draws of one run")
     args = parser.parse_args()
@@ -234,9 +236,9 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     with _timing.compiled_once():
-        for problem in PROBLEMS:
+        for target in args.targets:
             for name in args.kernels:
-                compare(problem, name, args.seconds, args.repeats)
+                compare(problems[target], name, args.seconds, args.repeats)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ from numpyro_scores.integrators import (
 
 timed = partial(_timing.timed, clock=process_time)
 STEP_SIZE, LENGTH = 0.2, 1.0
-MEAN_STEPS = 5
+# Of MAMS: from 3 to 7.
+MEAN_STEPS, STEPS = 5, (3, 8)
 NUM_FIRST = 100
 
 
@@ -94,7 +95,7 @@ def bare_mams(energy: Callable) -> Callable:
 
         key_length, key_direction, key_accept = random.split(key, 3)
         u = random_direction(key_direction, x.shape, x.dtype)
-        num_steps = random.randint(key_length, (), 1, 2 * MEAN_STEPS)
+        num_steps = random.randint(key_length, (), *STEPS)
         y, _, new_grad, kinetic = lax.fori_loop(0, num_steps, move, (x, u, grad, 0.0))
         new = energy(y)
         log_ratio = value - new - kinetic
@@ -134,7 +135,7 @@ def blackjax_mams(energy: Callable) -> Callable:
         return -energy(x)
 
     kernel = blackjax.adjusted_mclmc_dynamic.build_kernel(
-        integration_steps_fn=lambda key: random.randint(key, (), 1, 2 * MEAN_STEPS),
+        integration_steps_fn=lambda key: random.randint(key, (), *STEPS),
         integrator=isokinetic_velocity_verlet,
     )
 
@@ -225,6 +226,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
+    problems = {problem.name.split()[0]: problem for problem in PROBLEMS}
+    parser.add_argument("--targets", nargs="+", choices=problems, default=list(problems))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of the draws of one run")
     args = parser.parse_args()
@@ -233,9 +236,9 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     with _timing.compiled_once():
-        for problem in PROBLEMS:
+        for target in args.targets:
             for name in args.kernels:
-                compare(problem, name, args.seconds, args.repeats)
+                compare(problems[target], name, args.seconds, args.repeats)
 
 
 if __name__ == "__main__":

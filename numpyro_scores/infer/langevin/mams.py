@@ -25,6 +25,7 @@ from numpyro_scores.infer.langevin.trajectory_length import (
     Look,
     TrajectoryLength,
     UTurnLength,
+    random_num_steps,
 )
 from numpyro_scores.infer.settings import takes_settings_of
 from numpyro_scores.integrators.isokinetic import LEAPFROG, random_direction
@@ -88,14 +89,13 @@ class MAMS(AdjustedKernel):
         the step size of `MALT` and of NumPyro's `HMC`; in the metric. Where adaptation starts, by
         default from the largest curvature at the start.
     :param trajectory_length: mean length of a trajectory, likewise over :math:`\sqrt d`; lengths
-        are uniform up to twice the mean. Of a Gaussian in the metric, in many dimensions, a
-        coordinate has after a length `T` the correlation :math:`\cos T` with what it was, and its
-        square :math:`\cos^2 T`. With :math:`\pi / 2` the mean of the first is 0, but that of the
-        second 1/2; with 1.1, the default, both are near 0.38, and of the worse of the two there
-        are twice as many effective samples a gradient. Where the target is much wider than the
-        metric says, :class:`UTurnLength` finds a longer one, and :class:`AutocorrelationLength` one
-        by the paper's rule: the metric is then learned in the first six tenths of warmup, the
-        length in the next two, and in the last two the step size.
+        are uniform from half of it to one and a half. Of a Gaussian in the metric, in many
+        dimensions, a coordinate has after a length `T` the correlation :math:`\cos T` with what it
+        was, and its square :math:`\cos^2 T`. With 1.4, the default, the means of both are near
+        0.17, and of the worse of the two there are most effective samples a gradient. Where the
+        target is much wider than the metric says, :class:`UTurnLength` finds a longer one, and
+        :class:`AutocorrelationLength` one by the paper's rule: the metric is then learned in the
+        first six tenths of warmup, the length in the next two, and in the last two the step size.
     :param max_num_steps: largest mean number of steps; a step size that needs more makes
         trajectories shorter.
     :param target_accept_prob: what warmup adapts the step size to: 0.9, as the paper has it.
@@ -151,9 +151,7 @@ class MAMS(AdjustedKernel):
     def _step(self, key, start, target, state, root):
         key, key_length, _ = random.split(key, 3)
         mean = jnp.clip(state.trajectory_length / state.step_size, 1, self._num_steps)
-        # Of a mean that is a whole number, uniform from 1 to 2 mean - 1.
-        uniform = random.uniform(key_length, dtype=mean.dtype)
-        num_steps = 1 + jnp.floor(uniform * (2 * mean - 1)).astype(int)
+        num_steps = random_num_steps(random.uniform(key_length, dtype=mean.dtype), mean)
         return step(key, start, target, state.step_size, root, num_steps)
 
     def _learned(self, key, state, end, target, root, **figures):

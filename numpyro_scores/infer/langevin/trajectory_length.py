@@ -19,11 +19,25 @@ from numpyro_scores.infer.langevin.isokinetic import isokinetic_step, set_out
 from numpyro_scores.infer.langevin.targets import Point, Root, Target
 from numpyro_scores.integrators.isokinetic import LEAPFROG, random_direction
 
-# Of a Gaussian in the metric: the least number of gradients for an effective sample of a coordinate
-# and of its square, whichever has fewer, with the lengths uniform up to twice this.
-MEAN_LENGTH = 1.1
+# Lengths are uniform from this share below their mean to as much above it.
+SPREAD = 0.5
+# Of a Gaussian in the metric: the mean with the least number of gradients for an effective sample
+# of a coordinate and of its square, whichever has fewer.
+MEAN_LENGTH = 1.4
 # Of the length that the autocorrelation is measured with: by how much one look may stretch it.
 LARGEST_CHANGE = 2.0
+
+
+def random_num_steps(uniform: Array, mean: Array) -> Array:
+    """
+    Steps of a trajectory: a whole number, one at least, uniform from half of the mean to one and a
+    half of it.
+
+    :param uniform: a number that is uniform from 0 to 1.
+    :param mean: of these numbers, one at least.
+    """
+    more = mean - 1
+    return 1 + jnp.floor((1 - SPREAD) * more + uniform * (2 * SPREAD * more + 1)).astype(int)
 
 
 class Look(NamedTuple):
@@ -53,7 +67,7 @@ class UTurnLength:
     autocorrelation and few draws (Wu, Stoehr & Robert 2018, arXiv 1810.04449, for HMC). Of a
     Gaussian in the metric, in many dimensions, the way is :math:`\pi`.
 
-    :param share: of this way. With 0.35, the default, the length is that of a Gaussian, 1.1, if the
+    :param share: of this way. With 0.45, the default, the length is that of a Gaussian, 1.4, if the
         target is one in the metric.
     :raises ValueError: unless it is positive.
     """

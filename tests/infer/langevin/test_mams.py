@@ -109,11 +109,9 @@ def test_draws_of_a_gaussian_in_high_dimension_are_independent():
     np.testing.assert_allclose(np.mean(x**2), 1, atol=0.03)
     # What is left is the one in ten that are rejected.
     assert abs(np.mean(x[:, 1:] * x[:, :-1])) < 0.25
-    # Steps are uniform from 1 to 2 m - 1 around their mean m, if this is a whole number.
     steps = np.asarray(extra["num_grad_evals"])
     mean = np.pi / 2 / float(mcmc.last_state.step_size[0])
-    assert steps.min() == 1 and steps[:400].max() == np.ceil(2 * mean - 1)
-    np.testing.assert_allclose(steps[:400].mean(), mean, rtol=0.12)
+    np.testing.assert_allclose(steps[:400].mean(), mean, rtol=0.06)
 
 
 def test_what_it_cannot_do_is_told():

@@ -15,11 +15,41 @@ from numpyro.infer import MCMC
 import numpyro_scores as ns
 from numpyro_scores.infer.langevin.decoherence import autocorrelation_time
 from numpyro_scores.infer.langevin.targets import Target, init
-from numpyro_scores.infer.langevin.trajectory_length import way_to_u_turn
+from numpyro_scores.infer.langevin.trajectory_length import (
+    MEAN_LENGTH,
+    SPREAD,
+    random_num_steps,
+    way_to_u_turn,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = random.key(0)
+
+
+def gradients_for_a_sample(mean, spread):
+    """Over the number of steps a unit of length, of a coordinate or of its square."""
+    lengths = mean * (1 + spread * np.linspace(-1, 1, 2_001))
+    rho = max(abs(np.mean(np.cos(lengths))), np.mean(np.cos(lengths) ** 2))
+    return mean * (1 + rho) / (1 - rho)
+
+
+def test_the_default_length_is_the_best_for_a_gaussian():
+    means = np.linspace(0.5, 3, 251)
+    best = means[np.argmin([gradients_for_a_sample(mean, SPREAD) for mean in means])]
+    np.testing.assert_allclose(best, MEAN_LENGTH, rtol=0.03)
+    # Lengths from 0 to twice the mean take a quarter more.
+    widest = min(gradients_for_a_sample(mean, 1.0) for mean in means)
+    assert widest > 1.25 * gradients_for_a_sample(MEAN_LENGTH, SPREAD)
+
+
+def test_numbers_of_steps_are_uniform_about_their_mean():
+    uniform = jnp.asarray((np.arange(12_000) + 0.5) / 12_000)
+    steps = np.asarray(random_num_steps(uniform, 7.0))
+    np.testing.assert_array_equal(np.unique(steps), np.arange(4, 11))
+    assert np.ptp(np.bincount(steps)[4:]) <= 1
+    for mean in (1.0, 1.7, 2.6, 9.3):
+        np.testing.assert_allclose(np.mean(random_num_steps(uniform, mean)), mean, atol=0.13)
 
 
 def test_the_way_to_a_u_turn_of_a_gaussian_is_half_a_period():
@@ -62,7 +92,7 @@ def test_warmup_finds_the_length_and_the_step_for_it(length):
     extra, state = mcmc.get_extra_fields(), mcmc.last_state
     found = np.asarray(state.trajectory_length)
     if isinstance(length, ns.UTurnLength):
-        np.testing.assert_allclose(found, 2.2, rtol=0.06)
+        np.testing.assert_allclose(found, 2.8, rtol=0.06)
     else:
         time = jax.vmap(autocorrelation_time)(state.looks)
         np.testing.assert_allclose(found, 1.3 * np.minimum(0.5 * time, 2), rtol=1e-5)

@@ -29,6 +29,7 @@ PICTURES = {
     "two_moons.py": "two_moons.png",
     "ising_denoising.py": "ising.png",
     "mnist_posteriors.py": "mnist_posteriors.png",
+    "mnist_energy_posteriors.py": "mnist_energy_posteriors.png",
     "mnist_unet.py": "mnist.png",
 }
 

@@ -127,7 +127,7 @@ def test_swaps_leave_the_product_of_the_levels_invariant():
 def test_a_level_sees_the_mean_of_the_value_and_what_that_leaves_open(monkeypatch, x64):
     """Two data that are correlated where the value is not: along their own axes they are wider."""
     monkeypatch.setattr(noise_paths, "NUM_PILOTS", 4_000)
-    x, scale, own = jnp.array([0.3, -2.0]), 1.2 * SCALE, 1 + PROCESS.sigma_min**2
+    x, scale, own = jnp.array([0.3, -2.0]), 3.0 * SCALE, 1 + PROCESS.sigma_min**2
     rows, y = jnp.array([[1.0, 0.9], [0.8, 1.1]]), jnp.asarray(Y)
 
     def model(scale):

@@ -147,7 +147,7 @@ def test_a_level_sees_the_mean_of_the_value_and_what_that_leaves_open(monkeypatc
     for at in (x, jnp.array([3.0, -4.0])):
         exact = -stats.multivariate_normal.logpdf(y, kept * rows @ at, covariance)
         np.testing.assert_allclose(
-            paths.energy(LevelOnPath(sigma, widths), {"x": at}), exact, rtol=0.05
+            paths.energy(LevelOnPath(sigma, widths), {"x": at}), exact, rtol=0.015
         )
     level, likelihood = LevelOnPath(jnp.asarray(0.1), widths), stats.norm.logpdf(y, rows @ x, scale)
     np.testing.assert_allclose(paths.energy(level, {"x": x}), -np.sum(likelihood), rtol=1e-9)

@@ -42,7 +42,8 @@ def as_denoiser(name: str, f: Any, x: Array, sigma: Any) -> Denoiser:
     :math:`x - \sigma^2 \nabla U`.
 
     :param x: a point, only its shape and dtype matter.
-    :raises ValueError: if `f(x, sigma)` has another shape, or that of `x` is `()`.
+    :raises ValueError: if `f(x, sigma)` has another shape, or that of `x` is `()` and `f` is no
+        :class:`DenoiserOfEnergy`.
     """
     if isinstance(found := unwrapped(f), DenoiserOfEnergy):
         return DenoiserOfEnergy(as_pytree("energy", found.energy))
@@ -50,7 +51,8 @@ def as_denoiser(name: str, f: Any, x: Array, sigma: Any) -> Denoiser:
         if jnp.shape(x) == ():
             raise ValueError(
                 f"{name} of points of shape () may be a denoiser or an energy: both return one "
-                "number. Let a point have the shape (1,), event_shape=1, and be x[0] in the model."
+                "number. Pass an energy as ns.denoisers.DenoiserOfEnergy(energy); of a denoiser let "
+                "a point have the shape (1,), event_shape=1, and be x[0] in the model."
             )
         return DenoiserOfEnergy(f)
     check_field(name, f, x, sigma, otherwise=" Or to shape (): then it is an energy.")

@@ -86,6 +86,17 @@ def test_a_bad_event_shape_is_told(make, event_shape):
         make(event_shape)
 
 
-@CONSTRUCTORS
-def test_a_point_may_be_a_scalar(make):
-    assert log_prob(make(()), np.zeros(5)).shape == (5,)
+def half_square(x, sigma):
+    return x**2 / (2 * (1 + sigma**2))
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        EnergyDistribution(jnp.sum, ()),
+        ScoreDistribution(jnp.negative, ()),
+        DiffusionPrior(ns.denoisers.DenoiserOfEnergy(half_square), PROCESS, ()),
+    ],
+)
+def test_a_point_may_be_a_scalar(d):
+    assert log_prob(d, np.zeros(5)).shape == (5,)

@@ -51,8 +51,8 @@ def as_denoiser(name: str, f: Any, x: Array, sigma: Any) -> Denoiser:
         if jnp.shape(x) == ():
             raise ValueError(
                 f"{name} of points of shape () may be a denoiser or an energy: both return one "
-                "number. Pass an energy as ns.denoisers.DenoiserOfEnergy(energy); of a denoiser let "
-                "a point have the shape (1,), event_shape=1, and be x[0] in the model."
+                "number. Pass an energy as ns.denoisers.DenoiserOfEnergy(energy); for a denoiser "
+                "let a point have the shape (1,), event_shape=1, and be x[0] in the model."
             )
         return DenoiserOfEnergy(f)
     check_field(name, f, x, sigma, otherwise=" Or to shape (): then it is an energy.")

@@ -109,6 +109,10 @@ class GaussianTwist(DiffusionTwist):
         """As they are: each is a product with a known matrix."""
         return product
 
+    def has_covariance(self, x: Array) -> bool:
+        """Of many numbers, too, where only a network would make it dear."""
+        return 0 < self._size(x) <= LARGEST_COVARIANCE
+
     def num_products(self, x: Array) -> int:
         """None with the Jacobian of a network."""
         return 0

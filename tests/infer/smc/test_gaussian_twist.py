@@ -9,8 +9,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.smc.test_twisted_energies import ENERGY, at_level, linear, with_unknown_noise
-from infer.smc.twists import OPERATOR, PROCESS, Y
+from infer.smc.test_twisted_energies import ENERGY, at_level, with_unknown_noise
+from infer.smc.twists import NOISE, OPERATOR, PROCESS, Y
 from jax import random
 
 from numpyro_scores.infer.model import FlatModel
@@ -23,9 +23,17 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 MOMENTS = Moments(np.zeros(3), (1 + PROCESS.sigma_min**2) * np.eye(3))
 
 
-def test_of_a_gaussian_prior_it_is_exact_at_every_level(x64):
+def repeated(y, num):
+    """Means of measurements have the noise of `linear`: these say of `x` what its data do."""
+    x = numpyro.sample("x", ENERGY)
+    rows = np.tile(OPERATOR, (num, 1))
+    numpyro.sample("y", dist.Normal(rows @ x, NOISE * num**0.5).to_event(1), obs=jnp.tile(y, num))
+
+
+@pytest.mark.parametrize("num", [1, 40], ids=["two numbers", "eighty"])
+def test_of_a_gaussian_prior_it_is_exact_at_every_level(num, x64):
     sigma = 0.7
-    model = FlatModel(linear, (Y,), {})
+    model = FlatModel(repeated, (Y, num), {})
     x = np.random.default_rng(0).normal(size=(5, 3))
     twist = GaussianTwist(model, MOMENTS, jnp.asarray(sigma), x[0])
     exact = dist.MultivariateNormal(*at_level(sigma))

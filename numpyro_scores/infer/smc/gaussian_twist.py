@@ -25,6 +25,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from numpyro_scores.handlers import noise_conditional_prior
 from numpyro_scores.infer.model import FlatModel
+from numpyro_scores.infer.smc.linear_data import is_linear
 from numpyro_scores.infer.smc.masked_data import without_masks
 from numpyro_scores.infer.smc.twist import DiffusionTwist, Product
 
@@ -110,8 +111,9 @@ class GaussianTwist(DiffusionTwist):
         return product
 
     def has_covariance(self, x: Array) -> bool:
-        """Of many numbers, too, where only a network would make it dear."""
-        return 0 < self._size(x) <= LARGEST_COVARIANCE
+        """Of many numbers, too, where it is the same for all particles, but for their scales."""
+        is_small = 0 < self._size(x) <= LARGEST_COVARIANCE
+        return super().has_covariance(x) or (is_small and is_linear(self, x))
 
     def num_products(self, x: Array) -> int:
         """None with the Jacobian of a network."""

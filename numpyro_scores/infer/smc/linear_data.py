@@ -123,6 +123,22 @@ class LowRankNormal(NamedTuple):
         return columns, shares, log_det
 
 
+def is_linear(twist: Any, x: Array) -> bool:
+    """
+    Whether the means of the Normal sites are linear in the entries with noise, whatever all others.
+
+    :param twist: a :class:`~numpyro_scores.infer.smc.twist.DiffusionTwist`.
+    :param x: any point.
+    """
+    noisy = np.flatnonzero(twist.is_noisy(x))
+
+    def moved(x, v):
+        direction = jnp.zeros_like(x).at[noisy].set(v)
+        return jax.jvp(lambda x: twist.data(x)[0].loc, (x,), (direction,))[1]
+
+    return "x" not in eval_provenance(moved, x=x, v=x[noisy])
+
+
 def data_basis(twist: Any, x: Array) -> DataBasis | None:
     """
     That of the Normal sites of a model, None if there is none: of one diffusion prior, in which
@@ -138,16 +154,10 @@ def data_basis(twist: Any, x: Array) -> DataBasis | None:
     if len(priors) != 1 or not is_small:
         return None
 
-    def loc(x):
-        return twist.data(x)[0].loc
-
-    def moved(x, v):
-        return jax.jvp(loc, (x,), (jnp.zeros_like(x).at[noisy].set(v),))[1]
-
-    if "x" in eval_provenance(moved, x=x, v=x[noisy]):
+    if not is_linear(twist, x):
         return None
     scale = twist.data(x)[0].scale
-    pull = jax.vjp(loc, x)[1]
+    pull = jax.vjp(lambda x: twist.data(x)[0].loc, x)[1]
     rows = jax.vmap(lambda unit: pull(unit)[0])(jnp.eye(size, dtype=x.dtype))[:, noisy]
     rows = rows / scale[:, None]
     squares, vectors = jnp.linalg.eigh(rows @ rows.T)

@@ -64,6 +64,18 @@ def test_a_map_carries_one_gaussian_to_the_other_along_the_shortest_way(x64):
     assert np.linalg.eigvalsh(matrix).min() > 0
 
 
+def test_many_numbers_that_are_not_linear_have_variances(x64):
+    """A covariance of each particle would be dear."""
+
+    def bent(y):
+        x = numpyro.sample("x", ENERGY)
+        numpyro.sample("y", dist.Normal(jnp.tile(x, 30) ** 2, NOISE).to_event(1), obs=y)
+
+    x = np.ones(3)
+    twist = GaussianTwist(FlatModel(bent, (jnp.ones(90),), {}), MOMENTS, jnp.asarray(0.7), x)
+    assert not twist.has_covariance(x)
+
+
 def masked(y, prior=ENERGY):
     x = numpyro.sample("x", prior)
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))

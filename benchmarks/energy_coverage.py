@@ -61,19 +61,23 @@ def of_levels(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
     return np.asarray(random.permutation(key, jnp.asarray(particles)))[:num]
 
 
-def of_flow(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
-    """One draw of each of as many chains."""
-    key_start, key_chains = random.split(key)
+def settled(prior: ns.DiffusionPrior, start: Array | np.ndarray, key: Array) -> np.ndarray:
+    """Where chains of MALA at the smallest noise level end, one from each point."""
     mcmc = MCMC(
         ns.MALA(lambda: numpyro.sample("x", prior), num_steps=10),
         num_warmup=NUM_SETTLING // 10,
         num_samples=1,
-        num_chains=num,
+        num_chains=len(start),
         chain_method="vectorized",
         progress_bar=False,
     )
-    mcmc.run(key_chains, init_params={"x": prior.sample(key_start, (num,))})
+    mcmc.run(key, init_params={"x": jnp.asarray(start)})
     return np.asarray(mcmc.get_samples()["x"])
+
+
+def of_flow(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
+    key_start, key_chains = random.split(key)
+    return settled(prior, prior.sample(key_start, (num,)), key_chains)
 
 
 def held_out(prior: ns.DiffusionPrior, num: int, key: Array, has_noise: bool = False) -> np.ndarray:

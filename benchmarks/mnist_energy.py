@@ -28,10 +28,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
-from numpyro.infer import MCMC
 
 import numpyro_scores as ns
-from benchmarks.energy_coverage import NUM_SETTLING, UNCERTAIN
+from benchmarks.energy_coverage import UNCERTAIN, settled
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -61,20 +60,6 @@ def cost(num: int) -> None:
     medians = {name: 1e3 * np.median(found[1:]) / num for name, found in seconds.items()}
     for name, median in medians.items():
         print(f"{name}: {median:.1f} ms of CPU a picture, {median / medians['denoiser']:.2f}")
-
-
-def settled(prior: ns.DiffusionPrior, start: np.ndarray, key: jax.Array) -> np.ndarray:
-    """Where chains of MALA at the smallest noise level end, one from each draw."""
-    mcmc = MCMC(
-        ns.MALA(lambda: numpyro.sample("x", prior), num_steps=10),
-        num_warmup=NUM_SETTLING // 10,
-        num_samples=1,
-        num_chains=len(start),
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(key, init_params={"x": jnp.asarray(start)})
-    return np.asarray(mcmc.get_samples()["x"])
 
 
 def truths_of(prior: ns.DiffusionPrior, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

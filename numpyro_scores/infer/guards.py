@@ -10,9 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 from numpyro.distributions import Distribution
-from numpyro.distributions.distribution import (
-    TransformedDistribution,
-)
+from numpyro.distributions.distribution import TransformedDistribution
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel

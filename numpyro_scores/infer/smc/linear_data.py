@@ -151,10 +151,7 @@ def data_basis(twist: Any, x: Array) -> DataBasis | None:
     priors = [n for n in twist.model.unravel(x) if noise_conditional_prior(sites[n]["fn"])]
     size = jax.eval_shape(lambda x: twist.data(x)[0].loc, x).size
     is_small = 0 < size <= LARGEST_DATA and size * len(noisy) <= LARGEST_OPERATOR
-    if len(priors) != 1 or not is_small:
-        return None
-
-    if not is_linear(twist, x):
+    if len(priors) != 1 or not is_small or not is_linear(twist, x):
         return None
     scale = twist.data(x)[0].scale
     pull = jax.vjp(lambda x: twist.data(x)[0].loc, x)[1]

@@ -158,33 +158,28 @@ class Set(NamedTuple):
     - **model** - of data, and of the function that the prior is made of.
     - **data** - `data(rng)`, drawn from the model.
     - **evidence** - `evidence(data)`, its logarithm.
-    - **samplers** - names of the columns.
     """
 
     model: Callable
     data: Callable[[np.random.Generator], Any]
     evidence: Callable[[Any], float]
-    samplers: tuple[str, ...]
-
-
-def _noise_levels(model: Callable) -> Any:
-    energies = partial(model, function=energy)
-    return ns.NoiseLevelSMC(energies, NUM_PARTICLES, progress_bar=False)
 
 
 SAMPLERS: dict[str, Callable[[Callable], Any]] = {
     "TwistedDiffusionSampler": lambda model: ns.TwistedDiffusionSampler(
         model, NUM_PARTICLES, progress_bar=False
     ),
-    "NoiseLevelSMC": _noise_levels,
+    "NoiseLevelSMC": lambda model: ns.NoiseLevelSMC(
+        partial(model, function=energy), NUM_PARTICLES, progress_bar=False
+    ),
     "TemperedSMC": lambda model: ns.TemperedSMC(
         partial(model, function=energy), NUM_PARTICLES, progress_bar=False
     ),
 }
 SETS = {
-    "counts": Set(counts, counts_data, counts_evidence, tuple(SAMPLERS)),
-    "laplace": Set(laplace, laplace_data, laplace_evidence, tuple(SAMPLERS)),
-    "mixture": Set(mixture, mixture_data, mixture_evidence, tuple(SAMPLERS)),
+    "counts": Set(counts, counts_data, counts_evidence),
+    "laplace": Set(laplace, laplace_data, laplace_evidence),
+    "mixture": Set(mixture, mixture_data, mixture_evidence),
 }
 
 

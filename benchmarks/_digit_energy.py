@@ -40,11 +40,16 @@ def digit_prior(level: float = PROCESS.sigma_min, seed: int = 0) -> ns.Diffusion
     return prior_of(energy, pictures, process)
 
 
-def digit_normalizers(level: float = PROCESS.sigma_min) -> LevelNormalizers:
-    """log Z of the levels down to this one, and particles there; kept likewise."""
-    path = FOLDER / f"levels-to-{level}.npz"
+def digit_normalizers(level: float = PROCESS.sigma_min, seed: int = 0) -> LevelNormalizers:
+    """
+    log Z of the levels down to this one, and particles there; kept likewise.
+
+    :param seed: of other particles, by a run twice as long.
+    """
+    path = FOLDER / (f"levels-to-{level}.npz" if seed == 0 else f"levels-to-{level}-{seed}.npz")
     if not path.exists():
-        found = level_normalizers(digit_prior(level), random.key(0))
+        num_levels = 100 if seed == 0 else 200
+        found = level_normalizers(digit_prior(level), random.key(seed), num_levels=num_levels)
         arrays: dict[str, Any] = jax.device_get(found._asdict())
         np.savez(path, **arrays)
     with np.load(path) as file:

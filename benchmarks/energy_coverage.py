@@ -8,12 +8,13 @@ noise scale drawn from HalfNormal(0.3) that is inferred (`unknown`); or all pixe
 0.03 (`sharp`).
 
 The truths are draws of the energy itself, `levels`: particles of `level_normalizers`, which go down
-its noise levels by its values. Or `flow`: draws by its scores, with steps of MALA at the smallest
-noise level; `held-out`: digits that it never saw; `grainy`: these with the noise of the prior's
-smallest level, 0.08, as the pictures are that it has learned. If a truth is a draw of the energy,
-the rank of its energy among those of the posterior is uniform, as that of each pixel is.
+its noise levels by its values, others for another seed. Or `flow`: draws by its scores, with steps
+of MALA at the smallest noise level; `held-out`: digits that it never saw; `grainy`: these with the
+noise of the prior's smallest level, 0.08, as the pictures are that it has learned. If a truth is a
+draw of the energy, the rank of its energy among those of the posterior is uniform, as that of each
+pixel is.
 
-Each posterior becomes a line of `.cache/digit_energy/coverage.jsonl`: a run that was cut goes on.
+Each posterior becomes a line of a file of `.cache/digit_energy`: a run that was cut goes on.
 """
 
 import argparse
@@ -38,6 +39,8 @@ from examples.digits_deblurring import PROCESS, blur, load_pictures
 
 NOISE_SCALE = 0.3
 NUM_SETTLING = 1_000
+NUM_CORRECTIONS = 50  # steps of MALA after each anneal
+NUM_DRAWS = 500
 UNCERTAIN = 0.1  # least posterior standard deviation of such a pixel
 
 
@@ -54,11 +57,12 @@ SETTINGS = {"known": Setting(0.1, 48), "unknown": Setting(None, 48), "sharp": Se
 # The truths.
 
 
-def of_levels(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
-    particles = digit_normalizers(prior.process.sigma_min).particles.reshape(-1, *prior.event_shape)
+def of_levels(prior: ns.DiffusionPrior, num: int, seed: int) -> np.ndarray:
+    found = digit_normalizers(prior.process.sigma_min, seed)
+    particles = found.particles.reshape(-1, *prior.event_shape)
     if num > len(particles):
         raise ValueError(f"there are {len(particles)} particles, {num} were wanted")
-    return np.asarray(random.permutation(key, jnp.asarray(particles)))[:num]
+    return np.asarray(random.permutation(random.key(seed), jnp.asarray(particles)))[:num]
 
 
 def settled(prior: ns.DiffusionPrior, start: Array | np.ndarray, key: Array) -> np.ndarray:
@@ -75,15 +79,15 @@ def settled(prior: ns.DiffusionPrior, start: Array | np.ndarray, key: Array) -> 
     return np.asarray(mcmc.get_samples()["x"])
 
 
-def of_flow(prior: ns.DiffusionPrior, num: int, key: Array) -> np.ndarray:
-    key_start, key_chains = random.split(key)
+def of_flow(prior: ns.DiffusionPrior, num: int, seed: int) -> np.ndarray:
+    key_start, key_chains = random.split(random.key(seed))
     return settled(prior, prior.sample(key_start, (num,)), key_chains)
 
 
-def held_out(prior: ns.DiffusionPrior, num: int, key: Array, has_noise: bool = False) -> np.ndarray:
+def held_out(prior: ns.DiffusionPrior, num: int, seed: int, has_noise: bool = False) -> np.ndarray:
     pictures = load_pictures(0)[1][:num]
     level = prior.process.sigma_min if has_noise else 0.0
-    return pictures + level * np.asarray(random.normal(key, pictures.shape))
+    return pictures + level * np.asarray(random.normal(random.key(seed), pictures.shape))
 
 
 TRUTHS: dict[str, Callable] = {
@@ -115,10 +119,10 @@ def particles(sampler: Any, prior_evals: float = 0.0) -> Callable:
     return posterior
 
 
-def anneals(model: Callable, num_draws: int) -> Callable:
+def anneals(model: Callable, num_draws: int, num_corrections: int = 0) -> Callable:
     """Likewise, of independent draws."""
     mcmc = MCMC(
-        ns.AnnealedLangevin(model),
+        ns.AnnealedLangevin(model, num_corrections=num_corrections),
         num_warmup=0,
         num_samples=1,
         num_chains=num_draws,
@@ -135,18 +139,19 @@ def anneals(model: Callable, num_draws: int) -> Callable:
     return posterior
 
 
-# Of draws of the prior for TemperedSMC, twice as many as particles.
+# Of a model and a number of draws. TemperedSMC starts from twice as many draws of the prior.
 SAMPLERS: dict[str, Callable] = {
-    "NoiseLevelSMC": lambda model: particles(
-        ns.NoiseLevelSMC(model, 500, num_levels=25, progress_bar=False)
+    "NoiseLevelSMC": lambda model, num: particles(
+        ns.NoiseLevelSMC(model, num, num_levels=25, progress_bar=False)
     ),
-    "TemperedSMC": lambda model: particles(
-        ns.TemperedSMC(model, 500, progress_bar=False), prior_evals=2 * 40
+    "TemperedSMC": lambda model, num: particles(
+        ns.TemperedSMC(model, num, progress_bar=False), prior_evals=2 * 40
     ),
-    "TwistedDiffusionSampler": lambda model: particles(
-        ns.TwistedDiffusionSampler(model, 100, progress_bar=False)
+    "TwistedDiffusionSampler": lambda model, num: particles(
+        ns.TwistedDiffusionSampler(model, num, progress_bar=False)
     ),
-    "AnnealedLangevin": lambda model: anneals(model, 100),
+    "AnnealedLangevin": anneals,
+    "AnnealedLangevin-corrected": partial(anneals, num_corrections=NUM_CORRECTIONS),
 }
 
 
@@ -193,6 +198,7 @@ def row(posterior: Callable, energy: Callable, data: Data, key: Array) -> dict[s
         "ranks": np.mean(x < data.x, axis=0).ravel().round(4).tolist(),
         "sds": x.std(axis=0).ravel().round(4).tolist(),
         "energy_rank": float(np.mean(energy(x) < energy(data.x[None]))),
+        "draws": len(x),
         "evals": float(evals),
         "ess": float(ess),
         "seconds": seconds,
@@ -210,18 +216,29 @@ def uniformity(ranks: np.ndarray) -> str:
     return f"{ranks.mean():.3f} +- {error:.3f} on average, uniform with p = {p:.2g}"
 
 
+def ranks_of(rows: list[dict[str, Any]], name: str) -> np.ndarray:
+    """
+    Ranks of the truths among the draws, each at random between its neighbours, so that those of a
+    draw like the others are uniform however few these are.
+    """
+    shares = np.array([row[name] for row in rows])
+    num = np.array([row.get("draws", NUM_DRAWS) for row in rows])
+    num = num.reshape(-1, *[1] * (shares.ndim - 1))
+    return (shares * num + np.random.default_rng(0).random(shares.shape)) / (num + 1)
+
+
 def report(name: str, rows: list[dict[str, Any]]) -> None:
-    ranks, sds = (np.array([row[key] for row in rows]) for key in ("ranks", "sds"))
+    ranks, sds = ranks_of(rows, "ranks"), np.array([row["sds"] for row in rows])
     inside = (ranks > 0.05) & (ranks < 0.95)
     share, uncertain = inside.mean(axis=1), sds > UNCERTAIN
     lines = [
         f"{name}, {len(rows)} pictures: 90% intervals hold {share.mean():.1%} +- "
         f"{share.std() / np.sqrt(len(share)):.1%} of the pixels, {inside[uncertain].mean():.1%} of "
         f"the {uncertain.mean():.0%} that are uncertain",
-        f"ranks of the energy {uniformity(np.array([row['energy_rank'] for row in rows]))}",
+        f"ranks of the energy {uniformity(ranks_of(rows, 'energy_rank'))}",
     ]
     if "noise_rank" in rows[0]:
-        noise = np.array([row["noise_rank"] for row in rows])
+        noise = ranks_of(rows, "noise_rank")
         held = np.mean((noise > 0.05) & (noise < 0.95))
         error = np.sqrt(held * (1 - held) / len(noise))
         lines += [f"of the noise scale {held:.0%} +- {error:.0%}, its ranks {uniformity(noise)}"]
@@ -233,20 +250,33 @@ def report(name: str, rows: list[dict[str, Any]]) -> None:
     print("\n    ".join(lines), flush=True)
 
 
-def coverage(
-    setting: str, truths: str, sampler: str, num: int, seed: int, level: float = PROCESS.sigma_min
-) -> None:
-    prior, rows = digit_prior(level), Rows(FOLDER / "coverage.jsonl")
+class Options(NamedTuple):
+    """
+    How many pictures are looked at, those of which seed, by how many draws each, at which smallest
+    noise level, and the name of the file of the rows.
+    """
+
+    num_pictures: int
+    seed: int
+    num_draws: int
+    level: float
+    file: str
+
+
+def coverage(setting: str, truths: str, sampler: str, options: Options) -> None:
+    num, seed, num_draws, level, file = options
+    prior, rows = digit_prior(level), Rows(FOLDER / file)
     # Particles cannot be more than there are, and 100 are the first of all that are drawn.
-    x = TRUTHS[truths](prior, max(num, 100), random.key(seed))[:num]
-    posterior = SAMPLERS[sampler](model_of(prior, SETTINGS[setting].noise))
+    x = TRUTHS[truths](prior, max(num, 100), seed)[:num]
+    posterior = SAMPLERS[sampler](model_of(prior, SETTINGS[setting].noise), num_draws)
     energy = jax.jit(lambda x: -prior.log_prob(x))
+    kernel = sampler if num_draws == NUM_DRAWS else f"{sampler}({num_draws})"
     found = []
     for i, data in enumerate(measured(SETTINGS[setting], x, seed)):
-        name = f"{setting} {truths} {sampler} {seed} {i} at {level}"
+        name = f"{setting} {truths} {kernel} {seed} {i} at {level}"
         key = random.key(1_000 * seed + i)
         found.append(rows.get(name, partial(row, posterior, energy, data, key)))
-    report(f"{setting}, {truths}, {sampler}, noise level {level}", found)
+    report(f"{setting}, {truths}, {kernel}, seed {seed}, noise level {level}", found)
 
 
 def main() -> None:
@@ -255,15 +285,18 @@ def main() -> None:
     parser.add_argument("--truths", nargs="+", choices=TRUTHS, default=["levels"])
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS)[:2])
     parser.add_argument("--num-pictures", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-draws", type=int, default=NUM_DRAWS, help="of each posterior")
+    parser.add_argument("--seed", type=int, default=0, help="of the truths and their data")
     parser.add_argument(
         "--level", type=float, default=PROCESS.sigma_min, help="smallest noise level of the prior"
     )
+    parser.add_argument("--file", default="coverage.jsonl", help="of the rows")
     args = parser.parse_args()
+    options = Options(args.num_pictures, args.seed, args.num_draws, args.level, args.file)
     for setting in args.settings:
         for truths in args.truths:
             for sampler in args.samplers:
-                coverage(setting, truths, sampler, args.num_pictures, args.seed, args.level)
+                coverage(setting, truths, sampler, options)
 
 
 if __name__ == "__main__":

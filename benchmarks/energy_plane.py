@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Two moons, and the potential of Mueller and Brown: do draws by the reverse process and Langevin
-draws at the smallest level agree? A part of :mod:`benchmarks.noise_energy`.
+Two moons, and the potential of Mueller and Brown: do draws by the reverse process, with fresh noise
+on the way or without, and Langevin draws at the smallest level agree? A part of
+:mod:`benchmarks.noise_energy`.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import numpyro_scores as ns
 from benchmarks.noise_energy import PAIRS, trained
 
 Points = Callable[[int, np.random.Generator], np.ndarray]
-NUM_CHAINS, NUM_WARMUP, NUM_HEUN_STEPS = 400, 200, 64
+NUM_CHAINS, NUM_WARMUP, NUM_HEUN_STEPS, CHURN = 400, 200, 64, 20.0
 PROCESS = ns.VarianceExploding(sigma_min=0.05, sigma_max=10.0)
 
 
@@ -95,8 +96,11 @@ def noisy_points(make: Points, rng: np.random.Generator, centre: np.ndarray, num
     return x + PROCESS.sigma_min * rng.normal(size=x.shape)
 
 
-def by_reverse_process(prior: ns.DiffusionPrior, key: Array, num_draws: int) -> np.ndarray:
-    return np.asarray(prior.sample(key, (num_draws,), ns.Heun(NUM_HEUN_STEPS)))
+def by_reverse_process(
+    prior: ns.DiffusionPrior, key: Array, num_draws: int, churn: float = 0.0
+) -> np.ndarray:
+    """Along the probability flow, or with fresh noise on the way, which forgets its errors."""
+    return np.asarray(prior.sample(key, (num_draws,), ns.Heun(NUM_HEUN_STEPS, churn=churn)))
 
 
 def by_langevin(
@@ -124,13 +128,16 @@ def plane(num_steps: int, seed: int, num_draws: int = 40_000) -> None:
         rng = np.random.default_rng(seed)
         prior, centre, seconds = learned(make, rng, num_steps, seed)
         truth = noisy_points(make, rng, centre, 2 * num_draws)
-        reverse = by_reverse_process(prior, random.key(seed), num_draws)
+        flow = by_reverse_process(prior, random.key(seed), num_draws)
+        churned = by_reverse_process(prior, random.key(seed), num_draws, CHURN)
         langevin = by_langevin(prior, random.key(seed), truth[:NUM_CHAINS], num_draws)
         pairs = {
-            "draws and Langevin": (reverse, langevin),
-            "draws and data": (reverse, truth[:num_draws]),
+            "flow and Langevin": (flow, langevin),
+            "flow and data": (flow, truth[:num_draws]),
+            "churned and Langevin": (churned, langevin),
+            "churned and data": (churned, truth[:num_draws]),
             "Langevin and data": (langevin, truth[:num_draws]),
             "data and data": (truth[num_draws:], truth[:num_draws]),
         }
         words = ", ".join(f"{name} {jensen_shannon(*pair):.4f}" for name, pair in pairs.items())
-        print(f"{name}, seed {seed}, training {seconds:.0f} s; Jensen-Shannon: {words}")
+        print(f"{name}, seed {seed}, training {seconds:.0f} s; Jensen-Shannon: {words}", flush=True)

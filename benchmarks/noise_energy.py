@@ -24,7 +24,6 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import random
-from jax.scipy.special import logsumexp
 
 import numpyro_scores as ns
 from benchmarks._digit_energy import digit_normalizers, digit_prior
@@ -62,73 +61,6 @@ def cost_of_values(energy: Any, denoiser: Any, process: Any, x: np.ndarray) -> N
         f"  {len(x)} values: energy {seconds[0]:.4f} s, denoiser by the noise path "
         f"{seconds[1]:.2f} s, {seconds[1] / seconds[0]:.0f} times as long"
     )
-
-
-# Five modes in 8 dimensions.
-
-
-def mixture(num_steps: int, seed: int, with_denoiser: bool = True) -> None:
-    dim, variance = 8, 0.25
-    rng = np.random.default_rng(seed)
-    means = rng.normal(scale=4.0, size=(5, dim))
-    weights = rng.dirichlet(np.full(5, 3.0))
-    means -= weights @ means
-    process = ns.VarianceExploding(sigma_min=0.05, sigma_max=60.0)
-
-    def log_density(x, sigma):
-        total = variance + sigma**2
-        squares = jnp.sum((x - means) ** 2, axis=-1)
-        return logsumexp(jnp.log(weights) - squares / (2 * total)) - dim / 2 * jnp.log(
-            2 * jnp.pi * total
-        )
-
-    def draws(n):
-        modes = rng.choice(5, n, p=weights)
-        return (means[modes] + rng.normal(scale=variance**0.5, size=(n, dim))).astype(
-            np.float32
-        ), modes
-
-    data, _ = draws(50_000)
-    options = {"rngs": nnx.Rngs(seed), "hidden_features": 128, "num_layers": 3}
-    options["sigma_data"] = float(data.std())
-    energy, seconds = trained(
-        ns.nn.MLPNoiseEnergy(dim, **options),
-        ns.objectives.DualScoreMatching(process),
-        data,
-        num_steps,
-        seed,
-        batch_size=PAIRS,
-    )
-    print(f"five modes in 8-d, seed {seed}: training {seconds:.0f} s")
-    networks = [energy]
-    if with_denoiser:
-        denoiser, seconds = trained(
-            ns.nn.MLPDenoiser(dim, **options),
-            ns.objectives.DenoisingScoreMatching(process),
-            data,
-            num_steps,
-            seed,
-        )
-        print(f"  a denoiser {seconds:.0f} s")
-        networks.append(denoiser)
-    priors = [ns.DiffusionPrior(f, process, dim) for f in networks]
-    x, modes = draws(20_000)
-    for sigma in (0.05, 0.5, 5.0):
-        y = x + sigma * rng.normal(size=x.shape).astype(np.float32)
-        exact, score = jax.jit(jax.vmap(jax.value_and_grad(log_density), (0, None)))(y, sigma)
-        error = np.asarray(priors[0].at(sigma).log_prob(y) - exact, float)
-        errors = [np.mean((p.score(y, sigma) - score) ** 2) for p in priors]
-        relative = np.sqrt(np.asarray(errors) / np.mean(np.square(score)))
-        share = np.bincount(modes, np.exp(error), minlength=5)
-        print(
-            f"  sigma {sigma:4g}: log p off by {error.mean():+.3f} +- {error.std():.3f}; log Z "
-            f"{np.log(np.mean(np.exp(error))):+.3f}; weights of the modes, total variation "
-            f"{np.abs(share / share.sum() - weights).sum() / 2:.3f}; relative error of the score "
-            f"of energy (and denoiser) {relative.round(3)}"
-        )
-    if with_denoiser:
-        cost_of_values(*networks, process, x[:1_000])
-    print(level_normalizers(priors[0], random.key(seed), num_levels=60, num_particles=64))
 
 
 # Digits.
@@ -244,17 +176,18 @@ def main():
     parser.add_argument("parts", nargs="*", default=["mixture", "plane", "digits"])
     parser.add_argument("--num-steps", type=int, default=10_000, help="of the energy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--energy-alone", action="store_true", help="of the mixture, no denoiser")
+    parser.add_argument(
+        "--further", action="store_true", help="of the mixture: cost of values, log Z by particles"
+    )
     args = parser.parse_args()
+    from benchmarks.energy_mixture import mixture
     from benchmarks.energy_plane import plane
 
     if "levels" in args.parts:
         levels()
-    parts = {
-        "mixture": partial(mixture, with_denoiser=not args.energy_alone),
-        "plane": plane,
-        "digits": digits,
-    }
+    if "mixture" in args.parts:
+        mixture(args.num_steps, args.seeds, args.further)
+    parts = {"plane": plane, "digits": digits}
     for seed in args.seeds:
         for part in args.parts:
             if part in parts:

@@ -135,7 +135,9 @@ def _global_chain(num_nodes, law, x, sigma):
 
 
 def _local_chain(law, x, sigma):
-    spacing, index = LOCAL_SPACING * sigma, jnp.arange(NUM_LOCAL_NODES)
+    # Any spacing will do: where the energy is differentiated by the noise level the nodes stay.
+    spacing = LOCAL_SPACING * lax.stop_gradient(sigma)
+    index = jnp.arange(NUM_LOCAL_NODES)
     start = jnp.round(lax.stop_gradient(x) / spacing) - NUM_LOCAL_NODES // 2
 
     def push(message, shift):

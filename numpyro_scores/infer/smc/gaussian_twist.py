@@ -15,6 +15,7 @@ of which :mod:`~numpyro_scores.infer.smc.twist` makes the likelihood of a noisy 
 :math:`\sigma_0`, where `m(x) = x`, it is the likelihood itself, whatever the prior.
 """
 
+import copy
 from typing import Any, NamedTuple
 
 import jax
@@ -32,14 +33,26 @@ from numpyro_scores.infer.smc.twist import DiffusionTwist, Product
 LARGEST_COVARIANCE = 1_024  # entries with a covariance, not variances alone
 
 
+class Axes(NamedTuple):
+    """
+    - **values** - variances along the axes, shape `(d,)`.
+    - **vectors** - the axes, in columns of the entries that they are of, shape `(d, d)`.
+    """
+
+    values: Array
+    vectors: Array
+
+
 class Moments(NamedTuple):
     """
     - **mean** - of the entries of noise-conditional priors, shape `(d,)`.
     - **covariance** - of these, shape `(d, d)`.
+    - **axes** - of that without the noise of the model's own levels, None where nobody asks.
     """
 
     mean: Array
     covariance: Array
+    axes: Any = None
 
 
 def moments_of(x: Array, twist: DiffusionTwist) -> Moments:
@@ -100,15 +113,26 @@ class GaussianTwist(DiffusionTwist):
         covariance = moments.covariance
         total = covariance + jnp.diag(self.added_noise)
         self._gain = cho_solve(cho_factor(total), covariance).T
+        self._local: tuple[Array, Array, Array] | None = None
+
+    @property
+    def axes(self) -> Axes:
+        """Of the covariance of the values without any noise."""
+        return self.moments.axes
 
     def mean(self, x: Array, sigma: Any = None) -> Array:
         """`m(x)`, and other sites as they are."""
-        centred = x[self.noisy] - self.moments.mean
-        return x.at[self.noisy].set(self.moments.mean + self._gain @ centred)
+        if self._local is None:
+            mean = self.moments.mean + self._gain @ (x[self.noisy] - self.moments.mean)
+        else:
+            start, mean, slopes = self._local
+            vectors = self.axes.vectors
+            mean = mean + vectors @ (slopes * ((x[self.noisy] - start) @ vectors))
+        return x.at[self.noisy].set(mean)
 
     def products(self, mean: Array, product: Product) -> Product:
-        """As they are: each is a product with a known matrix."""
-        return product
+        """With the known matrix of the Gaussian, whatever the mean."""
+        return lambda v: jnp.zeros_like(v).at[self.noisy].set(self._gain @ v[self.noisy])
 
     def has_covariance(self, x: Array) -> bool:
         """Of many numbers, too, where it is the same for all particles, but for their scales."""
@@ -119,56 +143,47 @@ class GaussianTwist(DiffusionTwist):
         """None with the Jacobian of a network."""
         return 0
 
-    def posterior(self, x: Array) -> Moments:
-        r"""
-        The moments of the value `v` given the data, with means that are linear about a point: of
-        Normal sites of scales `s`, means `f` and :math:`J = \nabla f(x)`,
-
-        .. math:: S = C - K J C, \quad K = C J^\top (J C J^\top + \mathrm{diag}\, s^2)^{-1}, \quad
-                  \hat v = \mu + K (y - f(x) - J (\mu - x)).
-
-        :param x: the point, with the values of all other sites.
-        """
-        x, (mean, covariance) = jnp.asarray(x), self.moments
-        data, noisy = self.data(x)[0], self.noisy
-        if not data.loc.size:
-            return self.moments
+    def rows(self, mean: Array) -> Array:
+        """The Jacobian of the Normal sites' means by the value, shape `(dim_y, d)`."""
 
         def loc(values):
-            return self.data(x.at[noisy].set(values))[0].loc
+            return self.data(mean.at[self.noisy].set(values))[0].loc
 
-        rows = jax.jacrev(loc)(x[noisy])
-        images = rows @ covariance
-        total = images @ rows.T + jnp.diag(data.scale**2)
-        gain = cho_solve(cho_factor(total), images).T
-        shift = data.value - data.loc - rows @ (mean - x[noisy])
-        return Moments(mean + gain @ shift, covariance - gain @ images)
+        return jax.jacrev(loc)(mean[self.noisy])
+
+    def covariance_given(self, rows: Array) -> Array:
+        """The covariance of the value given the noisy point times these rows."""
+        return (rows @ self._gain.T) * self.added_noise
+
+    def about(self, x: Array, mean: Array, slopes: Array) -> "GaussianTwist":
+        r"""
+        The twist by another `m(x)`, which is known at a point: by that of the prior itself. The
+        covariance is as it was.
+
+        :param x: the point.
+        :param mean: `m(x)` of the entries with noise, shape `(d,)`.
+        :param slopes: of :math:`\nabla m` along the axes, shape `(d,)`.
+        """
+        local = copy.copy(self)
+        local._local = x[self.noisy], mean, slopes
+        return local
 
 
-def transport(posterior: Moments, before: Array, after: Array) -> tuple[Array, Array, Array]:
-    r"""
-    The map :math:`x \mapsto \hat v + B (x - \hat v)` that carries :math:`N(\hat v, S + T)` to
-    :math:`N(\hat v, S + T')` along the shortest way (Knott & Smith 1984),
-
-    .. math:: B = R (R (S + T) R)^{-1/2} R, \qquad R = (S + T')^{1/2}.
-
-    :param posterior: :math:`\hat v` and `S`.
-    :param before: the diagonal of `T`.
-    :param after: that of `T'`.
-    :return: :math:`\hat v`, `B` and the logarithm of its determinant.
+def axes_of(moments: Moments, twist: DiffusionTwist, x: Array) -> Axes:
     """
-    mean, covariance = posterior
-    covariance = (covariance + covariance.T) / 2
-    root_values, vectors = _eigen(covariance + jnp.diag(after))
-    root = (vectors * jnp.sqrt(root_values)) @ vectors.T
-    values, directions = _eigen(root @ (covariance + jnp.diag(before)) @ root)
-    inverse = (directions / jnp.sqrt(values)) @ directions.T
-    log_det = jnp.sum(jnp.log(root_values)) - jnp.sum(jnp.log(values)) / 2
-    return mean, root @ inverse @ root, log_det
+    Of the covariance without the noise of the model's own levels, for each draw of a prior by
+    itself.
 
-
-def _eigen(matrix: Array) -> tuple[Array, Array]:
-    """Of a positive matrix, which rounding may have made a little less."""
-    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-    smallest = jnp.finfo(matrix.dtype).eps * jnp.max(values)
-    return jnp.maximum(values, smallest), vectors
+    :param x: a point, of which only shape and dtype matter.
+    """
+    noisy = np.flatnonzero(twist.is_noisy(x))
+    blocks, floor = _blocks(twist.model, x)[noisy], twist.levels(x)[noisy] ** 2
+    values, vectors = jnp.diagonal(moments.covariance), jnp.eye(len(noisy), dtype=x.dtype)
+    numbers, sizes = np.unique(blocks, return_counts=True)
+    if len(noisy) <= LARGEST_COVARIANCE:
+        for size in np.unique(sizes):
+            rows = np.stack([np.flatnonzero(blocks == b) for b in numbers[sizes == size]])
+            grid = rows[:, :, None], rows[:, None, :]
+            found = jnp.linalg.eigh(moments.covariance[grid])
+            values, vectors = values.at[rows].set(found[0]), vectors.at[grid].set(found[1])
+    return Axes(jnp.maximum(values - floor, 0), vectors)

@@ -6,6 +6,7 @@ Moves of particles at a noise level: of the sites beside diffusion priors, such 
 and of all, where the density of that level is known, by the energy of the prior.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 
-from numpyro_scores.handlers import noise_conditional_prior, noise_level
+from numpyro_scores.handlers import (
+    at_noise_level,
+    latent_prior,
+    noise_conditional_prior,
+    noise_level,
+)
 from numpyro_scores.infer.adaptation import accept_or_stay
 from numpyro_scores.infer.langevin import mala
 from numpyro_scores.infer.langevin.targets import Point
@@ -109,6 +115,22 @@ def has_energies(model: FlatModel, x: Array) -> bool:
     return all(getattr(prior, "has_energy", False) for prior in priors if prior is not None)
 
 
+class not_below_their_own(noise_level):
+    """Run a model with its noise-conditional priors at a noise level, but not below their own."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        prior = latent_prior(msg)
+        if prior is not None:
+            level = jnp.maximum(prior.at(self.sigma).sigma, prior.sigma)
+            msg["fn"] = at_noise_level(msg["fn"], level)
+
+
+def energy_of_priors(model: FlatModel) -> Callable[[Array, Array], Array]:
+    r""":math:`-\log p_\sigma(x)` of all noise-conditional priors, of `x` and the noise level."""
+    priors = wrapped(parts, model.model, likelihood=0, others=0, jacobians=0)
+    return lambda x, sigma: model.potential(wrapped(not_below_their_own, priors, sigma=sigma))(x)
+
+
 class LevelTarget(NamedTuple):
     r"""
     :math:`p_\sigma(x)\, p(\theta)\, g_\sigma(x, \theta)`, the posterior at a noise level, with the
@@ -125,10 +147,8 @@ class LevelTarget(NamedTuple):
     def at(self, x: Array, integral: Array) -> Point:
         """The point at `x`."""
         model = self.of_data.model
-        priors = wrapped(parts, model.model, likelihood=0, others=0, jacobians=0)
-        noisy = model.potential(wrapped(noise_level, priors, sigma=self.sigma))
         others = model.potential(others_alone(model.model))
-        energy, grad = jax.value_and_grad(noisy)(x)
+        energy, grad = jax.value_and_grad(energy_of_priors(model))(x, self.sigma)
         twist = self.twist(x)
         # The gradient of the twist has that of the other sites' density, and its value has not.
         energy += others(x) + twist.energy

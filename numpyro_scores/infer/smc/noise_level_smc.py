@@ -4,7 +4,6 @@
 """Sequential Monte Carlo through the noise levels of priors that are made of an energy."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,11 +16,10 @@ from numpyro_scores.densities.segment_integral import SegmentIntegral
 from numpyro_scores.handlers import noise_conditional_prior
 from numpyro_scores.infer.diffusion.base import LARGEST_LEVEL
 from numpyro_scores.infer.langevin import mala
-from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.model import FlatModel
 from numpyro_scores.infer.parts import others_alone
 from numpyro_scores.infer.smc.checks import check_energies
-from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist, moments_of, transport
+from numpyro_scores.infer.smc.gaussian_twist import GaussianTwist, axes_of, moments_of
 from numpyro_scores.infer.smc.level_moves import LevelTarget, twisted
 from numpyro_scores.infer.smc.level_sampler import LevelSampler, spaced_levels
 from numpyro_scores.infer.smc.level_start import WALK, steered
@@ -32,10 +30,12 @@ from numpyro_scores.infer.smc.population import (
     resampled_population,
     rounds_with,
 )
+from numpyro_scores.infer.smc.reverse_step import LevelPoint, ReverseStep, ReverseTarget
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.trees import map_rows
 
 NUM_PILOTS = 256  # draws of the priors, for their moments
+WITHIN = 1 - 1e-6  # of the largest level
 NUM_MOVES = 3  # of sites other than diffusion priors, at each level
 
 
@@ -47,20 +47,27 @@ class NoiseLevelSMC(LevelSampler):
     .. math:: \pi_k(x, \theta) \propto e^{-U(x, \sigma_k)}\, p(\theta)\, g_k(x, \theta),
 
     whose last is the posterior. A level costs one evaluation of the energy with its gradient for
-    the weight, and one for each move: some 200 with the start and the end, by default.
+    the weight, and one for each move: some 180 with the start and the end, by default.
 
-    The data speak from the first level on, by :math:`g_k(x, \theta) \approx p(y \mid x_{\sigma_k} =
-    x, \theta)`: what the likelihood would be if the prior were the Gaussian of its own moments,
-    which are found by 256 draws of it. That asks no network, and is not to be right: weights and
-    moves are of :math:`\pi_k` as it is. Particles go from level to level by the map between the
-    Gaussians that the posterior would then be, and their weights are
+    The data speak from the first level on, by :math:`g_k(x, \theta) \approx p(y \mid
+    x_{\sigma_k} = x, \theta)`: what they say of the mean of the value given the noisy point, which
+    the gradient of the energy knows, :math:`m(x) = x + \tau^2 \nabla \log p_\sigma(x)` (Tweedie's
+    formula), if it is as uncertain as it would be were the prior the Gaussian of its own moments,
+    which are found by 256 draws of it. That asks the network nothing more, and is not to be right:
+    weights and moves are of :math:`\pi_k` as it is. Particles go from level to level by a step `K`
+    of the reverse process, a Gaussian about :math:`x + \Delta \nabla \log p_k(x)`,
+    :math:`\Delta = \sigma_k^2 - \sigma_{k+1}^2`, given the data, and the way back is the noise
+    between the two levels:
 
-    .. math:: w = \frac{\pi_{k+1}(B x + b, \theta)}{\pi_k(x, \theta)}\, |\det B|
+    .. math:: w = \frac{\pi_{k+1}(x', \theta)\, N(x; x', \Delta I)}
+                       {\pi_k(x, \theta)\, K(x' \mid x, \theta)}
 
-    (annealed importance sampling with a deterministic map; Neal 2001, Vaikuntanathan & Jarzynski
-    2008). At the largest level other sites begin where the data want them, by powers of that
-    likelihood, which asks no network either. Resampled particles make three Metropolis steps of all
-    sites beside the priors, a noise scale for example, and `num_level_steps` steps of MALA of
+    (annealed importance sampling, Neal 2001, with the reversal in time of a diffusion, Doucet et
+    al. 2022, "Score-based diffusion meets annealed importance sampling"; a twist of a diffusion,
+    Wu et al. 2023). Of a Gaussian prior with these moments and linear data all weights are equal.
+    At the largest level other sites begin where the data want them, by powers of the likelihood of
+    the Gaussian, which asks no network either. Resampled particles make three Metropolis steps of
+    all sites beside the priors, a noise scale for example, and `num_level_steps` steps of MALA of
     everything. At the end moves leave the posterior as it is, as those of
     :class:`~numpyro_scores.TemperedSMC` do.
 
@@ -89,8 +96,8 @@ class NoiseLevelSMC(LevelSampler):
         model: Callable,
         num_particles: int = 1_000,
         *,
-        num_levels: int = 40,
-        num_level_steps: int = 3,
+        num_levels: int = 80,
+        num_level_steps: int = 1,
         num_steps: int = 10,
         dense_mass: bool | None = None,
         target_accept_prob: float = 0.574,
@@ -136,8 +143,10 @@ class NoiseLevelSMC(LevelSampler):
         n, draw = self._num_particles, model.draw
         pilots = jax.vmap(lambda key: draw(key, {}))(random.split(key_pilots, NUM_PILOTS))
         moments = moments_of(pilots, DiffusionTwist(model))
+        moments = moments._replace(axes=axes_of(moments, DiffusionTwist(model), pilots[0]))
         x = jax.vmap(lambda key: draw(key, {}, LARGEST_LEVEL))(random.split(key_draws, n))
-        sigma = jnp.asarray(self._levels[0], x.dtype)
+        # Within the process: at its end the energy, which is clipped there, has half a slope.
+        sigma = jnp.asarray(WITHIN * self._levels[0], x.dtype)
         twist = GaussianTwist(model, moments, sigma, x[0])
         others = steered(key_others, x, twist, sigma, self._batch_size)
         # From the Gaussian, where the energy nearly is one.
@@ -146,7 +155,7 @@ class NoiseLevelSMC(LevelSampler):
         x = others.x.at[:, twist.noisy].set(moments.mean + noise @ root.T)
         log_start = -jnp.sum(noise**2 + jnp.log(2 * jnp.pi), axis=1) / 2
         log_start -= jnp.sum(jnp.log(jnp.diagonal(root)))
-        points = self._points(x, LevelTarget(twist, sigma))
+        points = self._points(x, ReverseTarget(twist, sigma))
         potential = model.potential(others_alone(model.model))
         log_weights = map_rows(potential, x, self._batch_size) - points.energy - log_start
         log_weights -= others.log_twist
@@ -175,34 +184,44 @@ class NoiseLevelSMC(LevelSampler):
         }
         return state._replace(rounds=rounds_with(state.rounds, 0, **figures))
 
-    def _points(self, x: Array, target: LevelTarget) -> Point:
+    def _points(self, x: Array, target: ReverseTarget) -> LevelPoint:
         zero = jnp.zeros((), x.dtype)
         return map_rows(lambda x: target.at(x, zero), x, self._batch_size)
 
     def _round(self, state, model):
         return lax.cond(
             state.i == self._num_levels,
-            lambda: self._moved_in_the_end(state, model),
+            lambda: self._ended(state, model),
             lambda: self._level(state, model),
         )
 
+    def _ended(self, state: Population, model: FlatModel) -> Population:
+        end = self._moved_in_the_end(state, model)
+        # Nothing asks any more for what the way down needs.
+        points = state.points._replace(x=end.points.x, energy=end.points.energy)
+        return end._replace(points=points._replace(grad=end.points.grad))
+
     def _level(self, state: Population, model: FlatModel) -> Population:
         """From one noise level to the next."""
-        key_walk, key_moves, key_resample, rng_key = random.split(state.rng_key, 4)
+        keys = random.split(state.rng_key, 5)
+        key_step, key_walk, key_moves, key_resample, rng_key = keys
         x, sigma = state.points.x, state.rung
         spread = jnp.sqrt(jnp.mean(jnp.diagonal(state.moments.covariance)))
         levels = spaced_levels(self._levels[0], self._levels[-1], spread, self._num_levels)
         new_sigma = levels[state.i]
         here = GaussianTwist(model, state.moments, sigma, x[0])
         there = GaussianTwist(model, state.moments, new_sigma, x[0])
-        # One map for all particles, which any map may be: about the mean of what they stand for.
-        about = jnp.mean(jax.vmap(here.mean)(x), axis=0)
-        posterior = there.posterior(about)
-        centre, matrix, log_det = transport(posterior, here.added_noise, there.added_noise)
-        moved = centre + (x[:, there.noisy] - centre) @ matrix.T
-        target = LevelTarget(there, new_sigma)
-        points = self._points(x.at[:, there.noisy].set(moved), target)
-        log_weights = state.points.energy - points.energy + log_det
+        # For all particles, of what they stand for.
+        about = jnp.mean(x, axis=0)
+        step = ReverseStep(here, there, sigma, new_sigma, about)
+        moved, log_ratio = map_rows(
+            lambda particle: step(*particle),
+            (random.split(key_step, len(x)), state.points),
+            self._batch_size,
+        )
+        target = ReverseTarget(there, new_sigma)
+        points = self._points(moved, target)
+        log_weights = state.points.energy - points.energy + log_ratio
         state = state._replace(
             points=points, log_likelihood=-points.energy, rung=new_sigma, rng_key=rng_key
         )
@@ -211,7 +230,7 @@ class NoiseLevelSMC(LevelSampler):
         state = resampled_population(
             key_resample, state, _known(log_weights), self._num_particles, i, **figures
         )
-        points = self._walked(key_walk, state.points, there, target)
+        points: Any = self._walked(key_walk, state.points, target)
         steps: Any = target  # it has the face of a Target
         root = fisher_root(points.grad, self._move.is_dense(*x.shape))
         moved = move_particles(
@@ -231,12 +250,11 @@ class NoiseLevelSMC(LevelSampler):
             rounds=rounds_with(state.rounds, i, **moved.figures(), num_grad_evals=cost),
         )
 
-    def _walked(
-        self, key: Array, points: Point, twist: GaussianTwist, target: LevelTarget
-    ) -> Point:
+    def _walked(self, key: Array, points: LevelPoint, target: ReverseTarget) -> LevelPoint:
         """
         After steps of the sites beside the priors, which need no evaluation of an energy: it stays.
         """
+        twist = target.of_data
         num_others = points.x.shape[1] - len(twist.noisy)
         if not num_others:
             return points
@@ -245,9 +263,9 @@ class NoiseLevelSMC(LevelSampler):
 
         def walk(particle):
             key, point = particle
-            at = partial(twisted, twist=twist, sigma=target.sigma, scale=scale)
-            before = target.twist(point.x)
-            after = at(key, point.x, num_moves=NUM_MOVES).point
+            local = target.twist(point.x, point.score, point.share)
+            before = LevelTarget(local, target.sigma).twist(point.x)
+            after = twisted(key, point.x, local, target.sigma, scale, NUM_MOVES).point
             change = after.energy + others(after.x) - before.energy - others(point.x)
             return point._replace(
                 x=after.x,

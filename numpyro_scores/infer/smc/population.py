@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from numpyro_scores.infer.langevin.targets import Point
 from numpyro_scores.infer.smc.weights import resampled
 from numpyro_scores.infer.trees import take
 
@@ -47,7 +46,7 @@ class Population(NamedTuple):
     What a sampler of `n` particles carries from round to round.
 
     - **i** - number of rounds so far.
-    - **points** - positions with energies and gradients.
+    - **points** - positions with energies and gradients, with the face of a `Point`.
     - **log_likelihood** - of each particle, shape `(n,)`.
     - **ancestor** - index of the draw that a particle descends from, shape `(n,)`.
     - **rung** - power of the likelihood, or index of the noise level.
@@ -65,7 +64,7 @@ class Population(NamedTuple):
     """
 
     i: Array
-    points: Point
+    points: Any
     log_likelihood: Array
     ancestor: Array
     rung: Array

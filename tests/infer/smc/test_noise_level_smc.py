@@ -38,8 +38,8 @@ def test_the_posterior_and_the_evidence_of_a_linear_model():
     error = 4 * np.sqrt(np.diag(covariance) / len(x))
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - mean), error)
     np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.12)
-    # 256 draws of 40 evaluations, a weight and three moves at each level, the moves of the end.
-    assert sampler.num_grad_evals == 1 + 11 + 7 * 4 + 4
+    # 256 draws of 40 evaluations, a weight and a move at each level, the moves of the end.
+    assert sampler.num_grad_evals == 1 + 11 + 7 * 2 + 4
 
 
 @pytest.mark.slow

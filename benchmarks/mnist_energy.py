@@ -2,43 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-What the energy of 28 x 28 digits costs that `examples/mnist_energy.py` has learned, whether its
-draws stay digits under steps that are exact for it, and how often 90% intervals hold pictures that
-are drawn from it.
+What the energy of 28 x 28 digits costs that `examples/mnist_energy.py` has learned, and whether
+its draws stay digits under steps that are exact for it.
 
 `cost`: milliseconds of one picture, of the energy and of the denoiser. `draws`: a figure of draws
-by the reverse process before and after steps of MALA at the smallest noise level. `coverage`: of
-in-painting, 13 rows measured with noise 0.5, truths being such draws. Each posterior is added to a
-JSON file, and a run goes on after those that are there.
+by the reverse process before and after steps of MALA at the smallest noise level.
 
-    python -m benchmarks.mnist_energy coverage --num 8
+    python -m benchmarks.mnist_energy draws --num 8
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 from jax import random
 
 import numpyro_scores as ns
-from benchmarks.energy_coverage import UNCERTAIN, settled
+from benchmarks.energy_coverage import settled
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 from mnist_energy import learned_energy_prior  # noqa: E402
 from mnist_unet import learned_prior, load, tiles  # noqa: E402
-
-NUM_ROWS, NOISE = 13, 0.5
 
 
 def cost(num: int) -> None:
@@ -92,72 +83,19 @@ def draws(num: int, seed: int, figure: Path) -> None:
     plt.imsave(figure, np.kron(rows, np.ones((3, 3))), cmap="gray", vmin=-1, vmax=1)
 
 
-def model_of(prior: ns.DiffusionPrior) -> Any:
-    def model(y: Any = None) -> None:
-        x: Any = numpyro.sample("x", prior)
-        numpyro.sample("y", dist.Normal(x[:NUM_ROWS], NOISE).to_event(2), obs=y)
-
-    return model
-
-
-def coverage(args: Any) -> None:
-    found = json.loads(args.results.read_text()) if args.results.exists() else {}
-    # Of a draw 18 evaluations: 256 of them give the moments that each run asks for.
-    prior = learned_energy_prior(load(0)[0], sampler=ns.Multistep(num_steps=18))
-    settings = {"particles": args.num_particles, "levels": args.num_levels}
-    _, truths = truths_of(prior, args.num, args.seed)
-    smc = ns.NoiseLevelSMC(
-        model_of(prior), args.num_particles, num_levels=args.num_levels, progress_bar=False
-    )
-    for i, truth in enumerate(truths):
-        name = f"{args.seed}.{i}"
-        if name in found:
-            continue
-        rng = np.random.default_rng([args.seed, i])
-        y = truth[:NUM_ROWS] + NOISE * rng.normal(size=(NUM_ROWS, 28))
-        start = time.process_time()
-        smc.run(random.key(i), y=jnp.asarray(y, jnp.float32))
-        x = np.asarray(smc.get_samples()["x"])
-        ranks, uncertain = np.mean(x < truth, axis=0), x.std(axis=0) > UNCERTAIN
-        inside = (ranks > 0.05) & (ranks < 0.95)
-        found[name] = settings | {
-            "inside": float(inside.mean()),
-            "inside, uncertain": float(inside[uncertain].mean()),
-            "uncertain": float(uncertain.mean()),
-            "smallest ess": float(np.min(smc.rounds.ess)),
-            "evaluations a draw": int(smc.num_grad_evals),
-            "seconds": time.process_time() - start,
-        }
-        args.results.write_text(json.dumps(found, indent=1) + "\n")
-        print(name, found[name], flush=True)
-    summarise(found)
-
-
-def summarise(found: dict[str, dict[str, float]]) -> None:
-    n = len(found)
-    for key in ("inside", "inside, uncertain", "smallest ess", "evaluations a draw", "seconds"):
-        values = np.array([entry[key] for entry in found.values()])
-        print(f"{key}: {values.mean():.3f} +- {values.std() / n**0.5:.3f} of {n}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("cost", "draws", "coverage"))
+    parser.add_argument("part", choices=("cost", "draws"))
     parser.add_argument("--num", type=int, default=8, help="pictures")
-    parser.add_argument("--num-particles", type=int, default=64)
-    parser.add_argument("--num-levels", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/mnist_energy.json")
     parser.add_argument("--figure", type=Path, default=Path("mnist_energy_draws.png"))
     args = parser.parse_args()
     if args.part == "cost":
         cost(args.num)
-    elif args.part == "draws":
-        draws(args.num, args.seed, args.figure)
     else:
-        coverage(args)
+        draws(args.num, args.seed, args.figure)
 
 
 if __name__ == "__main__":

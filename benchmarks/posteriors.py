@@ -22,6 +22,7 @@ from numpyro_scores.infer.path_widths import NUM_LEVELS
 
 NUM_DRAWS = 2_000
 BATCH_SIZE = 50  # particles whose energies are found together, in the cache of a core
+NUM_PATH_CHAINS = 40
 
 
 class Posterior(NamedTuple):
@@ -100,13 +101,18 @@ def replica_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int =
     return _of_chains(kernel, num_draws, num_chains, num_warmup, 5, evals_a_gradient)
 
 
-def path_exchange(model: Callable, prior: ns.DiffusionPrior, num_draws: int = NUM_DRAWS) -> Draw:
+def path_exchange(
+    model: Callable,
+    prior: ns.DiffusionPrior,
+    num_draws: int = NUM_DRAWS,
+    num_chains: int = NUM_PATH_CHAINS,
+) -> Draw:
     """
-    Every 15th draw of each of 40 chains, whose replicas swap along the probability flow: on 6 rungs
-    in 8 dimensions, 13 in 80 and 42 in 800. A metric that is learned from several modes would be
-    none of any of them.
+    Every 15th draw of each chain, whose replicas swap along the probability flow: on 6 rungs in 8
+    dimensions, 13 in 80 and 42 in 800. A metric that is learned from several modes would be none of
+    any of them.
     """
-    process, num_chains = prior.process, 40
+    process = prior.process
     num_rungs = max(6, int(1.5 * np.prod(prior.event_shape) ** 0.5))
     rungs = np.geomspace(process.sigma_min, process.sigma_max, num_rungs)
     ladder = ns.NoiseLevels(tuple(rungs), num_path_steps=1 + 14 // num_rungs)

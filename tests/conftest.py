@@ -78,12 +78,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` leaves items out
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_wants_x64)
-    slow = set(SLOW_CASES.read_text(encoding="utf-8").splitlines())
+    lines = SLOW_CASES.read_text(encoding="utf-8").splitlines()
+    slow = {line for line in lines if not line.startswith("#")}
     for item in items:
         if item.nodeid in slow:
             item.add_marker(pytest.mark.slow)
+    # Of the whole suite each has to be there: a case that got another name would be quick again.
+    unknown = slow - {item.nodeid for item in items}
+    if unknown and config.args == config.getini("testpaths"):
+        raise pytest.UsageError(f"No test has these names of {SLOW_CASES.name}: {sorted(unknown)}")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -34,6 +34,7 @@ def test_of_double_precision_they_are_those_of_jax(x64):
     )
 
 
+@pytest.mark.slow
 def test_rounds_of_sweeps_have_the_law_of_the_lattice(monkeypatch):
     """Thirty-one sweeps in rounds of two, of 20,000 chains; moments of the sum by enumeration."""
     d = ns.Ising((2, 4), 0.4, field=0.1)

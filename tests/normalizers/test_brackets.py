@@ -26,6 +26,7 @@ def brackets(d, method, num_runs):
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_the_bracket_holds_the_exact_value():
     found = brackets(published(10), ns.AnnealedImportanceSampling(num_levels=50), 10)

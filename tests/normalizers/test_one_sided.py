@@ -25,6 +25,7 @@ def estimate(d, method):
     return ns.log_normalizer(d, method=method).estimate
 
 
+@pytest.mark.slow
 def test_the_torus_at_five_couplings(x64):
     """Kaufman's exact values are computed by transfer matrices."""
 

@@ -31,6 +31,7 @@ def compiled(function, *args, **options):
     return program(*args), analysis.temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_a_gradient_that_computes_levels_anew_is_the_same_in_less_memory():
     """With the option that docs/pretrained.md names; XLA for CPUs undoes it otherwise."""
 
@@ -45,6 +46,7 @@ def test_a_gradient_that_computes_levels_anew_is_the_same_in_less_memory():
     assert bytes_anew < 0.9 * bytes_kept  # it has few blocks in a level
 
 
+@pytest.mark.slow
 def test_pictures_in_turns_are_those_at_once_in_less_memory():
     def denoised(denoiser, x, batch_size):
         return jax.lax.map(lambda x: denoiser(x, 0.7), x, batch_size=batch_size)

@@ -56,6 +56,7 @@ def model(y):
     numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
 
 
+@pytest.mark.slow
 def test_a_kernel_of_numpyro_passes():
     ns.testing.check_kernel(
         partial(HMC, model, step_size=0.5, trajectory_length=1.0, adapt_step_size=False),

@@ -84,6 +84,7 @@ def test_share_of_the_large_mode_without_annealing():
     assert_within(share, exact, np.sqrt(0.25 / NUM_CHAINS))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_share_of_the_large_mode_by_default():
     """More levels lose less: the 0.8 of the truth within 0.021; measured 0.798 +- 0.002."""

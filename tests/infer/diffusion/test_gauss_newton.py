@@ -198,6 +198,7 @@ def test_a_stiff_gaussian_is_reached_in_a_few_steps():
     np.testing.assert_allclose(x.std(axis=0) / sd, 1, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_ring_that_is_thin_is_found_whole():
     """

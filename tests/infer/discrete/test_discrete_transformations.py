@@ -63,6 +63,7 @@ def test_replica_exchange_has_the_posterior(name):
     assert_within(flat.mean(0), pi @ values, flat.std(0) / np.sqrt(len(drawn)), 4.5)
 
 
+@pytest.mark.slow
 def test_many_data_sets_at_once_after_a_look_at_one():
     kernel = ns.BlockGibbs(noisy, num_steps=10)
     data = np.stack([Y, -2 * Y]).astype(np.float32)

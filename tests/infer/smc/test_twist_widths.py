@@ -88,6 +88,7 @@ def test_the_evidence_is_right_whatever_the_jacobian():
     assert sampler.log_evidence_error < 0.2
 
 
+@pytest.mark.slow
 def test_other_sites_move_on_the_way():
     """Resampling alone would leave no more values of them than there are ancestors."""
     sampler = ns.TwistedDiffusionSampler(with_a_noise_scale, 300, num_levels=5)

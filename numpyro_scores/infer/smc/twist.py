@@ -139,7 +139,7 @@ class DiffusionTwist:
 
     def num_lines(self, x: Array) -> int:
         """Of the data that are not Normal, along how many lines they are averaged."""
-        rest = jax.eval_shape(lambda x: self.data(x)[1], x)
+        rest = jax.eval_shape(self._rest, x)
         return 0 if rest is None else rest.size
 
     def num_products(self, x: Array) -> int:
@@ -247,14 +247,17 @@ class DiffusionTwist:
         """Along which data that are not Normal are averaged; None without any."""
         if not self.num_lines(mean):
             return None
-        slopes = jax.jacrev(lambda v: self.data(v)[1])(mean)
+        slopes = jax.jacrev(self._rest)(mean)
         slopes = jnp.where(self.is_noisy(mean) & jnp.isfinite(slopes), slopes, 0)
         pulled = self.variance(mean, sigma) * jax.vmap(product)(slopes)
         return lax.stop_gradient(lines_of(slopes, pulled))
 
     def rest(self, mean: Array, lines: Lines) -> Filtered:
         """The data that are not Normal, averaged along these."""
-        return filtered(lambda v: self.data(v)[1], mean, lines)
+        return filtered(self._rest, mean, lines)
+
+    def _rest(self, v: Array) -> Any:
+        return self.data(v)[1]
 
     def log_density(
         self, mean: Array, spread: Array | LinearSpread, lines: Lines | None = None

@@ -53,12 +53,20 @@ def cost(num: int) -> None:
         print(f"{name}: {median:.1f} ms of CPU a picture, {median / medians['denoiser']:.2f}")
 
 
-def truths_of(prior: ns.DiffusionPrior, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws before and after the steps of :func:`settled`; made once, and then kept."""
-    kept = ROOT / ".cache" / f"mnist_energy_{seed}_{num}.npz"
+def truths_of(
+    prior: ns.DiffusionPrior, num: int, seed: int, num_ancestral: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Draws before and after the steps of :func:`settled`; made once, and then kept.
+
+    :param num_ancestral: steps of the reverse process with its noise; 0 for the probability flow.
+    """
+    sampler = ns.Ancestral(num_steps=num_ancestral) if num_ancestral else None
+    by = f"_ancestral_{num_ancestral}" if num_ancestral else ""
+    kept = ROOT / ".cache" / f"mnist_energy_{seed}_{num}{by}.npz"
     if not kept.exists():
         key_start, key_chains = random.split(random.key(seed))
-        before = np.asarray(prior.sample(key_start, (num,)))
+        before = np.asarray(prior.sample(key_start, (num,), sampler))
         after = settled(prior, before, key_chains)
         kept.parent.mkdir(exist_ok=True)
         np.savez(kept, before=before, after=after)
@@ -66,11 +74,11 @@ def truths_of(prior: ns.DiffusionPrior, num: int, seed: int) -> tuple[np.ndarray
     return found["before"], found["after"]
 
 
-def draws(num: int, seed: int, figure: Path) -> None:
+def draws(num: int, seed: int, num_ancestral: int, figure: Path) -> None:
     """A figure, and how far the steps went."""
     train, held_out = load(0)
     prior = learned_energy_prior(train)
-    before, after = truths_of(prior, num, seed)
+    before, after = truths_of(prior, num, seed, num_ancestral)
     noisy = held_out.pictures[:num] + prior.sigma * np.random.default_rng(0).normal(
         size=(num, 28, 28)
     )
@@ -90,12 +98,15 @@ def main() -> None:
     parser.add_argument("part", choices=("cost", "draws"))
     parser.add_argument("--num", type=int, default=8, help="pictures")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--ancestral", type=int, default=0, help="steps with noise; 0 for the probability flow"
+    )
     parser.add_argument("--figure", type=Path, default=Path("mnist_energy_draws.png"))
     args = parser.parse_args()
     if args.part == "cost":
         cost(args.num)
     else:
-        draws(args.num, args.seed, args.figure)
+        draws(args.num, args.seed, args.ancestral, args.figure)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,11 @@ class SplitGibbs(NoiseLevelKernel):
     Gaussian they are exact). But the smaller :math:`\rho`, the slower the chain: a
     direction of posterior variance :math:`c` is forgotten in about :math:`1 + c / \rho^2` draws.
 
+    `Normal` data can spare it: if the model has what is left of their noise, variances :math:`s^2 -
+    \rho^2 + \sigma_{\min}^2` where entries of the value itself are measured, :math:`S - (\rho^2 -
+    \sigma_{\min}^2) A A^\top` for data :math:`A x`, the target is the posterior with all of the
+    noise, at a coupling up to that noise; entries that are not measured ask for nothing.
+
     In the first half of the warmup :math:`\rho` falls geometrically from the largest noise level to
     `coupling`, so that the chain finds its way between distant modes; without a warmup it is
     `coupling` from the start.

@@ -142,7 +142,7 @@ def anneals(model: Callable, num_draws: int, num_corrections: int = 0) -> Callab
 # Of a model and a number of draws. TemperedSMC starts from twice as many draws of the prior.
 SAMPLERS: dict[str, Callable] = {
     "NoiseLevelSMC": lambda model, num: particles(
-        ns.NoiseLevelSMC(model, num, num_levels=25, progress_bar=False)
+        ns.NoiseLevelSMC(model, num, num_levels=50, progress_bar=False)
     ),
     "TemperedSMC": lambda model, num: particles(
         ns.TemperedSMC(model, num, progress_bar=False), prior_evals=2 * 40

@@ -27,6 +27,7 @@ import numpyro.distributions as dist
 from jax import Array, random
 
 import numpyro_scores as ns
+from benchmarks._arguments import count, sizes
 from benchmarks._timing import timed
 from benchmarks.posteriors import NUM_DRAWS, SAMPLERS
 
@@ -161,13 +162,13 @@ def run_cell(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=20, help="problems in a cell")
-    parser.add_argument("--cells", nargs="*", help="such as 8,1 800,4; all by default")
+    parser.add_argument("--problems", type=count, default=20, help="problems in a cell")
+    parser.add_argument("--cells", nargs="*", type=sizes, help="such as 8,1 800,4; all by default")
     parser.add_argument("--samplers", nargs="*", choices=SAMPLERS, default=list(SAMPLERS)[:2])
     parser.add_argument("--flow", action="store_true", help="by the velocity of straight paths too")
     parser.add_argument("--output", type=Path, metavar="FILE", help="a line of JSON for each cell")
     args = parser.parse_args()
-    cells = [tuple(map(int, cell.split(","))) for cell in args.cells or CELLS]
+    cells = args.cells or map(sizes, CELLS)
     kinds = ("denoiser", "velocity") if args.flow else ("denoiser",)
     print("sliced Wasserstein distance to exact draws, mean of the problems")
     for dim, dim_y in cells:

@@ -16,16 +16,17 @@ import numpy as np
 from jax import random
 
 from benchmarks import inverse
+from benchmarks._arguments import count, sizes
 from benchmarks._timing import timed
 from benchmarks.posteriors import NUM_PATH_CHAINS, path_exchange
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cell", default="800,400")
+    parser.add_argument("--cell", type=sizes, default=(800, 400))
     parser.add_argument("--problem", type=int, default=0, help="its seed")
-    parser.add_argument("--draws", type=int, default=2_000, help="of all pieces together")
-    parser.add_argument("--pieces", type=int, default=4, help="of how many chains are parts")
+    parser.add_argument("--draws", type=count, default=2_000, help="of all pieces together")
+    parser.add_argument("--pieces", type=count, default=4, help="of how many chains are parts")
     parser.add_argument("--piece", type=int, help="only this one; those that are kept are read")
     parser.add_argument("--folder", type=Path, default=Path(".cache/path_replicas"))
     args = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> None:
             f"--pieces must divide {NUM_PATH_CHAINS} chains and --piece be one of them, counted "
             f"from 0; got {args.pieces} and {args.piece}."
         )
-    dim, dim_y = map(int, args.cell.split(","))
+    dim, dim_y = args.cell
     problem = inverse.make_problem(args.problem, dim, dim_y)
     prior = inverse.prior_of(jnp.full(25, 1 / 25), dim)
     num_chains, num_draws = NUM_PATH_CHAINS // args.pieces, args.draws // args.pieces

@@ -3,7 +3,10 @@
 
 """The references of the solved problems, each against a closed form or a sum over all there is."""
 
+import argparse
 import itertools
+import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,9 @@ import pytest
 from jax import random
 from scipy import stats
 
+from benchmarks._arguments import sizes
 from benchmarks.exact import discrete, finite_points, interacting, levy
+from benchmarks.exact.__main__ import main as exact_main
 from benchmarks.exact.levy_prior import COARSE_ABOVE, LOCAL_BELOW, batched, energy
 from benchmarks.exact.levy_reference import gibbs, lattice_posterior
 from benchmarks.exact.problems import Cell, Programs, run_cell
@@ -179,3 +184,27 @@ def test_a_figure_that_is_no_number_fails():
     )
     with pytest.raises(ValueError, match="broken, problem 0: exact draws"):
         next(run_cell(cell, Programs()))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--samplers", "Gibs"], r"No cell has the samplers \['Gibs'\], but \['BlockGibbs'"),
+        (["--cells", "5 numbers", "7 numbers"], r"No cell has any of \['7 numbers'\].*10 numbers"),
+        (["--draws", "0"], "must be a positive integer, got '0'"),
+        (["--problems", "-1"], "must be a positive integer, got '-1'"),
+        (["--sets", "discret"], "invalid choice: 'discret'"),
+    ],
+)
+def test_a_benchmark_of_nothing_says_so_before_it_runs(arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["exact", "--sets", "discrete", *arguments])
+    with pytest.raises(SystemExit) as error:
+        exact_main()
+    assert re.search(words, f"{error.value} {capsys.readouterr().err}")
+
+
+def test_a_mixture_has_an_even_number_of_unknowns_and_no_more_data():
+    assert sizes("80,40") == (80, 40)
+    for text in "7,1", "8,9", "8", "8,1,2", "8,x", "8,0":
+        with pytest.raises(argparse.ArgumentTypeError, match="such as 8,1; got"):
+            sizes(text)

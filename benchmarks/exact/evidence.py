@@ -30,6 +30,7 @@ from jax.tree_util import Partial
 
 import numpyro_scores as ns
 from benchmarks import inverse
+from benchmarks._arguments import count
 
 NUM_RUNS, NUM_PARTICLES = 100, 1_000
 PROCESS = ns.VarianceExploding(sigma_min=0.05, sigma_max=50.0)
@@ -212,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--samplers", nargs="*", choices=SAMPLERS, default=list(SAMPLERS))
-    parser.add_argument("--runs", type=int, default=NUM_RUNS)
+    parser.add_argument("--runs", type=count, default=NUM_RUNS)
     args = parser.parse_args()
     for name in args.sets:
         for sampler in args.samplers:

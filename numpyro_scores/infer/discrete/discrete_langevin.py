@@ -4,12 +4,10 @@
 """A Langevin-like kernel of discrete sites: all elements are proposed at once."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
-from numpyro.infer.hmc_util import dual_averaging
 
 from numpyro_scores._validation import check_positive
 from numpyro_scores.distributions.boltzmann.states import from_logits
@@ -17,6 +15,7 @@ from numpyro_scores.infer.adaptation import check_target
 from numpyro_scores.infer.discrete.informed import InformedKernel, InformedState
 from numpyro_scores.infer.discrete.local_differences import Neighbourhood
 from numpyro_scores.infer.discrete.model_trace import Values
+from numpyro_scores.infer.discrete.step_sizes import StepSizeState, distances
 from numpyro_scores.infer.discrete.updates import SiteUpdate
 
 FIRST_STEP_SIZE = 0.25
@@ -24,16 +23,6 @@ UNADJUSTED_STEP_SIZE = 0.05
 # Between them the probability of a change, of an element whose states are equally probable, goes
 # from that of no change in any run to that of an independent draw.
 STEP_SIZES = 0.005, 1e4
-
-
-class StepSizeState(NamedTuple):
-    """
-    - **step_size** - of the next draw.
-    - **averaging** - state of NumPyro's `dual_averaging` of its logarithm.
-    """
-
-    step_size: Array
-    averaging: tuple[Array, ...]
 
 
 class DiscreteLangevin(InformedKernel):
@@ -103,11 +92,7 @@ class DiscreteLangevin(InformedKernel):
         """Of each state of each element, `(num_states, *shape)`."""
         value = point.z[site.name]
         is_at = site.is_at(value)
-        if site.joint:
-            number = jnp.reshape(jnp.arange(len(site.states)), (-1, *[1] * value.ndim))
-            distance = number - jnp.sum(jnp.where(is_at, number, 0), axis=0, keepdims=True)
-        else:
-            distance = ~is_at
+        distance = distances(site, value) if site.joint else ~is_at
         logits = point.differences[site.name] / 2 - distance**2 / (4 * adapt_state.step_size)
         return jax.nn.log_softmax(logits, axis=0)
 
@@ -128,21 +113,14 @@ class DiscreteLangevin(InformedKernel):
         return total
 
     def _first_adapt_state(self) -> StepSizeState:
-        step_size = jnp.array(self._step_size, float)
-        # The centre that NumPyro's own adaptation takes: it favours large steps.
-        init, _ = dual_averaging()
-        return StepSizeState(step_size, init(jnp.log(10 * step_size)))
+        return StepSizeState.of(self._step_size)
 
     def _adapt(self, state: InformedState, accept_prob: Array) -> StepSizeState:
         if not self._adapt_step_size:
             return state.adapt_state
-        _, update = dual_averaging()
         error = self._target_accept_prob - accept_prob
-        averaging = update(error, state.adapt_state.averaging)
-        log_step, log_average, *_ = averaging
         is_last = state.i == self._num_warmup - 1
-        step_size = jnp.exp(jnp.where(is_last, log_average, log_step))
-        return StepSizeState(jnp.clip(step_size, *STEP_SIZES), averaging)
+        return state.adapt_state.adapted(error, is_last, STEP_SIZES)
 
     def get_diagnostics_str(self, state):
         step_size = state.adapt_state.step_size

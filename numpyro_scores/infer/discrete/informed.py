@@ -32,7 +32,7 @@ class InformedState(NamedTuple):
     - **accept_prob** - mean acceptance probability of the proposals of this draw; where there is no
       Metropolis test, what it would have been.
     - **mean_accept_prob** - its mean over the draws of this phase.
-    - **adapt_state** - of `DiscreteLangevin` a `StepSizeState`, of others `()`.
+    - **adapt_state** - a `StepSizeState`, or `()` of `GibbsWithGradients` without a step size.
     - **rng_key** - random key for the next draw.
     """
 

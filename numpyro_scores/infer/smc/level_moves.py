@@ -69,9 +69,9 @@ def twisted(
     prior = twist.model.potential(others_alone(twist.model.model))
 
     def log_twist(mean):
-        line = twist.line(mean, products, sigma)
+        lines = twist.lines(mean, products, sigma)
         here = twist.spread(mean, products, sigma, found) if varies else spread
-        return twist.log_density(mean, here, line)
+        return twist.log_density(mean, here, lines)
 
     def step(current, key):
         key_proposal, key_accept = random.split(key)

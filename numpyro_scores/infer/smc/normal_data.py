@@ -1,25 +1,17 @@
 # Copyright Contributors to the numpyro-scores project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""The observed Normal sites of a model, as one vector of numbers, and how others are averaged."""
+"""The observed Normal sites of a model, as one vector of numbers, and all others."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax import Array
-from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal, norm
 from numpyro.distributions.distribution import ExpandedDistribution, Independent
 
 from numpyro_scores.handlers import is_likelihood
-
-# Of N(0, 1): equal steps are more exact than Gauss's for a likelihood that is narrow.
-LINE_NODES = np.linspace(-4.2, 4.2, 25)
-LINE_WEIGHTS = np.exp(-(LINE_NODES**2) / 2) / np.sum(np.exp(-(LINE_NODES**2) / 2))
 
 
 class GaussianData(NamedTuple):
@@ -38,7 +30,7 @@ def with_noise(spread: Array, scale: Array) -> Array:
 
 
 def parts_of(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array | None]:
-    """The Normal sites of a trace, and the log density of all other data, None without any."""
+    """The Normal sites of a trace, and the log densities of all other numbers, None without any."""
     normal, rest = [], []
     for site in sites.values():
         if not is_likelihood(site):
@@ -49,10 +41,20 @@ def parts_of(sites: dict[str, Any], dtype: Any) -> tuple[GaussianData, Array | N
             shape = jnp.broadcast_shapes(jnp.shape(site["value"]), site["fn"].shape())
             normal.append([jnp.broadcast_to(entry, shape).ravel() for entry in entries])
         else:
-            log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
-            rest.append(log_prob if site["scale"] is None else site["scale"] * log_prob)
+            rest.append(_log_densities(site, base))
     data = map(jnp.concatenate, zip(*normal, strict=True)) if normal else [jnp.zeros(0, dtype)] * 3
-    return GaussianData(*data), jnp.sum(jnp.stack(rest)) if rest else None
+    return GaussianData(*data), jnp.concatenate(rest) if rest else None
+
+
+def _log_densities(site: dict[str, Any], base: Any) -> Array:
+    """Of each number, by the law beneath events and expansions."""
+    shape = jnp.broadcast_shapes(jnp.shape(site["value"]), site["fn"].shape())
+    num_axes = len(shape) - base.event_dim
+    log_probs = jnp.broadcast_to(base.log_prob(site["value"]), shape[:num_axes])
+    if site["scale"] is not None:
+        own = num_axes - len(shape) + site["fn"].event_dim
+        log_probs = jnp.reshape(site["scale"], (*jnp.shape(site["scale"]), *[1] * own)) * log_probs
+    return log_probs.ravel()
 
 
 def _without_events(fn: Any) -> Any:
@@ -69,21 +71,3 @@ def log_density(data: GaussianData, spread: Array) -> Array:
         return jnp.asarray(multivariate_normal.logpdf(data.value, data.loc, covariance))
     scale = jnp.sqrt(spread + data.scale**2)
     return jnp.sum(norm.logpdf(data.value, data.loc, scale))
-
-
-def line_of(slope: Array, pulled: Array) -> Array:
-    """
-    :param slope: of a log density.
-    :param pulled: the covariance of the value times it.
-    :return: the mean of the value, a standard deviation of the slope's direction further on.
-    """
-    square = jnp.vdot(slope, pulled)
-    length = jnp.sqrt(jnp.where(square > 0, square, 1))
-    return jnp.where(square > 0, pulled / length, 0)
-
-
-def log_mean_along(f: Callable[[Array], Array], mean: Array, line: Array) -> Array:
-    r""":math:`\log \int e^{f(m + t \delta)} N(t; 0, 1)\, dt`, zero for what is not a number."""
-    values = jax.vmap(lambda t: f(mean + t * line))(jnp.asarray(LINE_NODES, mean.dtype))
-    values = jnp.where(jnp.isnan(values), -jnp.inf, values)
-    return logsumexp(values, b=jnp.asarray(LINE_WEIGHTS, mean.dtype))

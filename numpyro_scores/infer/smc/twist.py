@@ -17,16 +17,11 @@ Where an observed site is Normal with mean :math:`f(v)` and standard deviation `
           \qquad J = \nabla f(m(x)),
 
 (Boys et al. 2024, "Tweedie moment projected diffusions", equation 8, where :math:`\sigma_0 = 0`),
-perfect if all is linear and Gaussian. Of all other data, of log density :math:`\ell`, the
-expectation is taken along one line, of the means of `v` given how far :math:`\ell` rises with it:
-
-.. math:: \int e^{\ell(m + t\, \delta)}\, N(t; 0, 1)\, dt, \qquad
-          \delta = \Sigma \nabla \ell(m) / (\nabla \ell(m)^\top \Sigma \nabla \ell(m))^{1/2},
-          \quad \Sigma = \mathrm{Cov}[v \mid x],
-
-by 25 nodes: what a value in one dimension, or data of one function of it, have to say. At
-:math:`\sigma_0` the twist is the likelihood: had it been of :math:`x_0`, a noise `s` no larger than
-:math:`\sigma_0` would leave few particles in the end.
+perfect if all is linear and Gaussian. Of all other data the expectation is taken one number after
+the other, each along its own slope, see :mod:`~numpyro_scores.infer.smc.other_data`; of one value
+alone, and of more than 16 numbers, of all at once along one line. At :math:`\sigma_0` the twist is
+the likelihood: had it been of :math:`x_0`, a noise `s` no larger than :math:`\sigma_0` would leave
+few particles in the end.
 
 Up to 16 numbers take a product with :math:`\nabla m` for each. More take a few in all, for
 :math:`\nabla m` by four :mod:`~numpyro_scores.infer.smc.directions`. Of more than 64 that are
@@ -58,11 +53,10 @@ from numpyro_scores.infer.smc.exponential_steps import exponential_step, fallen
 from numpyro_scores.infer.smc.linear_data import DataBasis, LinearSpread, spread_of
 from numpyro_scores.infer.smc.normal_data import (
     GaussianData,
-    line_of,
     log_density,
-    log_mean_along,
     parts_of,
 )
+from numpyro_scores.infer.smc.other_data import Filtered, Lines, filtered, lines_of, separate
 
 LARGEST_EXACT = 16  # numbers, of one product with the Jacobian for each
 LARGEST_DENSE = 64  # numbers with a full covariance
@@ -143,6 +137,11 @@ class DiffusionTwist:
         """Whether the Normal sites have a covariance, not variances alone."""
         return self.basis is not None or 0 < self._size(x) <= LARGEST_DENSE
 
+    def num_lines(self, x: Array) -> int:
+        """Of the data that are not Normal, along how many lines they are averaged."""
+        rest = jax.eval_shape(self._rest, x)
+        return 0 if rest is None else rest.size
+
     def num_products(self, x: Array) -> int:
         """How many products with the Jacobian of the denoiser a twist takes."""
         if self.basis is not None:
@@ -186,11 +185,17 @@ class DiffusionTwist:
         (rows,) = jax.vmap(pull)(jnp.eye(loc.size, dtype=loc.dtype))
         return rows, jax.vmap(product)(rows)
 
-    def covariance(self, rows: Array, images: Array, sigma: Array) -> Array:
-        r""":math:`\tau^2 J\, \nabla m\, J^\top` of these, at a noise level."""
+    def covariance(
+        self, rows: Array, images: Array, sigma: Array, added: Array | None = None
+    ) -> Array:
+        r"""
+        :math:`\tau^2 J\, \nabla m\, J^\top` of these, at a noise level.
+
+        :param added: to its diagonal, by default what is added at that level.
+        """
         found = rows @ (self.variance(rows[0], sigma) * images).T
         found = (found + found.T) / 2
-        added = jnp.broadcast_to(self.added(sigma), len(rows))
+        added = jnp.broadcast_to(self.added(sigma) if added is None else added, len(rows))
         if len(rows) > LARGEST_EXACT:
             return found + jnp.diag(added)
         # A covariance is positive, the Jacobian of a network need not be.
@@ -238,34 +243,29 @@ class DiffusionTwist:
         pushed = jax.vmap(push)(jnp.sqrt(self.variance(mean, sigma)) * signs)
         return lax.stop_gradient(share * jnp.mean(pushed**2, axis=0) + self.added(sigma))
 
-    def line(self, mean: Array, product: Product, sigma: Array) -> Array | None:
-        r"""
-        :math:`\delta`, along which data that are not Normal are averaged; None without any.
-
-        :param product: products with the Jacobian of the mean.
-        """
-        if self.data(mean)[1] is None:
+    def lines(self, mean: Array, product: Product, sigma: Array) -> Lines | None:
+        """Along which data that are not Normal are averaged; None without any."""
+        if not self.num_lines(mean):
             return None
-        slope = jax.grad(self._rest)(mean)
-        slope = jnp.where(self.is_noisy(mean) & jnp.isfinite(slope), slope, 0)
-        return lax.stop_gradient(line_of(slope, self.variance(mean, sigma) * product(slope)))
+        slopes = jax.jacrev(self._rest)(mean)
+        slopes = jnp.where(self.is_noisy(mean) & jnp.isfinite(slopes), slopes, 0)
+        pulled = self.variance(mean, sigma) * jax.vmap(product)(slopes)
+        return lax.stop_gradient(lines_of(slopes, pulled))
 
-    def log_density_of_rest(self, mean: Array, line: Array) -> Array:
-        """Of the data that are not Normal, on average along a line."""
-        return log_mean_along(self._rest, mean, line)
+    def rest(self, mean: Array, lines: Lines) -> Filtered:
+        """The data that are not Normal, averaged along these."""
+        return filtered(self._rest, mean, lines)
 
-    def _rest(self, v: Array) -> Array:
-        rest = self.data(v)[1]
-        assert rest is not None
-        return rest
+    def _rest(self, v: Array) -> Any:
+        return self.data(v)[1]
 
     def log_density(
-        self, mean: Array, spread: Array | LinearSpread, line: Array | None = None
+        self, mean: Array, spread: Array | LinearSpread, lines: Lines | None = None
     ) -> Array:
         """Of the data at a mean with this covariance, -inf where it is not a number."""
         value = self.log_density_of_normal(self.data(mean)[0], spread)
-        if line is not None:
-            value += self.log_density_of_rest(mean, line)
+        if lines is not None:
+            value += self.rest(mean, lines).log_mean
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
     def log_density_of_normal(
@@ -286,8 +286,9 @@ class DiffusionTwist:
         return log_density(data, spread + more)
 
     def data(self, mean: Array) -> tuple[GaussianData, Array | None]:
-        """The Normal sites at a point, and the log density of all other data, None without any."""
-        return parts_of(self.model.sites(mean), mean.dtype)
+        """The Normal sites at a point, and the log densities of all other numbers, if any."""
+        normal, rest = parts_of(self.model.sites(mean), mean.dtype)
+        return normal, None if rest is None else separate(rest, self.is_noisy(mean))
 
 
 def _level(prior: Any, sigma: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 
-from numpyro_scores.infer.smc.directions import Directions, Seen
+from numpyro_scores.infer.smc.directions import Directions, Product, Seen
 from numpyro_scores.infer.smc.linear_data import (
     DataBasis,
     LinearSpread,
@@ -19,6 +19,7 @@ from numpyro_scores.infer.smc.linear_data import (
     spread_of,
 )
 from numpyro_scores.infer.smc.normal_data import GaussianData, with_noise
+from numpyro_scores.infer.smc.other_data import Lines
 from numpyro_scores.infer.smc.twist import DiffusionTwist
 from numpyro_scores.infer.trees import map_rows
 
@@ -37,15 +38,17 @@ def informed_noise(
     A particle at the noise level `sigma` with the noise :math:`s z` added that raises it to
     `churned`, from where it will fall to `new_sigma`; and :math:`\log N(z; 0, I) - \log q(z)`.
 
-    With few Normal numbers, whose mean moves by :math:`A z`, :math:`A = J\, \nabla m\, s` in
-    the notation of the twist, and has the covariance :math:`S` at `new_sigma`, `z` is drawn from
+    With few numbers, whose mean moves by :math:`A z`, :math:`A = J\, \nabla m\, s` in the notation
+    of the twist, and has the covariance :math:`S` at `new_sigma`, `z` is drawn from
 
-    .. math:: q(z) \propto N(z; b, I)\, N(r; A z, S), \qquad r = y - f(m(x)),
+    .. math:: q(z) \propto N(z; 0, I)\, N(r; A z, S), \qquad r = y - f(m(x)),
 
-    as a draw of :math:`N(b, I)` moved by its own residual (Matheron's rule); :math:`b` is `s` times
-    the slope of the log density of all other data. If all is linear and Gaussian, the weights of
-    the particles then vary with their old positions alone. Without such numbers :math:`b` is that
-    of the log twist, and all there is.
+    as a draw of :math:`N(0, I)` moved by its own residual (Matheron's rule). Numbers that are not
+    Normal are taken for such by what they say of their coordinate (see `other_data`). If all is
+    linear and Gaussian, the weights of the particles then vary with their old positions alone. With
+    more than 64 Normal numbers :math:`N(b, I)` stands in place of :math:`N(0, I)`, where `b` is `s`
+    times the slope of the log density of all other data, or of the log twist if their covariance
+    is not known, which is then all there is.
 
     :param slope: of the log twist at `x`, shape `(d,)`.
     :param seen: what the denoiser says of `x`, if it has been asked.
@@ -54,40 +57,74 @@ def informed_noise(
     s = jnp.sqrt((high - low) * (high + low))
     key_noise, key_data = random.split(key)
     noise = random.normal(key_noise, x.shape, x.dtype)
-    if not twist.has_covariance(x):
+    if not steers_by_numbers(twist, x):
         b = s * slope
         z = b + noise
         return x + s * z, _log_ratio(z, b)
-    if seen is not None and twist.data(x)[1] is None:
+    levels = sigma, new_sigma
+    if seen is not None and not twist.num_lines(x):
         b = jnp.zeros_like(x)
-        return _of_many((key_data, noise), x, b, s, seen, twist, (sigma, new_sigma))
+        return _of_many((key_data, noise), x, b, s, seen, twist, levels)
     mean, product = jax.linearize(partial(twist.mean, sigma=sigma), x)
+    lines = twist.lines(mean, product, sigma)
+    found = twist.directions(mean, product) if seen is None else seen.directions
+    if found is None:
+        z, log_ratio = _of_few((key_data, noise), mean, product, s, lines, twist, levels)
+        return x + s * z, log_ratio
     b = jnp.zeros_like(x)
-    line = twist.line(mean, product, sigma)
-    if line is not None:
-        slope = jax.grad(lambda m: twist.log_density_of_rest(m, line))(mean)
+    if lines is not None:
+        slope = jax.grad(lambda m: twist.rest(m, lines).log_mean)(mean)
         (slope,) = jax.linear_transpose(product, x)(jnp.where(jnp.isfinite(slope), slope, 0))
         b = s * slope
-    found = twist.directions(mean, product) if seen is None else seen.directions
-    if found is not None:
-        seen = Seen(mean, found)
-        return _of_many((key_data, noise), x, b, s, seen, twist, (sigma, new_sigma))
+    return _of_many((key_data, noise), x, b, s, Seen(mean, found), twist, levels)
+
+
+def steers_by_numbers(twist: DiffusionTwist, x: Array) -> bool:
+    """Whether noise is drawn by what the numbers say, not by the slope of the twist alone."""
+    has_normal = twist.data(x)[0].loc.size > 0
+    return twist.has_covariance(x) or (not has_normal and twist.num_lines(x) > 0)
+
+
+def _of_few(
+    numbers: tuple[Array, Array],
+    mean: Array,
+    product: Product,
+    s: Array,
+    lines: Lines | None,
+    twist: DiffusionTwist,
+    levels: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    r"""
+    :math:`z` of few numbers, and :math:`\log N(z; 0, I) - \log q(z)`.
+
+    :param numbers: a key, and a standard normal draw of the shape of `z`.
+    :param product: with the Jacobian of the mean.
+    :param levels: `sigma` and `new_sigma`.
+    """
+    key, noise = numbers
     data = twist.data(mean)[0]
     rows, images = twist.informed(mean, twist.products(mean, product))
-    covariance = with_noise(twist.covariance(rows, images, new_sigma), data.scale)
+    residual, scale = data.value - data.loc, data.scale
+    added = jnp.broadcast_to(twist.added(levels[1]), len(rows))
+    if lines is not None:
+        rest = twist.rest(mean, lines)
+        weighted = rest.roots[:, None] * lines.rows
+        rows = jnp.concatenate([rows, weighted])
+        images = jnp.concatenate([images, jax.vmap(product)(weighted)])
+        residual = jnp.concatenate([residual, rest.values])
+        scale = jnp.concatenate([scale, jnp.ones_like(rest.values)])
+        added = jnp.concatenate([added, jnp.zeros_like(rest.values)])
+    covariance = with_noise(twist.covariance(rows, images, levels[1], added), scale)
     images = images * s
     # Each of these waits for the one before: two batched calls of LAPACK at once can block for ever
     # on busy cores (jaxlib 0.10, with the threads of OpenBLAS).
     root, root_sum = jnp.linalg.cholesky(jnp.stack([covariance, images @ images.T + covariance]))
-    residual = data.value - data.loc - images @ b
-    drawn = images @ noise + root @ random.normal(key_data, residual.shape, x.dtype)
+    drawn = images @ noise + root @ random.normal(key, residual.shape, noise.dtype)
     white, white_drawn = _solved(root_sum, jnp.stack([residual, drawn]))
     z = noise + images.T @ _solved(root_sum, white - white_drawn, transpose=True)
     left = _solved(root, residual - images @ z)
     log_det = jnp.sum(jnp.log(jnp.diagonal(root_sum) / jnp.diagonal(root)))
-    log_ratio = (jnp.vdot(left, left) - jnp.vdot(white, white)) / 2 - log_det
-    z = b + z
-    return x + s * z, log_ratio + _log_ratio(z, b)
+    return z, (jnp.vdot(left, left) - jnp.vdot(white, white)) / 2 - log_det
 
 
 def _of_many(

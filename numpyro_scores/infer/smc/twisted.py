@@ -29,7 +29,7 @@ from numpyro_scores.infer.smc.population import (
     resampled_population,
 )
 from numpyro_scores.infer.smc.twist import DiffusionTwist
-from numpyro_scores.infer.smc.twist_noise import informed_noise, reversing_level
+from numpyro_scores.infer.smc.twist_noise import informed_noise, reversing_level, steers_by_numbers
 from numpyro_scores.infer.smc.twist_widths import NUM_PILOTS, added_variances
 from numpyro_scores.infer.trees import map_rows
 
@@ -57,7 +57,7 @@ class TwistedDiffusionSampler(LevelSampler):
     :math:`p_{\sigma_{k+1}}`, so that the weight is :math:`g_{k+1}(x_{k+1}) / g_k(x_k)`, whatever
     `g` is: neither a density of the prior is needed nor that of a reverse step, and coarse levels
     make no error but that of the flow. The noise is drawn with the mean and the covariance that up
-    to 64 Normal numbers give it, or 1,024 that are linear in the value, or with the mean
+    to 64 Normal numbers give it and 16 of other laws, or 1,024 that are linear, or with the mean
     :math:`s^2 \nabla \log g_k`, for its variance :math:`s^2 = \hat\sigma^2 - \sigma_k^2`, and the
     weight makes up for it, as in the twisted diffusion sampler (Wu et al. 2023, "Practical and
     asymptotically exact conditional sampling in diffusion models"). How much
@@ -90,9 +90,9 @@ class TwistedDiffusionSampler(LevelSampler):
         noise-conditional prior, or one that depends on another latent site or another on it.
 
     A level costs three evaluations of the denoiser for the flow, two for the twist with its
-    gradient, one more for the noise of Normal numbers with a covariance, two or three for data that
-    are not Normal, and products with its Jacobian: two for each of up to 16 such numbers, 18 for up
-    to 64, or where their means depend on other sites, and one for more. Of up to 1,024 that are
+    gradient, one more for the noise of numbers with a covariance, and products with its Jacobian:
+    two for each of up to 16 numbers that are not Normal and of up to 16 that are, 18 for up to 64,
+    or where their means depend on other sites, and one for more. Of up to 1,024 that are
     linear in the value it takes nine for the flow, four more and 25 products, which go with the
     particles to the noise; 26 more where particles and dimensions are too many to keep these.
     """
@@ -291,10 +291,10 @@ def _num_scores(twist: DiffusionTwist, x: Array, keeps: bool) -> int:
 
     :param keeps: whether the noise knows the directions of the twist.
     """
-    products, has_rest = twist.num_products(x), twist.data(x)[1] is not None
-    flow_and_twist = 5 + products + has_rest
-    if not twist.has_covariance(x):
+    products, lines = twist.num_products(x), twist.num_lines(x)
+    flow_and_twist = 5 + products + lines
+    if not steers_by_numbers(twist, x):
         return flow_and_twist
     of_the_level = 0 if twist.basis is None else 2 + 3 * (NUM_FLOW_STEPS - 1)
-    of_the_noise = 0 if keeps and not has_rest else 1 + (0 if keeps else products)
-    return flow_and_twist + of_the_noise + 2 * has_rest + of_the_level
+    of_the_noise = 0 if keeps and not lines else 1 + (0 if keeps else products)
+    return flow_and_twist + of_the_noise + lines + of_the_level

@@ -224,6 +224,20 @@ def test_of_labels_any_change_counts_one_and_of_numbers_their_distance():
         np.testing.assert_allclose(found[:, 0] - found[0, 0], -np.array(distances), atol=1e-5)
 
 
+def test_of_numbers_a_first_order_is_trusted_near_by():
+    """The square of the distance counts, above that of the next state; of two nothing does."""
+    h = 0.5
+    kernel = ns.GibbsWithGradients(grades, step_size=h)
+    point, adapt_state = prepared(kernel)
+    at_zero = point(jnp.zeros(4, int))
+    found = jax.jit(kernel._log_probs)(at_zero, adapt_state)["x"]
+    trusted = found - at_zero.differences["x"] / 2
+    np.testing.assert_allclose(trusted[2] - trusted[1], -(2**2 - 1) / (4 * h), atol=1e-5)
+    np.testing.assert_allclose(trusted[1] - trusted[1, 0], 0, atol=1e-5)
+    _, of_two_states = prepared(ns.GibbsWithGradients(blurred))
+    assert of_two_states == ()
+
+
 @pytest.mark.slow
 def test_several_sites_depend_on_each_other(x64):
     """A table of one is that of the present values of the other, as is a gradient."""

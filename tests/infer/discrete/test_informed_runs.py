@@ -51,6 +51,29 @@ def test_the_mean_spin_of_a_torus(make, num_warmup):
         assert abs(accept_prob.mean() - 0.574) < 0.03
 
 
+def test_levels_of_numbers_are_proposed_as_near_as_they_are_taken():
+    """A first order of a square promises most of the furthest levels; hardly one would be taken."""
+    levels = jnp.linspace(-3.0, 3.0, 30)
+
+    def sums():
+        x = numpyro.sample("x", dist.Categorical(logits=-(levels**2) / 2).expand([6]).to_event(1))
+        x = levels[0] + (levels[1] - levels[0]) * x
+        numpyro.sample("y", dist.Normal(x[:-1] + x[1:], 0.3).to_event(1), obs=jnp.ones(5))
+
+    def acceptance(num_warmup, **settings):
+        kernel = ns.GibbsWithGradients(sums, num_steps=20, **settings)
+
+        def step(state, _):
+            state = kernel.sample(state, (), {})
+            return state, state.accept_prob
+
+        state = kernel.init(random.split(random.key(0), 20), num_warmup, None, (), {})
+        return jax.jit(lambda state: jax.lax.scan(step, state, length=60)[1])(state)[40:].mean()
+
+    assert abs(acceptance(40) - 0.574) < 0.1
+    assert acceptance(40, step_size=1e4, adapt_step_size=False) < 0.1
+
+
 def test_warmup_ends_with_the_average_of_its_steps():
     kernel = ns.DiscreteLangevin(spins, num_steps=2)
     state = kernel.init(random.key(0), 5, None, (), {})
@@ -127,3 +150,6 @@ def test_models_that_do_not_fit(make, model, message):
 def test_arguments_out_of_their_range(settings, message):
     with pytest.raises(ValueError, match=message):
         ns.DiscreteLangevin(spins, **settings)
+    if "adjusted" not in settings:
+        with pytest.raises(ValueError, match=message):
+            ns.GibbsWithGradients(spins, **settings)

@@ -35,11 +35,9 @@ SIGNAL_TO_NOISE = 25.0
 # Chains are made longer until they agree.
 LARGEST_R_HAT, GIBBS_LENGTHS = 1.03, (700, 3_000, 12_000)
 COLUMNS = ("NoiseLevelSMC",)
-MANY_LEVELS = "NoiseLevelSMC(num_levels=100)"
 # Minutes each: most compile at every run, and take up to thousands of gradients a draw.
 COLUMNS_IN_FULL = (
     *COLUMNS,
-    MANY_LEVELS,
     "DiffusionPosteriorSampling",
     "MomentMatching",
     "DAPS",
@@ -199,10 +197,7 @@ def figures(exact: np.ndarray, x: ArrayLike) -> dict[str, float]:
     return {EXCESS: 10 * np.log10(max(1 + squared / total, 1e-3)), COVERED: float(inside)}
 
 
-MAKERS = SAMPLERS | {
-    "NoiseLevelSMC": of_model(energy_model, noise_level),
-    MANY_LEVELS: of_model(energy_model, partial(noise_level, num_levels=100)),
-}
+MAKERS = SAMPLERS | {"NoiseLevelSMC": of_model(energy_model, noise_level)}
 
 
 def cells(full: bool) -> Iterator[Cell]:

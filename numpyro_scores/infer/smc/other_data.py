@@ -101,12 +101,14 @@ def filtered(f: Callable[[Array], Array], mean: Array, lines: Lines) -> Filtered
             return values - z**2 / 2 - np.log(2 * np.pi) / 2
 
         _, at, var = _moments(log_weights(nodes) + np.log(STEP), nodes)
-        width = jnp.sqrt(jnp.maximum(var, STEP**2 / 4))
-        # Once more, by nodes that are dense where a narrow likelihood is, and go as far as before.
-        end = jnp.arcsinh((NODES[-1] + jnp.abs(at)) / width) / NODES[-1]
-        spaced = at + width * jnp.sinh(end * nodes)
-        spacing = jnp.log(STEP * width * end * jnp.cosh(end * nodes))
-        log_mean, at, var = _moments(log_weights(spaced) + spacing, spaced)
+        # Once more, by nodes that are dense where a narrow likelihood is, and go as far as before;
+        # twice, since of one between two nodes the first ones know the place and not the width.
+        for smallest in (STEP / 2, 0.0):
+            width = jnp.sqrt(jnp.maximum(var, smallest**2))
+            end = jnp.arcsinh((NODES[-1] + jnp.abs(at)) / width) / NODES[-1]
+            spaced = at + width * jnp.sinh(end * nodes)
+            spacing = jnp.log(STEP * width * end * jnp.cosh(end * nodes))
+            log_mean, at, var = _moments(log_weights(spaced) + spacing, spaced)
         step = jnp.where(is_open, covariance[k] / jnp.where(is_open, sd, 1), 0)
         centre_after = centre + step * at
         covariance = covariance - jnp.outer(step, step) * (1 - var)

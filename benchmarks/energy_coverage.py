@@ -38,9 +38,8 @@ from benchmarks._rows import Rows
 from examples.digits_deblurring import PROCESS, blur, load_pictures
 
 NOISE_SCALE = 0.3
-NUM_SETTLING = 1_000
+NUM_SETTLING, NUM_DRAWS = 1_000, 500
 NUM_CORRECTIONS = 50  # steps of MALA after each anneal
-NUM_DRAWS = 500
 UNCERTAIN = 0.1  # least posterior standard deviation of such a pixel
 
 
@@ -251,10 +250,7 @@ def report(name: str, rows: list[dict[str, Any]]) -> None:
 
 
 class Options(NamedTuple):
-    """
-    How many pictures are looked at, those of which seed, by how many draws each, at which smallest
-    noise level, and the name of the file of the rows.
-    """
+    """How many pictures, of which seed, draws of each, smallest noise level, file of the rows."""
 
     num_pictures: int
     seed: int

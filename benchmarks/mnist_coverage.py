@@ -114,7 +114,7 @@ def from_truth(prior: ns.DiffusionPrior) -> Callable:
 
 def of_particles(make: Callable, prior: ns.DiffusionPrior) -> Callable:
     model = model_of(prior)
-    run = particles(make(lambda observed, y: model(y), 64, num_levels=25, progress_bar=False))
+    run = particles(make(lambda observed, y: model(y), 64, num_levels=50, progress_bar=False))
 
     def posterior(key: Array, y: Array, truth: Array) -> tuple[dict[str, Array], dict[str, Any]]:
         draws, evals, ess = run(key, jnp.zeros(()), y)

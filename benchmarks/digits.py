@@ -37,7 +37,7 @@ from examples.digits_deblurring import (
     wiener,
 )
 
-NUM_PARTICLES, NUM_LEVELS = 500, 25
+NUM_PARTICLES, NUM_LEVELS = 500, 50
 
 
 def by_levels(prior):

@@ -177,7 +177,7 @@ def main():
     args = parser.parse_args()
     pictures, held_out = load_pictures(args.seed)
     rows = Rows(FOLDER / "digits.jsonl")
-    kind = f"annealed {args.num_steps}" if args.annealed else "levels"
+    kind = f"annealed {args.num_steps}" if args.annealed else f"levels {NUM_LEVELS}"
     if args.annealed:
         prior = train_denoiser(pictures, args.num_steps, args.seed)
     else:

@@ -23,6 +23,8 @@ KEY = random.key(0)
 rng = np.random.default_rng(0)
 ZERO = jnp.zeros(())
 WEIGHTS, VISIBLE, HIDDEN = rng.normal(size=(3, 2)), rng.normal(size=3), rng.normal(size=2)
+FIELD = rng.normal(size=3)
+PAIRS, FIELDS = rng.normal(size=(2, 3, 3)), rng.normal(size=(3, 3))
 NORMAL = dist.Normal(jnp.zeros(2), 1.5).to_event(1)
 
 
@@ -61,15 +63,15 @@ DISTRIBUTIONS = {
         Uniform((-1, 1), (2, 2)),
     ),
     "potts": lambda: (
-        ns.Potts((2, 2), 3, 0.7, rng.normal(size=3), log_normalizer=ZERO),
+        ns.Potts((2, 2), 3, 0.7, FIELD, log_normalizer=ZERO),
         None,
         Uniform((0, 1, 2), (2, 2)),
     ),
     "field": lambda: (
         ns.PairwiseMRF(
             [(0, 1), (1, 2)],
-            rng.normal(size=(2, 3, 3)),
-            rng.normal(size=(3, 3)),
+            PAIRS,
+            FIELDS,
             3,
             log_normalizer=ZERO,
         ),

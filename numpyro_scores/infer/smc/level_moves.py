@@ -29,7 +29,7 @@ from numpyro_scores.infer.parts import others_alone, parts, wrapped
 from numpyro_scores.infer.smc.directions import Seen
 from numpyro_scores.infer.smc.moves import first_step_size, fisher_root, move_particles
 from numpyro_scores.infer.smc.population import Population, rounds_with
-from numpyro_scores.infer.smc.twist import DiffusionTwist
+from numpyro_scores.infer.smc.twist import DiffusionTwist, level_of
 from numpyro_scores.infer.trees import map_rows
 
 
@@ -121,8 +121,7 @@ class not_below_their_own(noise_level):
     def process_message(self, msg: dict[str, Any]) -> None:
         prior = latent_prior(msg)
         if prior is not None:
-            level = jnp.maximum(prior.at(self.sigma).sigma, prior.sigma)
-            msg["fn"] = at_noise_level(msg["fn"], level)
+            msg["fn"] = at_noise_level(msg["fn"], level_of(prior, self.sigma))
 
 
 def energy_of_priors(model: FlatModel) -> Callable[[Array, Array], Array]:

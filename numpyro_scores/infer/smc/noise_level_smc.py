@@ -142,8 +142,9 @@ class NoiseLevelSMC(LevelSampler):
         key_pilots, key_draws, key_others, key_noise, key_resample, rng_key = keys
         n, draw = self._num_particles, model.draw
         pilots = jax.vmap(lambda key: draw(key, {}))(random.split(key_pilots, NUM_PILOTS))
-        moments = moments_of(pilots, DiffusionTwist(model))
-        moments = moments._replace(axes=axes_of(moments, DiffusionTwist(model), pilots[0]))
+        of_model = DiffusionTwist(model)
+        moments = moments_of(pilots, of_model)
+        moments = moments._replace(axes=axes_of(moments, of_model, pilots[0]))
         x = jax.vmap(lambda key: draw(key, {}, LARGEST_LEVEL))(random.split(key_draws, n))
         # Within the process: at its end the energy, which is clipped there, has half a slope.
         sigma = jnp.asarray(WITHIN * self._levels[0], x.dtype)

@@ -90,7 +90,7 @@ class DiffusionTwist:
         z, sites = self.model.unravel(x), self.model.sites(x)
         for name in z:
             prior = noise_conditional_prior(sites[name]["fn"])
-            z[name] = jnp.full_like(z[name], 0 if prior is None else _level(prior, sigma))
+            z[name] = jnp.full_like(z[name], 0 if prior is None else level_of(prior, sigma))
         return ravel_pytree(z)[0]
 
     def denoised(self, x: Array, sigma: Any, below: Any = None) -> Array:
@@ -102,13 +102,12 @@ class DiffusionTwist:
         z, sites = self.model.unravel(x), self.model.sites(x)
         for name in z:
             if (prior := noise_conditional_prior(sites[name]["fn"])) is not None:
-                level = _level(prior, sigma)
+                level = level_of(prior, sigma)
                 if below is not None:
-                    level = jnp.sqrt(level * _level(prior, below))
+                    level = jnp.sqrt(level * level_of(prior, below))
                 # What is masked has no density to be denoised by, and stays.
-                z[name] = handlers.denoised(
-                    handlers.at_noise_level(sites[name]["fn"], level), z[name]
-                )
+                noisy = handlers.at_noise_level(sites[name]["fn"], level)
+                z[name] = handlers.denoised(noisy, z[name])
         return ravel_pytree(z)[0]
 
     def mean(self, x: Array, sigma: Any) -> Array:
@@ -291,7 +290,8 @@ class DiffusionTwist:
         return normal, None if rest is None else separate(rest, self.is_noisy(mean))
 
 
-def _level(prior: Any, sigma: Any) -> Any:
+def level_of(prior: Any, sigma: Any) -> Any:
+    """The level of a prior at `sigma`, not below its own, which is the default."""
     return prior.sigma if sigma is None else jnp.maximum(prior.at(sigma).sigma, prior.sigma)
 
 
